@@ -1,0 +1,8 @@
+//! Image restoration by diffusion posterior sampling.
+
+pub mod dtype;
+pub mod error;
+pub mod io;
+
+pub use dtype::DType;
+pub use error::{Error, Result};
