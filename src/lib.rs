@@ -1,8 +1,17 @@
 //! Image restoration by diffusion posterior sampling.
 
+pub mod cx;
 pub mod dtype;
 pub mod error;
 pub mod io;
+pub mod ops;
+pub mod rng;
+pub mod runtime;
+pub mod shape;
+pub mod tensor;
 
+pub use cx::Cx;
 pub use dtype::DType;
 pub use error::{Error, Result};
+pub use shape::Shape;
+pub use tensor::Tensor;

@@ -1,0 +1,431 @@
+//! 2-D convolution, channels last: `y[p, o] = bias[o] + shift[n, o] + residual[p, o] +
+//! sum over taps and inputs of x[source(p, tap), i] w[tap, i, o]`, zero outside the image.
+//!
+//! `x: [n, h, w, i]`, `w: [k, k, i, o]` (repacked at load), `bias: [o]`, `shift: [n, o]` (the time
+//! embedding), `residual, y: [n, ho, wo, o]`. Only the input's cotangent is computed here:
+//! `dx[q, i] = sum over taps of dy[p, o] w[tap, i, o]` where `source(p, tap) = q`.
+
+use rayon::prelude::*;
+
+use crate::cx::Cx;
+use crate::dtype::{DType, Real};
+use crate::error::{Error, Result};
+use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
+use crate::runtime::Arg;
+use crate::runtime::gemm::{Mat, gemm};
+use crate::runtime::native::NativeArgs;
+use crate::tensor::Tensor;
+
+/// Stride and zero padding of a square kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Distance of the output pixels in the input.
+    pub stride: usize,
+    /// Zero rows above and columns to the left.
+    pub before: usize,
+    /// Zero rows below and columns to the right.
+    pub after: usize,
+}
+
+impl Geometry {
+    /// Stride 1, the output as large as the input, for an odd kernel `k`.
+    pub const fn same(k: usize) -> Self {
+        Geometry {
+            stride: 1,
+            before: k / 2,
+            after: k / 2,
+        }
+    }
+
+    fn out(self, size: usize, k: usize) -> Option<usize> {
+        Some((size + self.before + self.after).checked_sub(k)? / self.stride + 1)
+    }
+}
+
+/// What is added to the products: all optional.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// Per output channel, `[o]`.
+    pub bias: Option<&'a Tensor>,
+    /// Per sample and output channel, `[n, o]`.
+    pub shift: Option<&'a Tensor>,
+    /// Per output element.
+    pub residual: Option<&'a Tensor>,
+}
+
+/// One launch. `x` sizes are the input's, `y` sizes the output's, in both directions.
+#[derive(Clone, Debug)]
+pub struct Key {
+    dtype: DType,
+    samples: usize,
+    x: [usize; 2],
+    y: [usize; 2],
+    inputs: usize,
+    outputs: usize,
+    k: usize,
+    geometry: Geometry,
+    bias: bool,
+    shift: bool,
+    residual: bool,
+    backward: bool,
+}
+
+impl Key {
+    fn taps(&self) -> usize {
+        self.k * self.k
+    }
+
+    /// The input pixel that output pixel `p` meets at `tap`, if it is inside the image.
+    #[inline]
+    fn source(&self, p: usize, tap: usize) -> Option<usize> {
+        let g = self.geometry;
+        let row = (p / self.y[1] * g.stride + tap / self.k).checked_sub(g.before)?;
+        let col = (p % self.y[1] * g.stride + tap % self.k).checked_sub(g.before)?;
+        (row < self.x[0] && col < self.x[1]).then_some(row * self.x[1] + col)
+    }
+
+    /// The output pixel that meets input pixel `q` at `tap`, if there is one.
+    #[inline]
+    fn target(&self, q: usize, tap: usize) -> Option<usize> {
+        let g = self.geometry;
+        let row = (q / self.x[1] + g.before).checked_sub(tap / self.k)?;
+        let col = (q % self.x[1] + g.before).checked_sub(tap % self.k)?;
+        if row % g.stride != 0 || col % g.stride != 0 {
+            return None;
+        }
+        let (row, col) = (row / g.stride, col / g.stride);
+        (row < self.y[0] && col < self.y[1]).then_some(row * self.y[1] + col)
+    }
+}
+
+impl KeyTrait for Key {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn with_dtype(&self, dtype: DType) -> Self {
+        Key {
+            dtype,
+            ..self.clone()
+        }
+    }
+
+    fn args(&self) -> Vec<Spec> {
+        let x = self.samples * self.x[0] * self.x[1] * self.inputs;
+        let y = self.samples * self.y[0] * self.y[1] * self.outputs;
+        let fan_in = self.taps() * self.inputs;
+        let w = Spec::input("w", fan_in * self.outputs)
+            .fill(Fill::Normal(1.0 / (fan_in as f64).sqrt()));
+        if self.backward {
+            return vec![Spec::out("dx", x), Spec::input("dy", y), w];
+        }
+        vec![
+            Spec::out("y", y),
+            Spec::input("x", x),
+            w,
+            Spec::input("bias", self.outputs).present(self.bias),
+            Spec::input("shift", self.samples * self.outputs).present(self.shift),
+            Spec::input("residual", y).present(self.residual),
+        ]
+    }
+
+    fn flops(&self) -> u64 {
+        let positions = self.samples * self.y[0] * self.y[1];
+        2 * (positions * self.taps() * self.inputs * self.outputs) as u64
+    }
+}
+
+/// `y` from `x`.
+pub static FORWARD: Op<Key> = Op {
+    name: "conv2d.forward",
+    variants: &[
+        Variant::native("gathered_gemm", forward_gemm::<f32>, forward_gemm::<f64>),
+        Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
+    ],
+    cases: || cases(false),
+};
+
+/// `dx` from `dy`.
+pub static VJP: Op<Key> = Op {
+    name: "conv2d.vjp",
+    variants: &[
+        Variant::native("gathered_gemm", vjp_gemm::<f32>, vjp_gemm::<f64>),
+        Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
+    ],
+    cases: || cases(true),
+};
+
+fn cases(backward: bool) -> Vec<Key> {
+    let asymmetric = Geometry {
+        stride: 2,
+        before: 0,
+        after: 1,
+    };
+    let halving = Geometry {
+        stride: 2,
+        before: 1,
+        after: 1,
+    };
+    let all = [
+        (1, [1, 1], 1, 1, 3, Geometry::same(3)),
+        (2, [7, 5], 3, 31, 3, Geometry::same(3)),
+        (1, [11, 20], 33, 40, 3, Geometry::same(3)),
+        (3, [4, 4], 64, 32, 3, Geometry::same(3)),
+        (2, [9, 6], 24, 12, 1, Geometry::same(1)),
+        (2, [8, 12], 16, 16, 3, asymmetric),
+        (1, [9, 7], 8, 20, 3, asymmetric),
+        (2, [8, 12], 16, 24, 3, halving),
+        (1, [9, 7], 5, 8, 3, halving),
+    ];
+    let key = |(i, (samples, x, inputs, outputs, k, geometry)): (
+        usize,
+        (_, [usize; 2], _, _, _, Geometry),
+    )| {
+        let y = x.map(|size| geometry.out(size, k).expect("the cases are large enough"));
+        let (bias, shift, residual) = (i % 2 == 0, i % 3 == 0, i % 4 == 0);
+        let dtype = DType::F32;
+        Key {
+            dtype,
+            samples,
+            x,
+            y,
+            inputs,
+            outputs,
+            k,
+            geometry,
+            bias,
+            shift,
+            residual,
+            backward,
+        }
+    };
+    all.into_iter().enumerate().map(key).collect()
+}
+
+/// `y` from `x: [n, h, w, i]` and `w: [k, k, i, o]`.
+///
+/// # Errors
+/// [`Error::Shape`] when the channels differ or the image is smaller than the kernel.
+pub fn forward(
+    cx: &Cx,
+    x: &Tensor,
+    w: &Tensor,
+    geometry: Geometry,
+    add: Epilogue<'_>,
+) -> Result<Tensor> {
+    let [samples, height, width, channels] = x.nhwc("conv2d")?;
+    let [k, _, inputs, outputs] = w.nhwc("conv2d, w")?;
+    let sizes = geometry.out(height, k).zip(geometry.out(width, k));
+    let Some((ho, wo)) = sizes.filter(|_| channels == inputs) else {
+        let want =
+            format!("[n, h, w, {inputs}] with h and w of at least {k} after padding {geometry:?}");
+        return Err(Error::shape("conv2d", want, x.shape()));
+    };
+    let key = Key {
+        dtype: x.dtype(),
+        samples,
+        x: [height, width],
+        y: [ho, wo],
+        inputs,
+        outputs,
+        k,
+        geometry,
+        bias: add.bias.is_some(),
+        shift: add.shift.is_some(),
+        residual: add.residual.is_some(),
+        backward: false,
+    };
+    let y = cx.empty([samples, ho, wo, outputs])?;
+    let args = [
+        Arg::Out(&y),
+        Arg::In(x),
+        Arg::In(w),
+        add.bias.into(),
+        add.shift.into(),
+        add.residual.into(),
+    ];
+    FORWARD.launch(cx, &key, &args)?;
+    Ok(y)
+}
+
+/// `dx: [n, height, width, i]` from `dy: [n, ho, wo, o]`, for an input that was `size = [height, width]`.
+///
+/// # Errors
+/// [`Error::Shape`] when `dy` is not what a forward pass over that size returns.
+pub fn vjp(
+    cx: &Cx,
+    w: &Tensor,
+    geometry: Geometry,
+    size: [usize; 2],
+    dy: &Tensor,
+) -> Result<Tensor> {
+    let [samples, ho, wo, channels] = dy.nhwc("conv2d.vjp")?;
+    let [k, _, inputs, outputs] = w.nhwc("conv2d.vjp, w")?;
+    if channels != outputs || size.map(|s| geometry.out(s, k)) != [Some(ho), Some(wo)] {
+        let want = format!("[n, .., .., {outputs}] for an input of {size:?}");
+        return Err(Error::shape("conv2d.vjp", want, dy.shape()));
+    }
+    let (bias, shift, residual) = (false, false, false);
+    let (dtype, x, y) = (dy.dtype(), size, [ho, wo]);
+    let key = Key {
+        dtype,
+        samples,
+        x,
+        y,
+        inputs,
+        outputs,
+        k,
+        geometry,
+        bias,
+        shift,
+        residual,
+        backward: true,
+    };
+    let dx = cx.empty([samples, size[0], size[1], inputs])?;
+    VJP.launch(cx, &key, &[Arg::Out(&dx), Arg::In(dy), Arg::In(w)])?;
+    Ok(dx)
+}
+
+fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (y, x, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let (bias, shift, residual) = (
+        args.optional::<T>(3),
+        args.optional::<T>(4),
+        args.optional::<T>(5),
+    );
+    let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
+    for (i, y) in y.iter_mut().enumerate() {
+        let (n, p, o) = (i / key.outputs / py, i / key.outputs % py, i % key.outputs);
+        let mut sum = T::ZERO;
+        for tap in 0..key.taps() {
+            if let Some(q) = key.source(p, tap) {
+                for c in 0..key.inputs {
+                    sum += x[(n * px + q) * key.inputs + c]
+                        * w[(tap * key.inputs + c) * key.outputs + o];
+                }
+            }
+        }
+        *y = sum
+            + bias.map_or(T::ZERO, |b| b[o])
+            + shift.map_or(T::ZERO, |s| s[n * key.outputs + o])
+            + residual.map_or(T::ZERO, |r| r[i]);
+    }
+}
+
+fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (dx, dy, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
+    for (i, dx) in dx.iter_mut().enumerate() {
+        let (n, q, c) = (i / key.inputs / px, i / key.inputs % px, i % key.inputs);
+        let mut sum = T::ZERO;
+        for tap in 0..key.taps() {
+            if let Some(p) = key.target(q, tap) {
+                for o in 0..key.outputs {
+                    sum += dy[(n * py + p) * key.outputs + o]
+                        * w[(tap * key.inputs + c) * key.outputs + o];
+                }
+            }
+        }
+        *dx = sum;
+    }
+}
+
+/// Pixels of one strip: as many as keep the gathered rows (`k` floats each) within a few megabytes.
+fn strip(pixels: usize, k: usize) -> usize {
+    ((3 << 18) / k)
+        .clamp(64, 1024)
+        .min(pixels.div_ceil(2))
+        .max(1)
+}
+
+/// Copies, for each pixel of a strip and each tap, the `c` channels that `from` names, or zeros.
+fn gather<T: Real>(
+    to: &mut [T],
+    x: &[T],
+    c: usize,
+    taps: usize,
+    first: usize,
+    from: impl Fn(usize, usize) -> Option<usize>,
+) {
+    for (i, row) in to.chunks_exact_mut(taps * c).enumerate() {
+        for (tap, row) in row.chunks_exact_mut(c).enumerate() {
+            match from(first + i, tap) {
+                Some(q) => row.copy_from_slice(&x[q * c..][..c]),
+                None => row.fill(T::ZERO),
+            }
+        }
+    }
+}
+
+fn forward_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (y, x, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let (bias, shift, residual) = (
+        args.optional::<T>(3),
+        args.optional::<T>(4),
+        args.optional::<T>(5),
+    );
+    let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
+    let (inputs, outputs, depth) = (key.inputs, key.outputs, key.taps() * key.inputs);
+    let pointwise = key.taps() == 1 && key.geometry == Geometry::same(1);
+    let strip = strip(py, depth);
+    let w = Mat::rows(w, depth, outputs, outputs);
+    y.par_chunks_mut(py * outputs)
+        .enumerate()
+        .for_each(|(n, y)| {
+            let x = &x[n * px * inputs..][..px * inputs];
+            y.par_chunks_mut(strip * outputs).enumerate().for_each_init(
+                Vec::new,
+                |rows, (s, y)| {
+                    let (first, count) = (s * strip, y.len() / outputs);
+                    match residual {
+                        Some(r) => y.copy_from_slice(&r[(n * py + first) * outputs..][..y.len()]),
+                        None => y.fill(T::ZERO),
+                    }
+                    for add in [bias, shift.map(|s| &s[n * outputs..][..outputs])]
+                        .into_iter()
+                        .flatten()
+                    {
+                        y.chunks_exact_mut(outputs)
+                            .for_each(|y| y.iter_mut().zip(add).for_each(|(y, &a)| *y += a));
+                    }
+                    let rows = if pointwise {
+                        &x[first * inputs..][..count * inputs]
+                    } else {
+                        rows.resize(count * depth, T::ZERO);
+                        gather(rows, x, inputs, key.taps(), first, |p, tap| {
+                            key.source(p, tap)
+                        });
+                        &rows[..]
+                    };
+                    gemm(y, outputs, true, Mat::rows(rows, count, depth, depth), w);
+                },
+            );
+        });
+}
+
+fn vjp_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (dx, dy, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
+    let (inputs, outputs, depth) = (key.inputs, key.outputs, key.taps() * key.outputs);
+    let strip = strip(px, depth);
+    dx.par_chunks_mut(px * inputs)
+        .enumerate()
+        .for_each(|(n, dx)| {
+            let dy = &dy[n * py * outputs..][..py * outputs];
+            dx.par_chunks_mut(strip * inputs).enumerate().for_each_init(
+                Vec::new,
+                |rows, (s, dx)| {
+                    let count = dx.len() / inputs;
+                    rows.resize(count * depth, T::ZERO);
+                    gather(rows, dy, outputs, key.taps(), s * strip, |q, tap| {
+                        key.target(q, tap)
+                    });
+                    for tap in 0..key.taps() {
+                        let dy = Mat::rows(&rows[tap * outputs..], count, outputs, depth);
+                        let w = Mat::rows(&w[tap * inputs * outputs..], inputs, outputs, outputs);
+                        gemm(dx, inputs, tap > 0, dy, w.t());
+                    }
+                },
+            );
+        });
+}

@@ -1,0 +1,255 @@
+//! Linear: `y = x w^T + bias + residual` over the last dimension.
+//!
+//! `x: [n, .., k]`, `w: [m, k]` as in the checkpoint, `bias: [m]`, `residual: [n, .., m]`.
+//! The cotangent of the residual is `dy` itself; of the input, `dx = dy w`.
+
+use rayon::prelude::*;
+
+use crate::cx::Cx;
+use crate::dtype::{DType, Real};
+use crate::error::{Error, Result};
+use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
+use crate::runtime::Arg;
+use crate::runtime::gemm::{Mat, gemm};
+use crate::runtime::native::NativeArgs;
+use crate::tensor::Tensor;
+
+/// One launch: `samples` times `rows` rows of `k` in, `m` out.
+#[derive(Clone, Debug)]
+pub struct Key {
+    dtype: DType,
+    samples: usize,
+    rows: usize,
+    k: usize,
+    m: usize,
+    bias: bool,
+    residual: bool,
+    backward: bool,
+}
+
+impl KeyTrait for Key {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn with_dtype(&self, dtype: DType) -> Self {
+        Key {
+            dtype,
+            ..self.clone()
+        }
+    }
+
+    fn args(&self) -> Vec<Spec> {
+        let rows = self.samples * self.rows;
+        let w = Spec::input("w", self.m * self.k).fill(Fill::Normal(1.0 / (self.k as f64).sqrt()));
+        if self.backward {
+            return vec![
+                Spec::out("dx", rows * self.k),
+                Spec::input("dy", rows * self.m),
+                w,
+            ];
+        }
+        vec![
+            Spec::out("y", rows * self.m),
+            Spec::input("x", rows * self.k),
+            w,
+            Spec::input("bias", self.m).present(self.bias),
+            Spec::input("residual", rows * self.m).present(self.residual),
+        ]
+    }
+
+    fn flops(&self) -> u64 {
+        2 * (self.samples * self.rows * self.k * self.m) as u64
+    }
+}
+
+/// `y = x w^T + bias + residual`.
+pub static FORWARD: Op<Key> = Op {
+    name: "linear.forward",
+    variants: &[
+        Variant::native("gemm", forward_gemm::<f32>, forward_gemm::<f64>),
+        Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
+    ],
+    cases: || cases(false),
+};
+
+/// `dx = dy w`.
+pub static VJP: Op<Key> = Op {
+    name: "linear.vjp",
+    variants: &[
+        Variant::native("gemm", vjp_gemm::<f32>, vjp_gemm::<f64>),
+        Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
+    ],
+    cases: || cases(true),
+};
+
+fn cases(backward: bool) -> Vec<Key> {
+    let sizes = [
+        (1, 1, 1, 1),
+        (2, 1, 33, 31),
+        (3, 77, 32, 40),
+        (1, 113, 203, 65),
+        (2, 300, 64, 64),
+    ];
+    let key = |(i, (samples, rows, k, m)): (usize, (usize, usize, usize, usize))| Key {
+        dtype: DType::F32,
+        samples,
+        rows,
+        k,
+        m,
+        bias: i % 2 == 0,
+        residual: i % 3 == 0,
+        backward,
+    };
+    sizes.into_iter().enumerate().map(key).collect()
+}
+
+/// `y = x w^T + bias + residual`.
+///
+/// # Errors
+/// [`Error::Shape`] when `x`'s last dimension is not `w`'s second, or `bias` or `residual` do not fit.
+pub fn forward(
+    cx: &Cx,
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
+    let key = key(x, w, 1, bias.is_some(), residual.is_some())?;
+    let y = cx.empty(x.shape().with_channels(key.m))?;
+    FORWARD.launch(
+        cx,
+        &key,
+        &[
+            Arg::Out(&y),
+            Arg::In(x),
+            Arg::In(w),
+            bias.into(),
+            residual.into(),
+        ],
+    )?;
+    Ok(y)
+}
+
+/// `dx = dy w`.
+///
+/// # Errors
+/// [`Error::Shape`] when `dy`'s last dimension is not `w`'s first.
+pub fn vjp(cx: &Cx, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let key = key(dy, w, 0, false, false)?;
+    let dx = cx.empty(dy.shape().with_channels(key.k))?;
+    VJP.launch(cx, &key, &[Arg::Out(&dx), Arg::In(dy), Arg::In(w)])?;
+    Ok(dx)
+}
+
+/// The key of a launch whose input meets dimension `along` of `w`.
+fn key(x: &Tensor, w: &Tensor, along: usize, bias: bool, residual: bool) -> Result<Key> {
+    let [m, k] = *w.dims() else {
+        return Err(Error::shape("linear, w", "[m, k]", w.shape()));
+    };
+    let want = w.dims()[along];
+    if x.shape().channels() != want || x.dims().len() < 2 {
+        return Err(Error::shape(
+            "linear",
+            format!("[n, .., {want}]"),
+            x.shape(),
+        ));
+    }
+    let samples = x.shape().samples();
+    let rows = x.shape().per_sample() / want;
+    Ok(Key {
+        dtype: x.dtype(),
+        samples,
+        rows,
+        k,
+        m,
+        bias,
+        residual,
+        backward: along == 0,
+    })
+}
+
+fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (y, x, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let (bias, residual) = (args.optional::<T>(3), args.optional::<T>(4));
+    for (i, y) in y.iter_mut().enumerate() {
+        let (row, j) = (i / key.m, i % key.m);
+        let mut sum = T::ZERO;
+        for l in 0..key.k {
+            sum += x[row * key.k + l] * w[j * key.k + l];
+        }
+        *y = sum + bias.map_or(T::ZERO, |b| b[j]) + residual.map_or(T::ZERO, |r| r[i]);
+    }
+}
+
+fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (dx, dy, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    for (i, dx) in dx.iter_mut().enumerate() {
+        let (row, l) = (i / key.k, i % key.k);
+        let mut sum = T::ZERO;
+        for j in 0..key.m {
+            sum += dy[row * key.m + j] * w[j * key.k + l];
+        }
+        *dx = sum;
+    }
+}
+
+/// Rows of one block: enough to amortise packing `w`, few enough to give every core some.
+fn block_rows(key: &Key) -> usize {
+    key.rows.div_ceil(4).clamp(32, 256).min(key.rows)
+}
+
+fn forward_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (y, x, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let (bias, residual) = (args.optional::<T>(3), args.optional::<T>(4));
+    let block = block_rows(key);
+    let w = Mat::rows(w, key.m, key.k, key.k).t();
+    let blocks = per_sample_blocks(y, key.rows * key.m, block * key.m);
+    blocks.for_each(|(start, y)| {
+        let rows = y.len() / key.m;
+        match residual {
+            Some(r) => y.copy_from_slice(&r[start..start + y.len()]),
+            None => y.fill(T::ZERO),
+        }
+        if let Some(bias) = bias {
+            y.chunks_exact_mut(key.m)
+                .for_each(|y| y.iter_mut().zip(bias).for_each(|(y, &b)| *y += b));
+        }
+        let x = &x[start / key.m * key.k..][..rows * key.k];
+        gemm(
+            y,
+            key.m,
+            bias.is_some() || residual.is_some(),
+            Mat::rows(x, rows, key.k, key.k),
+            w,
+        );
+    });
+}
+
+fn vjp_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (dx, dy, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let block = block_rows(key);
+    let w = Mat::rows(w, key.m, key.k, key.k);
+    let blocks = per_sample_blocks(dx, key.rows * key.k, block * key.k);
+    blocks.for_each(|(start, dx)| {
+        let rows = dx.len() / key.k;
+        let dy = &dy[start / key.k * key.m..][..rows * key.m];
+        gemm(dx, key.k, false, Mat::rows(dy, rows, key.m, key.m), w);
+    });
+}
+
+/// Splits every sample of `y` into blocks of at most `block` elements, so that no block holds parts of
+/// two samples; yields each block with its start.
+fn per_sample_blocks<T: Real>(
+    y: &mut [T],
+    sample: usize,
+    block: usize,
+) -> impl ParallelIterator<Item = (usize, &mut [T])> {
+    y.par_chunks_mut(sample)
+        .enumerate()
+        .flat_map(move |(n, y)| {
+            y.par_chunks_mut(block)
+                .enumerate()
+                .map(move |(b, y)| (n * sample + b * block, y))
+        })
+}

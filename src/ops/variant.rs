@@ -1,0 +1,224 @@
+//! Variants: the ways an op can be run, in one table, fastest first.
+//!
+//! To add one: write it (`Run::Native`: a function in the op's room), add its row to the op's table.
+//! Dispatch, `posteriori check`, the tests and the benches walk the table.
+
+use std::fmt::Debug;
+
+use crate::cx::Cx;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::runtime::native::NativeArgs;
+use crate::runtime::{Arg, Cost, Runtime};
+
+/// What a launch is keyed on: the sizes of one sample, the number of samples, the element type.
+///
+/// A variant is chosen from the per-sample part only, so that a sample's bits never depend on the batch.
+pub trait Key: Clone + Debug + Send + Sync + 'static {
+    /// The element type of the activations.
+    fn dtype(&self) -> DType;
+    /// The same case in another element type.
+    fn with_dtype(&self, dtype: DType) -> Self;
+    /// The arguments of the launch, in order.
+    fn args(&self) -> Vec<Spec>;
+    /// Floating-point operations of the launch.
+    fn flops(&self) -> u64;
+}
+
+/// One argument of a launch, as the checks and the cost need it.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// What it is called in messages.
+    pub name: &'static str,
+    /// How many elements.
+    pub len: usize,
+    /// Written rather than read.
+    pub out: bool,
+    /// What a check fills it with.
+    pub fill: Fill,
+}
+
+/// What a check fills an input with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fill {
+    /// Normal with this standard deviation.
+    Normal(f64),
+    /// Uniform in (0.5, 1.5): weights of norms, reciprocal deviations.
+    Positive,
+    /// Whole numbers below this (i32).
+    Ids(usize),
+    /// The argument is absent in this case.
+    Absent,
+}
+
+impl Spec {
+    /// An output.
+    pub const fn out(name: &'static str, len: usize) -> Self {
+        Spec {
+            name,
+            len,
+            out: true,
+            fill: Fill::Normal(1.0),
+        }
+    }
+
+    /// An input filled with unit normals in checks.
+    pub const fn input(name: &'static str, len: usize) -> Self {
+        Spec {
+            name,
+            len,
+            out: false,
+            fill: Fill::Normal(1.0),
+        }
+    }
+
+    /// The same with another fill.
+    pub const fn fill(self, fill: Fill) -> Self {
+        Spec { fill, ..self }
+    }
+
+    /// The same, absent unless `present`.
+    pub const fn present(self, present: bool) -> Self {
+        if present {
+            self
+        } else {
+            Spec {
+                fill: Fill::Absent,
+                len: 0,
+                ..self
+            }
+        }
+    }
+}
+
+/// A native kernel: a function over the launch's slices.
+pub type NativeKernel<K> = fn(&K, &mut NativeArgs<'_>);
+
+/// How a variant runs.
+pub enum Run<K> {
+    /// A Rust function, in each of the two native types.
+    Native {
+        /// In f32.
+        f32: NativeKernel<K>,
+        /// In f64.
+        f64: NativeKernel<K>,
+    },
+}
+
+/// One way to run an op.
+pub struct Variant<K> {
+    /// Its name in tables, `bench` and `--variant`.
+    pub name: &'static str,
+    /// Which cases it takes; looks at per-sample sizes only.
+    pub fits: fn(&K) -> bool,
+    /// How it runs.
+    pub run: Run<K>,
+}
+
+impl<K> Variant<K> {
+    /// A native variant that takes every case.
+    pub const fn native(name: &'static str, f32: NativeKernel<K>, f64: NativeKernel<K>) -> Self {
+        Variant {
+            name,
+            fits: |_| true,
+            run: Run::Native { f32, f64 },
+        }
+    }
+
+    /// The same for the cases that `fits`.
+    pub const fn when(self, fits: fn(&K) -> bool) -> Self {
+        Variant { fits, ..self }
+    }
+}
+
+/// An op in one direction, with its variants. The last variant is the textbook one: the oracle.
+pub struct Op<K: 'static> {
+    /// `room.direction`.
+    pub name: &'static str,
+    /// Fastest first.
+    pub variants: &'static [Variant<K>],
+    /// The cases that checks and benches run: odd sizes on purpose.
+    pub cases: fn() -> Vec<K>,
+}
+
+impl<K: Key> Op<K> {
+    /// Runs the first variant that fits, or the one that is forced.
+    ///
+    /// # Errors
+    /// [`Error::NoVariant`] when none takes this case; [`Error::Shape`] when an argument's length is wrong.
+    pub fn launch(&self, cx: &Cx, key: &K, args: &[Arg<'_>]) -> Result<()> {
+        let specs = key.args();
+        check_args(self.name, &specs, args, cx)?;
+        let bytes = args
+            .iter()
+            .map(|a| match a {
+                Arg::In(t) | Arg::Out(t) => t.byte_range().len() as u64,
+                Arg::Absent => 0,
+            })
+            .sum();
+        let cost = Cost {
+            flops: key.flops(),
+            bytes,
+        };
+        if let Runtime::Dry(_) = cx.rt() {
+            return cx.rt().launch(self.name, cost, args, |_| ());
+        }
+        let variant = self.pick(cx, key)?;
+        let Run::Native { f32, f64 } = &variant.run;
+        let kernel = if key.dtype() == DType::F64 { f64 } else { f32 };
+        cx.rt()
+            .launch(self.name, cost, args, |native| kernel(key, native))
+    }
+
+    /// The variant that [`Op::launch`] would run.
+    ///
+    /// # Errors
+    /// [`Error::NoVariant`] when none takes this case.
+    pub fn pick(&self, cx: &Cx, key: &K) -> Result<&Variant<K>> {
+        let fits = |v: &&Variant<K>| (v.fits)(key);
+        let forced = cx.forced(self.name);
+        forced
+            .and_then(|name| self.variants.iter().filter(fits).find(|v| v.name == name))
+            .or_else(|| self.variants.iter().find(fits))
+            .ok_or_else(|| Error::NoVariant {
+                op: self.name,
+                runtime: cx.rt().name(),
+                key: format!("{key:?}"),
+            })
+    }
+}
+
+fn check_args(op: &str, specs: &[Spec], args: &[Arg<'_>], cx: &Cx) -> Result<()> {
+    if specs.len() != args.len() {
+        return Err(Error::shape(
+            op,
+            format!("{} arguments", specs.len()),
+            format!("{} arguments", args.len()),
+        ));
+    }
+    for (spec, arg) in specs.iter().zip(args) {
+        let (Arg::In(t) | Arg::Out(t)) = arg else {
+            continue;
+        };
+        if t.shape().elements() != spec.len {
+            let want = format!("{} elements", spec.len);
+            return Err(Error::shape(
+                format!("{op}, argument `{}`", spec.name),
+                want,
+                t.shape(),
+            ));
+        }
+        if std::mem::discriminant(t.buffer().runtime()) != std::mem::discriminant(cx.rt()) {
+            let why = format!(
+                "{op}, argument `{}` lives on `{}`",
+                spec.name,
+                t.buffer().runtime().name()
+            );
+            return Err(Error::Device {
+                device: cx.rt().name().into(),
+                why,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! temporary
+/// temporary
+#[derive(Debug)]
+pub struct Mapped;
+impl Mapped {
+    /// temporary
+    pub fn bytes(&self) -> &[u8] {
+        &[]
+    }
+}

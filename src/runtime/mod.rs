@@ -1,0 +1,247 @@
+//! Runtimes: where tensors live and where kernels run.
+//!
+//! The whole contract is [`Runtime::alloc`], [`Runtime::copy_in`], [`Runtime::copy_out`] and
+//! [`Runtime::launch`]. Nothing above this folder may assume that a tensor's bytes are in host memory.
+//!
+//! To add one: one file here, and the arms that the compiler then asks for.
+
+pub mod arena;
+pub mod dry;
+pub mod gemm;
+pub mod mapped;
+pub mod native;
+pub mod simd;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+use dry::Dry;
+use mapped::Mapped;
+use native::{HostMemory, Native, NativeArgs};
+
+/// A runtime. A closed set, so an enum. Clones share the runtime.
+#[derive(Clone, Debug)]
+pub enum Runtime {
+    /// This machine's processors.
+    Native(Arc<Native>),
+    /// Computes nothing; counts bytes, launches and FLOPs.
+    Dry(Arc<Dry>),
+}
+
+/// One argument of a launch: outputs first, then inputs, as in the kernel's own parameter list.
+#[derive(Clone, Copy)]
+pub enum Arg<'a> {
+    /// Read.
+    In(&'a Tensor),
+    /// Written, every element of it. Nobody else may hold the tensor.
+    Out(&'a Tensor),
+    /// An optional input (a bias, a residual) that this case does without.
+    Absent,
+}
+
+impl<'a> From<Option<&'a Tensor>> for Arg<'a> {
+    fn from(t: Option<&'a Tensor>) -> Self {
+        t.map_or(Arg::Absent, Arg::In)
+    }
+}
+
+/// What a launch costs, for plans and benches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Floating-point operations; a multiplication and an addition are two.
+    pub flops: u64,
+    /// Bytes that must be read and written at least once.
+    pub bytes: u64,
+}
+
+/// Bytes of a runtime. Clones share them; the last one gives them back.
+#[derive(Clone, Debug)]
+pub struct Buffer(Arc<Block>);
+
+#[derive(Debug)]
+struct Block {
+    bytes: usize,
+    memory: Memory,
+    runtime: Runtime,
+}
+
+#[derive(Debug)]
+enum Memory {
+    /// In this process's address space.
+    Host(HostMemory),
+    /// A simulated arena block at this offset.
+    Simulated(usize),
+    /// Simulated, outside the arena (weights).
+    Permanent,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        match (&self.runtime, &self.memory) {
+            (Runtime::Native(native), Memory::Host(memory)) => native.release(memory),
+            (Runtime::Dry(dry), Memory::Simulated(offset)) => dry.release(*offset, self.bytes),
+            _ => {}
+        }
+    }
+}
+
+impl Buffer {
+    /// How many bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes
+    }
+
+    /// Whether this is the only handle, so that writing cannot be seen by anyone else.
+    pub fn is_unique(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
+    /// The runtime that holds the bytes.
+    pub fn runtime(&self) -> &Runtime {
+        &self.0.runtime
+    }
+}
+
+impl Runtime {
+    /// The native runtime: this machine's processors, f32 (and f64 for gradient checks).
+    pub fn native() -> Self {
+        Runtime::Native(Arc::new(Native::default()))
+    }
+
+    /// A runtime that computes nothing and counts everything.
+    pub fn dry() -> Self {
+        Runtime::Dry(Arc::new(Dry::default()))
+    }
+
+    /// The name used in messages and reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Runtime::Native(_) => "native",
+            Runtime::Dry(_) => "dry",
+        }
+    }
+
+    /// Transient bytes, from the arena when one was reserved. Their content is unspecified.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when the reserved slab has no room left.
+    pub fn alloc(&self, bytes: usize) -> Result<Buffer> {
+        let memory = match self {
+            Runtime::Native(native) => Memory::Host(native.alloc(bytes)?),
+            Runtime::Dry(dry) => Memory::Simulated(dry.alloc(bytes)),
+        };
+        Ok(self.buffer(bytes, memory))
+    }
+
+    /// Bytes that outlive every step (weights, tables), outside the arena.
+    pub fn alloc_permanent(&self, bytes: usize) -> Buffer {
+        let memory = match self {
+            Runtime::Native(_) => Memory::Host(HostMemory::heap(bytes)),
+            Runtime::Dry(dry) => {
+                dry.permanent(bytes);
+                Memory::Permanent
+            }
+        };
+        self.buffer(bytes, memory)
+    }
+
+    /// The bytes `range` of a mapped file as a permanent buffer: without a copy on the native runtime
+    /// when their alignment allows it, `None` when a copy is needed.
+    pub fn adopt(&self, file: &Arc<Mapped>, range: Range<usize>, align: usize) -> Option<Buffer> {
+        match self {
+            Runtime::Native(_) => {
+                let bytes = range.len();
+                let memory = HostMemory::mapped(Arc::clone(file), range, align)?;
+                Some(self.buffer(bytes, Memory::Host(memory)))
+            }
+            Runtime::Dry(_) => None,
+        }
+    }
+
+    /// Copies host bytes into the start of a buffer nobody else holds.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the lengths differ.
+    pub fn copy_in(&self, to: &Buffer, from: &[u8]) -> Result<()> {
+        if to.bytes() != from.len() || !to.is_unique() {
+            return Err(Error::shape("copy to the device", to.bytes(), from.len()));
+        }
+        if let Memory::Host(memory) = &to.0.memory {
+            native::write(memory, from);
+        }
+        Ok(())
+    }
+
+    /// Copies `to.len()` bytes, starting at byte `offset` of a buffer, to the host. On the dry runtime,
+    /// which has no values, zeros.
+    pub fn copy_out(&self, from: &Buffer, offset: usize, to: &mut [u8]) {
+        match &from.0.memory {
+            Memory::Host(memory) => {
+                to.copy_from_slice(&native::bytes(memory)[offset..offset + to.len()])
+            }
+            _ => to.fill(0),
+        }
+    }
+
+    /// Runs one kernel: `kernel` on the native runtime; on the dry runtime only the cost is noted.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when an output is held by somebody else.
+    pub fn launch(
+        &self,
+        op: &'static str,
+        cost: Cost,
+        args: &[Arg<'_>],
+        kernel: impl FnOnce(&mut NativeArgs<'_>),
+    ) -> Result<()> {
+        for arg in args {
+            if let Arg::Out(t) = arg
+                && !t.buffer().is_unique()
+            {
+                let why = format!("{op} was given an output that another tensor still shares");
+                return Err(Error::Plan { why });
+            }
+        }
+        match self {
+            Runtime::Native(native) => native.launch(op, args, kernel),
+            Runtime::Dry(dry) => dry.launch(op, cost),
+        }
+        Ok(())
+    }
+
+    /// Reserves one slab that all transient tensors come from until [`Runtime::unreserve`].
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when transient tensors are alive, or the memory is not to be had.
+    pub fn reserve(&self, bytes: usize) -> Result<()> {
+        match self {
+            Runtime::Native(native) => native.reserve(bytes),
+            Runtime::Dry(_) => Ok(()),
+        }
+    }
+
+    /// Gives the slab back once the last tensor in it is gone.
+    pub fn unreserve(&self) {
+        if let Runtime::Native(native) = self {
+            native.unreserve();
+        }
+    }
+
+    /// The arena's high-water mark in bytes: what the slab must hold.
+    pub fn peak(&self) -> usize {
+        match self {
+            Runtime::Native(native) => native.peak(),
+            Runtime::Dry(dry) => dry.peak(),
+        }
+    }
+
+    fn buffer(&self, bytes: usize, memory: Memory) -> Buffer {
+        Buffer(Arc::new(Block {
+            bytes,
+            memory,
+            runtime: self.clone(),
+        }))
+    }
+}

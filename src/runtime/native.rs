@@ -1,0 +1,293 @@
+//! The native runtime: host memory, and kernels that are Rust functions over slices.
+//!
+//! `unsafe` here turns buffers into slices. What it relies on: a buffer's bytes never move while a
+//! handle lives; [`Runtime::launch`](super::Runtime::launch) has checked that nobody else holds an output.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::arena::{ALIGN, Arena};
+use super::mapped::Mapped;
+use super::{Arg, Memory};
+use crate::dtype::Element;
+use crate::error::{Error, Result};
+
+/// This machine's processors and memory.
+#[derive(Debug, Default)]
+pub struct Native {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slab: Option<(Arc<Heap>, Arena)>,
+    /// Bytes of transient tensors on the heap, alive now; they exist only while no slab is reserved.
+    heap_live: usize,
+    last_peak: usize,
+}
+
+/// Where a native buffer's bytes are.
+#[derive(Debug)]
+pub struct HostMemory {
+    start: NonNull<u8>,
+    len: usize,
+    owner: Owner,
+}
+
+#[derive(Debug)]
+enum Owner {
+    Permanent(#[allow(dead_code)] Arc<Heap>),
+    Transient(#[allow(dead_code)] Arc<Heap>),
+    Slab { heap: Arc<Heap>, offset: usize },
+    File(#[allow(dead_code)] Arc<Mapped>),
+}
+
+// SAFETY: the pointer is into memory that `owner` keeps alive; access is through shared slices of
+// immutable data, or through an exclusive slice made by `launch` for a buffer with a single handle.
+unsafe impl Send for HostMemory {}
+// SAFETY: as above.
+unsafe impl Sync for HostMemory {}
+
+/// An aligned heap allocation.
+#[derive(Debug)]
+struct Heap {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: plain memory, freed once; see `HostMemory` for how it is accessed.
+unsafe impl Send for Heap {}
+// SAFETY: as above.
+unsafe impl Sync for Heap {}
+
+impl Heap {
+    fn new(bytes: usize) -> Option<Self> {
+        let layout = Layout::from_size_align(bytes.max(1), ALIGN).ok()?;
+        // SAFETY: the layout's size is not zero.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Heap { start, layout })
+    }
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout, freed only here.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+impl HostMemory {
+    pub(super) fn heap(bytes: usize) -> Self {
+        let heap = Arc::new(heap_or_abort(bytes));
+        HostMemory {
+            start: heap.start,
+            len: bytes,
+            owner: Owner::Permanent(heap),
+        }
+    }
+
+    pub(super) fn mapped(file: Arc<Mapped>, range: Range<usize>, align: usize) -> Option<Self> {
+        let bytes = file.bytes().get(range)?;
+        let start = NonNull::from(bytes).cast::<u8>();
+        let len = bytes.len();
+        (start.as_ptr().addr() % align == 0).then_some(HostMemory {
+            start,
+            len,
+            owner: Owner::File(file),
+        })
+    }
+}
+
+fn heap_or_abort(bytes: usize) -> Heap {
+    Heap::new(bytes).unwrap_or_else(|| {
+        handle_alloc_error(Layout::from_size_align(bytes, 1).unwrap_or(Layout::new::<u8>()))
+    })
+}
+
+/// The bytes of a buffer, to read.
+pub(super) fn bytes(memory: &HostMemory) -> &[u8] {
+    // SAFETY: `owner` keeps `start..start+len` alive and initialised (zeroed at allocation); writers need
+    // the only handle of a buffer, and the borrow of `memory` here is through such a handle.
+    unsafe { std::slice::from_raw_parts(memory.start.as_ptr(), memory.len) }
+}
+
+/// Overwrites a buffer that the caller has checked to be unique.
+pub(super) fn write(memory: &HostMemory, from: &[u8]) {
+    assert!(from.len() <= memory.len && !matches!(memory.owner, Owner::File(_)));
+    // SAFETY: in bounds (asserted), not a read-only mapping, and no other handle exists.
+    unsafe {
+        memory
+            .start
+            .as_ptr()
+            .copy_from_nonoverlapping(from.as_ptr(), from.len())
+    }
+}
+
+impl Native {
+    pub(super) fn alloc(&self, bytes: usize) -> Result<HostMemory> {
+        let mut state = self.lock();
+        let Some((heap, arena)) = &mut state.slab else {
+            state.heap_live += bytes;
+            let heap = Heap::new(bytes).ok_or_else(|| Error::Plan {
+                why: format!(
+                    "{bytes} bytes of host memory are not to be had; use a smaller batch or image"
+                ),
+            })?;
+            let heap = Arc::new(heap);
+            return Ok(HostMemory {
+                start: heap.start,
+                len: bytes,
+                owner: Owner::Transient(heap),
+            });
+        };
+        let offset = arena.take(bytes).ok_or_else(|| Error::Plan {
+            why: format!(
+                "the slab of {} bytes has no free range of {bytes} bytes ({} alive); this run differs from the one \
+                 that was planned",
+                arena.capacity(),
+                arena.live()
+            ),
+        })?;
+        // SAFETY: `take` returned a range inside the slab.
+        let start = unsafe { heap.start.add(offset) };
+        Ok(HostMemory {
+            start,
+            len: bytes,
+            owner: Owner::Slab {
+                heap: Arc::clone(heap),
+                offset,
+            },
+        })
+    }
+
+    pub(super) fn release(&self, memory: &HostMemory) {
+        let mut state = self.lock();
+        match &memory.owner {
+            Owner::Transient(_) => state.heap_live -= memory.len,
+            Owner::Slab { heap, offset } => {
+                if let Some((now, arena)) = &mut state.slab
+                    && Arc::ptr_eq(now, heap)
+                {
+                    arena.free(*offset, memory.len);
+                }
+            }
+            Owner::Permanent(_) | Owner::File(_) => {}
+        }
+    }
+
+    pub(super) fn reserve(&self, bytes: usize) -> Result<()> {
+        let mut state = self.lock();
+        if state.slab.is_some() {
+            return Err(Error::Plan {
+                why: "a slab is already reserved on this runtime".into(),
+            });
+        }
+        let heap = Heap::new(bytes).ok_or_else(|| Error::Plan {
+            why: format!("a slab of {bytes} bytes of host memory is not to be had; use a smaller batch or image"),
+        })?;
+        state.slab = Some((Arc::new(heap), Arena::new(bytes)));
+        Ok(())
+    }
+
+    pub(super) fn unreserve(&self) {
+        let mut state = self.lock();
+        if let Some((_, arena)) = state.slab.take() {
+            state.last_peak = arena.peak();
+        }
+    }
+
+    pub(super) fn peak(&self) -> usize {
+        let state = self.lock();
+        state
+            .slab
+            .as_ref()
+            .map_or(state.last_peak, |(_, arena)| arena.peak())
+    }
+
+    pub(super) fn launch(
+        &self,
+        op: &'static str,
+        args: &[Arg<'_>],
+        kernel: impl FnOnce(&mut NativeArgs<'_>),
+    ) {
+        let slots = args.iter().map(Slot::of).collect();
+        kernel(&mut NativeArgs { op, slots });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no allocator update panics")
+    }
+}
+
+/// The arguments of a native kernel, in the order of the launch.
+pub struct NativeArgs<'a> {
+    op: &'static str,
+    slots: Vec<Slot<'a>>,
+}
+
+enum Slot<'a> {
+    In(&'a [u8]),
+    Out(&'a mut [u8]),
+    Absent,
+}
+
+impl<'a> Slot<'a> {
+    fn of(arg: &Arg<'a>) -> Self {
+        let (t, out) = match *arg {
+            Arg::In(t) => (t, false),
+            Arg::Out(t) => (t, true),
+            Arg::Absent => return Slot::Absent,
+        };
+        let Memory::Host(memory) = &t.buffer().0.memory else {
+            unreachable!("a native launch gets native tensors: Cx::check_home");
+        };
+        let range = t.byte_range();
+        if out {
+            assert!(range.end <= memory.len && !matches!(memory.owner, Owner::File(_)));
+            // SAFETY: in bounds (asserted); `launch` checked that this is the buffer's only handle, and it
+            // stays borrowed in `args` for 'a, so no other slice of these bytes exists meanwhile.
+            let slice = unsafe {
+                std::slice::from_raw_parts_mut(memory.start.add(range.start).as_ptr(), range.len())
+            };
+            Slot::Out(slice)
+        } else {
+            Slot::In(&bytes(memory)[range])
+        }
+    }
+}
+
+impl<'a> NativeArgs<'a> {
+    /// Input `i` as a slice.
+    pub fn input<T: Element>(&self, i: usize) -> &'a [T] {
+        self.optional(i)
+            .unwrap_or_else(|| panic!("{}: argument {i} is not an input", self.op))
+    }
+
+    /// Input `i`, or `None` when it was [`Arg::Absent`].
+    pub fn optional<T: Element>(&self, i: usize) -> Option<&'a [T]> {
+        match self.slots[i] {
+            Slot::In(bytes) => Some(bytemuck::cast_slice(bytes)),
+            _ => None,
+        }
+    }
+
+    /// Output `i` as a slice. Each output can be had once.
+    pub fn output<T: Element>(&mut self, i: usize) -> &'a mut [T] {
+        self.optional_output(i).unwrap_or_else(|| {
+            panic!(
+                "{}: argument {i} is not an output, or was taken before",
+                self.op
+            )
+        })
+    }
+
+    /// Output `i`, or `None` when it was [`Arg::Absent`].
+    pub fn optional_output<T: Element>(&mut self, i: usize) -> Option<&'a mut [T]> {
+        match std::mem::replace(&mut self.slots[i], Slot::Absent) {
+            Slot::Out(bytes) => Some(bytemuck::cast_slice_mut(bytes)),
+            _ => None,
+        }
+    }
+}
