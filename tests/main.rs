@@ -1,1 +1,5 @@
 //! The integration tests, one module per theme.
+
+mod matrices;
+mod oracle;
+mod schedules;
