@@ -4,7 +4,7 @@ use posteriori::diffusion::schedule::{
     Coordinates, Prediction, Schedule, Solver, Spacing, Step, Variance,
 };
 
-use crate::oracle::{Fixture, assert_close, data};
+use crate::oracle::{Fixture, assert_close, checkpoint, data};
 
 const SMALL: Solver = Solver::Ancestral {
     variance: Variance::Small,
@@ -57,7 +57,9 @@ fn runs(schedule: &Schedule) -> Vec<(Coordinates, Solver, Vec<Step>)> {
 
 #[test]
 fn numbers_of_the_method() {
-    let schedule = sd();
+    let file = checkpoint("tiny-sd2").join("scheduler/scheduler_config.json");
+    let schedule = Schedule::open(file).unwrap();
+    assert_eq!(schedule, sd());
     assert_eq!(schedule.class_name(), "PNDMScheduler");
     assert_eq!(schedule.prediction(), Prediction::Epsilon);
     assert_eq!(schedule.steps_offset(), 1);

@@ -17,7 +17,7 @@ use super::random;
 type Stored = (Dtype, Vec<usize>, Vec<u8>);
 
 /// The folder of the tiny checkpoint with this name, rebuilt at first use and kept for later runs.
-pub fn checkpoint(name: &str) -> PathBuf {
+pub(crate) fn checkpoint(name: &str) -> PathBuf {
     static BUILDING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = BUILDING.lock().unwrap_or_else(|e| e.into_inner());
 
@@ -42,7 +42,7 @@ pub fn checkpoint(name: &str) -> PathBuf {
 
 /// Rebuilds a recipe's checkpoint in `out`. With `legacy_vae_attn` the VAE's attention has the names
 /// that checkpoints of 2022 have, and its hash is not checked.
-pub fn materialize(recipe: &Path, out: &Path, legacy_vae_attn: bool) {
+pub(crate) fn materialize(recipe: &Path, out: &Path, legacy_vae_attn: bool) {
     let text = fs::read_to_string(recipe.join("recipe.json")).unwrap();
     let parsed: Value = serde_json::from_str(&text).unwrap();
     let overrides = fs::read(recipe.join("overrides.safetensors")).unwrap();

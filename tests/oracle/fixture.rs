@@ -5,19 +5,19 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors};
 
 /// One fixture file, in memory.
-pub struct Fixture {
+pub(crate) struct Fixture {
     bytes: Vec<u8>,
     what: String,
 }
 
 impl Fixture {
     /// Opens `tests/data/fixtures/<name>.safetensors`.
-    pub fn open(name: &str) -> Self {
+    pub(crate) fn open(name: &str) -> Self {
         Self::read(&super::data(&format!("fixtures/{name}.safetensors")))
     }
 
     /// Opens a safetensors file.
-    pub fn read(path: &Path) -> Self {
+    pub(crate) fn read(path: &Path) -> Self {
         let what = path.display().to_string();
         let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{what}: {e}"));
         Fixture { bytes, what }
@@ -28,7 +28,7 @@ impl Fixture {
     }
 
     /// The names of the tensors, sorted.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let tensors = self.tensors();
         let mut names: Vec<String> = tensors.names().iter().map(|n| n.to_string()).collect();
         names.sort();
@@ -36,17 +36,17 @@ impl Fixture {
     }
 
     /// The shape of a tensor, images and activations NCHW.
-    pub fn shape(&self, name: &str) -> Vec<usize> {
+    pub(crate) fn shape(&self, name: &str) -> Vec<usize> {
         self.tensor(name).0
     }
 
     /// The elements of a tensor in C order, widened to f64 whatever their type.
-    pub fn values(&self, name: &str) -> Vec<f64> {
+    pub(crate) fn values(&self, name: &str) -> Vec<f64> {
         self.tensor(name).1
     }
 
     /// Shape and elements of a tensor.
-    pub fn tensor(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
+    pub(crate) fn tensor(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
         let tensors = self.tensors();
         let view = tensors
             .tensor(name)

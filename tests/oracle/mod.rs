@@ -7,17 +7,17 @@
 // not every build of the test binary uses every part of this support
 #![allow(dead_code)]
 
-pub mod checkpoint;
-pub mod fixture;
-pub mod random;
+pub(crate) mod checkpoint;
+pub(crate) mod fixture;
+pub(crate) mod random;
 
 use std::path::PathBuf;
 
-pub use checkpoint::{checkpoint, materialize};
-pub use fixture::Fixture;
+pub(crate) use checkpoint::checkpoint;
+pub(crate) use fixture::Fixture;
 
 /// A path under `tests/data`.
-pub fn data(path: &str) -> PathBuf {
+pub(crate) fn data(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/data")
         .join(path)
@@ -25,7 +25,7 @@ pub fn data(path: &str) -> PathBuf {
 
 /// Fails unless `|got - want| <= relative * |want| + absolute` everywhere; says where it is worst.
 #[track_caller]
-pub fn assert_close(what: &str, got: &[f64], want: &[f64], relative: f64, absolute: f64) {
+pub(crate) fn assert_close(what: &str, got: &[f64], want: &[f64], relative: f64, absolute: f64) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     let excess = |i: &usize| (got[*i] - want[*i]).abs() / (relative * want[*i].abs() + absolute);
     let worst = (0..got.len()).max_by(|i, j| excess(i).total_cmp(&excess(j)));

@@ -11,7 +11,7 @@ fn mix(z: u64) -> u64 {
 }
 
 /// The key of a name under a seed.
-pub fn key(seed: u64, name: &str) -> u64 {
+pub(crate) fn key(seed: u64, name: &str) -> u64 {
     let text = format!("{seed}:{name}");
     mix(text.bytes().fold(0xCBF2_9CE4_8422_2325, |h: u64, byte| {
         (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
@@ -19,12 +19,12 @@ pub fn key(seed: u64, name: &str) -> u64 {
 }
 
 /// The first n hashes under a key.
-pub fn hashes(key: u64, n: usize) -> impl Iterator<Item = u64> {
+pub(crate) fn hashes(key: u64, n: usize) -> impl Iterator<Item = u64> {
     (1..=n as u64).map(move |i| mix(key.wrapping_add(i.wrapping_mul(GOLDEN))))
 }
 
 /// n normals of this mean and standard deviation, in f64.
-pub fn normals(seed: u64, name: &str, n: usize, mean: f64, std: f64) -> Vec<f64> {
+pub(crate) fn normals(seed: u64, name: &str, n: usize, mean: f64, std: f64) -> Vec<f64> {
     let scale = std / ((2f64.powi(32) - 1.0) / 3.0).sqrt();
     hashes(key(seed, name), n)
         .map(|h| mean + scale * limbs(h) as f64)
@@ -32,13 +32,13 @@ pub fn normals(seed: u64, name: &str, n: usize, mean: f64, std: f64) -> Vec<f64>
 }
 
 /// n uniforms on [0, 1).
-pub fn uniforms(seed: u64, name: &str, n: usize) -> Vec<f64> {
+pub(crate) fn uniforms(seed: u64, name: &str, n: usize) -> Vec<f64> {
     let hashes = hashes(key(seed, name), n);
     hashes.map(|h| (h >> 11) as f64 * 2f64.powi(-53)).collect()
 }
 
 /// n integers from 0 to `high` - 1.
-pub fn integers(seed: u64, name: &str, n: usize, high: u64) -> Vec<i64> {
+pub(crate) fn integers(seed: u64, name: &str, n: usize, high: u64) -> Vec<i64> {
     hashes(key(seed, name), n)
         .map(|h| (h % high) as i64)
         .collect()
