@@ -1,9 +1,11 @@
 //! Image restoration by diffusion posterior sampling.
 
 pub mod cx;
+pub mod diffusion;
 pub mod dtype;
 pub mod error;
 pub mod io;
+pub mod operators;
 pub mod ops;
 pub mod rng;
 pub mod runtime;

@@ -1,0 +1,74 @@
+//! The oracle's random numbers (`portable_rng.py`), bit for bit: splitmix64 hashes of a counter under
+//! a key made of seed and name, and the sum of their four 16-bit limbs as a normal (Irwin-Hall).
+
+/// 2^64 / golden ratio.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+fn mix(z: u64) -> u64 {
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// The key of a name under a seed.
+pub(crate) fn key(seed: u64, name: &str) -> u64 {
+    let text = format!("{seed}:{name}");
+    mix(text.bytes().fold(0xCBF2_9CE4_8422_2325, |h: u64, byte| {
+        (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    }))
+}
+
+/// The first n hashes under a key.
+pub(crate) fn hashes(key: u64, n: usize) -> impl Iterator<Item = u64> {
+    (1..=n as u64).map(move |i| mix(key.wrapping_add(i.wrapping_mul(GOLDEN))))
+}
+
+/// n normals of this mean and standard deviation, in f64.
+pub(crate) fn normals(seed: u64, name: &str, n: usize, mean: f64, std: f64) -> Vec<f64> {
+    let scale = std / ((2f64.powi(32) - 1.0) / 3.0).sqrt();
+    hashes(key(seed, name), n)
+        .map(|h| mean + scale * limbs(h) as f64)
+        .collect()
+}
+
+/// n uniforms on [0, 1).
+pub(crate) fn uniforms(seed: u64, name: &str, n: usize) -> Vec<f64> {
+    let hashes = hashes(key(seed, name), n);
+    hashes.map(|h| (h >> 11) as f64 * 2f64.powi(-53)).collect()
+}
+
+/// n integers from 0 to `high` - 1.
+pub(crate) fn integers(seed: u64, name: &str, n: usize, high: u64) -> Vec<i64> {
+    hashes(key(seed, name), n)
+        .map(|h| (h % high) as i64)
+        .collect()
+}
+
+fn limbs(h: u64) -> i64 {
+    let sum: u64 = (0..4).map(|limb| (h >> (16 * limb)) & 0xFFFF).sum();
+    sum as i64 - 131_070
+}
+
+/// The self-check vectors that `portable_rng.py` prints.
+#[test]
+fn agrees_with_portable_rng() {
+    let key = key(7, "unet/conv_in.weight");
+    assert_eq!(key, 0xcc36_5abe_5ea4_e9e5);
+    let hashes: Vec<u64> = hashes(key, 4).collect();
+    let want = [
+        0x29a3_d7ff_4357_0daf,
+        0x3ef8_5bf8_1037_db30,
+        0xc486_ebcc_0818_8620,
+        0xe80e_c860_b11a_a940,
+    ];
+    assert_eq!(hashes, want);
+    let sums: Vec<i64> = hashes.iter().map(|h| limbs(*h)).collect();
+    assert_eq!(sums, [-44374, -31143, 16012, 68298]);
+    let want = [
+        -1.1727603537599,
+        -0.8230782822631397,
+        0.42318111471590386,
+        1.8050477000291534,
+    ];
+    assert_eq!(normals(7, "unet/conv_in.weight", 4, 0.0, 1.0), want);
+}
