@@ -201,7 +201,8 @@ fn no_flipped_bit_and_no_cut_makes_a_panic() {
         for bit in 0..8 {
             let mut bytes = good.clone();
             bytes[at] ^= 1 << bit;
-            walk(&bytes);
+            // In memory: the files of the second loop cover the way from disk.
+            drop(super::header::header(&bytes));
         }
     }
     let mut state = 7u64;
