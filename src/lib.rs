@@ -5,6 +5,8 @@ pub mod diffusion;
 pub mod dtype;
 pub mod error;
 pub mod io;
+pub mod metrics;
+pub mod models;
 pub mod operators;
 pub mod ops;
 pub mod rng;

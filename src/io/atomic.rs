@@ -1,0 +1,164 @@
+//! Writing a file whole or not at all: a hidden file in the same folder, flushed to disk, then renamed.
+//! A reader sees the old file or the new one, never half of one, also when the power goes.
+//! Whatever fails on the way, the hidden file is removed.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+
+/// Writes `path` through `fill`, replacing what is there only once everything is on disk.
+///
+/// `fill` maps its own write errors, see [`failed`].
+pub fn write_atomic(
+    path: impl AsRef<Path>,
+    fill: impl FnOnce(&mut dyn Write) -> Result<()>,
+) -> Result<()> {
+    let path = path.as_ref();
+    if path.file_name().is_none() || path.is_dir() {
+        return Err(Error::file(
+            path,
+            "cannot be written: wanted a file name, this is a folder",
+        ));
+    }
+    let folder = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    // Declared before the writer, so it is dropped after it: the file is closed when it is removed.
+    let mut temporary = Temporary(None);
+    let (file, hidden) = create(folder)?;
+    temporary.0 = Some(hidden.clone());
+    let mut writer = BufWriter::with_capacity(1 << 20, file);
+    fill(&mut writer)?;
+    let file = writer
+        .into_inner()
+        .map_err(|e| failed(path)(e.into_error()))?;
+    file.sync_all().map_err(failed(path))?;
+    drop(file);
+    std::fs::rename(&hidden, path).map_err(failed(path))?;
+    temporary.0 = None;
+    // The rename itself reaches the disk with the folder. Some file systems refuse to sync a folder;
+    // the file is complete either way, so that is no failure.
+    #[cfg(unix)]
+    drop(File::open(folder).and_then(|f| f.sync_all()));
+    Ok(())
+}
+
+/// Turns a failed write into an error that names the file: `w.write_all(..).map_err(failed(path))`.
+pub fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
+    move |e| Error::file(path, format!("cannot be written: {e}"))
+}
+
+/// The hidden file, removed when dropped unless it was renamed.
+struct Temporary(Option<PathBuf>);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.take() {
+            // Nothing can be done about a failure here, and the first error is the one to report.
+            drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+/// A new file in `folder` under a name nobody else has. `create_new` settles it between processes on
+/// different machines that share the folder and, by chance, the process id.
+fn create(folder: &Path) -> Result<(File, PathBuf)> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let hidden = folder.join(format!(".posteriori-{}-{count}.tmp", std::process::id()));
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&hidden)
+        {
+            Ok(file) => return Ok((file, hidden)),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Err(Error::file(
+                    folder,
+                    "there is no such folder to write into; create it first",
+                ));
+            }
+            Err(e) => {
+                return Err(Error::file(
+                    folder,
+                    format!("no file can be created in this folder: {e}"),
+                ));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn replaces_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        write_atomic(&path, |w| w.write_all(b"one").map_err(failed(&path))).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"one");
+        let error = write_atomic(&path, |w| {
+            w.write_all(&[7; 3 << 20]).map_err(failed(&path))?;
+            assert_eq!(names(dir.path()).len(), 2);
+            assert!(names(dir.path())[0].starts_with('.'));
+            Err(Error::argument("fill", "stopped"))
+        });
+        assert!(error.unwrap_err().to_string().contains("stopped"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"one");
+        assert_eq!(names(dir.path()), ["a"]);
+        write_atomic(&path, |w| w.write_all(b"two!").map_err(failed(&path))).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two!");
+        assert_eq!(names(dir.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_panic_in_fill_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let caught = std::panic::catch_unwind(|| write_atomic(&path, |_| panic!("on purpose")));
+        assert!(caught.is_err());
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn names_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = |p: PathBuf| write_atomic(p, |_| Ok(())).unwrap_err().to_string();
+        let missing = text(dir.path().join("no/x.png"));
+        assert!(missing.contains("no: there is no such folder"), "{missing}");
+        assert!(text(dir.path().to_owned()).contains("this is a folder"));
+        assert!(text(PathBuf::from("/")).contains("this is a folder"));
+        std::fs::write(dir.path().join("file"), b"x").unwrap();
+        let inside = text(dir.path().join("file/x.png"));
+        assert!(inside.contains("file: no file can be created"), "{inside}");
+    }
+
+    #[test]
+    fn a_stale_hidden_file_of_the_same_name_is_stepped_over() {
+        let dir = tempfile::tempdir().unwrap();
+        for count in 0..200 {
+            let stale = format!(".posteriori-{}-{count}.tmp", std::process::id());
+            std::fs::write(dir.path().join(stale), b"stale").unwrap();
+        }
+        let path = dir.path().join("a");
+        write_atomic(&path, |w| w.write_all(b"x").map_err(failed(&path))).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"x");
+        assert_eq!(names(dir.path()).len(), 201);
+    }
+}
