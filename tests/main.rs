@@ -1,5 +1,6 @@
 //! The integration tests, one module per theme.
 
+mod gradients;
 mod matrices;
 mod ops;
 mod oracle;

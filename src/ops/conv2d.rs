@@ -38,7 +38,8 @@ impl Geometry {
     }
 
     fn out(self, size: usize, k: usize) -> Option<usize> {
-        Some((size + self.before + self.after).checked_sub(k)? / self.stride + 1)
+        let padded = size.checked_add(self.before)?.checked_add(self.after)?;
+        Some(padded.checked_sub(k)?.checked_div(self.stride)? + 1)
     }
 }
 

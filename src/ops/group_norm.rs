@@ -190,7 +190,7 @@ pub fn vjp(cx: &Cx, saved: Saved, p: Params<'_>, dy: &Tensor) -> Result<Tensor> 
 
 fn key(x: &Tensor, p: Params<'_>, backward: bool) -> Result<Key> {
     let c = x.shape().channels();
-    if p.w.dims() != [c] || p.groups == 0 || c % p.groups != 0 {
+    if c == 0 || p.w.dims() != [c] || p.groups == 0 || c % p.groups != 0 {
         let want = format!("[n, .., {}] in {} groups", p.w.shape().elements(), p.groups);
         return Err(Error::shape("group_norm", want, x.shape()));
     }
@@ -208,18 +208,6 @@ fn key(x: &Tensor, p: Params<'_>, backward: bool) -> Result<Key> {
         silu,
         backward,
     })
-}
-
-#[inline(always)]
-fn sigmoid<T: Real>(u: T) -> T {
-    T::ONE / (T::ONE + (-u).exp())
-}
-
-/// d(u sigmoid(u)) / du.
-#[inline(always)]
-fn silu_slope<T: Real>(u: T) -> T {
-    let s = sigmoid(u);
-    s + u * s * (T::ONE - s)
 }
 
 fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
@@ -241,7 +229,7 @@ fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
             (mean[n * key.groups + g], rstd[n * key.groups + g]) = (mu, r);
             for i in all() {
                 let u = (x[i] - mu) * r * w[i % key.c] + b[i % key.c];
-                y[i] = if key.silu { u * sigmoid(u) } else { u };
+                y[i] = if key.silu { u * u.sigmoid() } else { u };
             }
         }
     }
@@ -262,7 +250,7 @@ fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
             let dxhat = |i: usize| {
                 let c = i % key.c;
                 let du = if key.silu {
-                    dy[i] * silu_slope(xhat(i) * w[c] + b[c])
+                    dy[i] * (xhat(i) * w[c] + b[c]).silu_slope()
                 } else {
                     dy[i]
                 };
@@ -384,7 +372,7 @@ fn forward_blocks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
                             y.iter_mut().zip(x).zip(&scale).zip(&shift)
                         {
                             let u = x * scale + shift;
-                            *y = if key.silu { u * sigmoid(u) } else { u };
+                            *y = if key.silu { u * u.sigmoid() } else { u };
                         }
                     }
                 });
@@ -418,7 +406,7 @@ fn vjp_blocks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
                         for i in 0..c {
                             let xhat = x[i] * rs[i] - mu_rs[i];
                             let du = if key.silu {
-                                dy[i] * silu_slope(xhat * w[i] + b[i])
+                                dy[i] * (xhat * w[i] + b[i]).silu_slope()
                             } else {
                                 dy[i]
                             };

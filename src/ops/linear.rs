@@ -148,7 +148,7 @@ fn key(x: &Tensor, w: &Tensor, along: usize, bias: bool, residual: bool) -> Resu
         return Err(Error::shape("linear, w", "[m, k]", w.shape()));
     };
     let want = w.dims()[along];
-    if x.shape().channels() != want || x.dims().len() < 2 {
+    if want == 0 || x.shape().channels() != want || x.dims().len() < 2 {
         return Err(Error::shape(
             "linear",
             format!("[n, .., {want}]"),

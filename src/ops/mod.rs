@@ -6,18 +6,45 @@
 pub mod check;
 pub mod variant;
 
+pub mod activation;
+pub mod add;
+pub mod attention;
+pub mod concat;
 pub mod conv2d;
+pub mod embed;
+pub mod geglu;
 pub mod group_norm;
+pub mod layer_norm;
 pub mod linear;
+pub mod softmax;
+pub mod upsample;
 
 use check::AnyOp;
 
 /// Every op in every direction; `check`, the tests and the benches walk this list.
 pub static ALL: &[&dyn AnyOp] = &[
+    &activation::FORWARD,
+    &activation::VJP,
+    &add::FORWARD,
+    &attention::FORWARD,
+    &attention::VJP,
+    &attention::VJP_KV,
+    &concat::FORWARD,
+    &concat::VJP,
     &conv2d::FORWARD,
     &conv2d::VJP,
+    &embed::TOKENS,
+    &embed::TIMESTEP,
+    &geglu::FORWARD,
+    &geglu::VJP,
     &group_norm::FORWARD,
     &group_norm::VJP,
+    &layer_norm::FORWARD,
+    &layer_norm::VJP,
     &linear::FORWARD,
     &linear::VJP,
+    &softmax::FORWARD,
+    &softmax::VJP,
+    &upsample::FORWARD,
+    &upsample::VJP,
 ];

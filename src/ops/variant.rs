@@ -148,7 +148,7 @@ impl<K: Key> Op<K> {
     /// [`Error::NoVariant`] when none takes this case; [`Error::Shape`] when an argument's length is wrong.
     pub fn launch(&self, cx: &Cx, key: &K, args: &[Arg<'_>]) -> Result<()> {
         let specs = key.args();
-        check_args(self.name, &specs, args, cx)?;
+        check_args(self.name, key.dtype(), &specs, args, cx)?;
         let bytes = args
             .iter()
             .map(|a| match a {
@@ -188,7 +188,7 @@ impl<K: Key> Op<K> {
     }
 }
 
-fn check_args(op: &str, specs: &[Spec], args: &[Arg<'_>], cx: &Cx) -> Result<()> {
+fn check_args(op: &str, dtype: DType, specs: &[Spec], args: &[Arg<'_>], cx: &Cx) -> Result<()> {
     if specs.len() != args.len() {
         return Err(Error::shape(
             op,
@@ -200,13 +200,24 @@ fn check_args(op: &str, specs: &[Spec], args: &[Arg<'_>], cx: &Cx) -> Result<()>
         let (Arg::In(t) | Arg::Out(t)) = arg else {
             continue;
         };
-        if t.shape().elements() != spec.len {
-            let want = format!("{} elements", spec.len);
+        if t.shape().elements() != spec.len || spec.len == 0 {
+            let want = format!("{} elements", spec.len.max(1));
             return Err(Error::shape(
                 format!("{op}, argument `{}`", spec.name),
                 want,
                 t.shape(),
             ));
+        }
+        let want = match spec.fill {
+            Fill::Ids(_) => DType::I32,
+            _ => dtype,
+        };
+        if matches!(cx.rt(), Runtime::Native(_)) && t.dtype() != want {
+            return Err(Error::DType {
+                what: format!("{op}, argument `{}`", spec.name),
+                want: want.to_string(),
+                got: t.dtype().to_string(),
+            });
         }
         if std::mem::discriminant(t.buffer().runtime()) != std::mem::discriminant(cx.rt()) {
             let why = format!(

@@ -1,0 +1,199 @@
+//! Activations, element by element: SiLU `x sigmoid(x)`, GELU `x Phi(x)` (with erf, not tanh) and
+//! QuickGELU `x sigmoid(1.702 x)`. Backward: `dx = dy f'(x)`, from the input.
+
+use rayon::prelude::*;
+
+use crate::cx::Cx;
+use crate::dtype::{DType, Real};
+use crate::error::Result;
+use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
+use crate::runtime::Arg;
+use crate::runtime::native::NativeArgs;
+use crate::runtime::simd::wide;
+use crate::tensor::Tensor;
+
+/// Which function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x sigmoid(x)`.
+    Silu,
+    /// `x Phi(x)`, `Phi` by erf.
+    Gelu,
+    /// `x sigmoid(1.702 x)`: CLIP's.
+    QuickGelu,
+}
+
+/// One launch over `len` elements.
+#[derive(Clone, Debug)]
+pub struct Key {
+    dtype: DType,
+    len: usize,
+    act: Activation,
+    backward: bool,
+}
+
+impl KeyTrait for Key {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn with_dtype(&self, dtype: DType) -> Self {
+        Key {
+            dtype,
+            ..self.clone()
+        }
+    }
+
+    fn args(&self) -> Vec<Spec> {
+        let x = Spec::input("x", self.len).fill(Fill::Normal(2.0));
+        if self.backward {
+            return vec![Spec::out("dx", self.len), Spec::input("dy", self.len), x];
+        }
+        vec![Spec::out("y", self.len), x]
+    }
+
+    fn flops(&self) -> u64 {
+        20 * self.len as u64
+    }
+}
+
+/// `y = f(x)`.
+pub static FORWARD: Op<Key> = Op {
+    name: "activation.forward",
+    variants: &[
+        Variant::native("chunks", forward_chunks::<f32>, forward_chunks::<f64>),
+        Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
+    ],
+    cases: || cases(false),
+};
+
+/// `dx = dy f'(x)`.
+pub static VJP: Op<Key> = Op {
+    name: "activation.vjp",
+    variants: &[
+        Variant::native("chunks", vjp_chunks::<f32>, vjp_chunks::<f64>),
+        Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
+    ],
+    cases: || cases(true),
+};
+
+fn cases(backward: bool) -> Vec<Key> {
+    let acts = [Activation::Silu, Activation::Gelu, Activation::QuickGelu];
+    let sizes = [1, 31, 33, 77, 113 * 203];
+    let key = |(len, act)| Key {
+        dtype: DType::F32,
+        len,
+        act,
+        backward,
+    };
+    let all = sizes
+        .iter()
+        .flat_map(|&len| acts.map(|act| key((len, act))));
+    all.collect()
+}
+
+/// `y = f(x)`.
+///
+/// # Errors
+/// What a launch returns.
+pub fn forward(cx: &Cx, x: &Tensor, act: Activation) -> Result<Tensor> {
+    let y = cx.empty(x.shape())?;
+    let key = key(x, act, false);
+    FORWARD.launch(cx, &key, &[Arg::Out(&y), Arg::In(x)])?;
+    Ok(y)
+}
+
+/// `dx = dy f'(x)`.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when `dy` is not of `x`'s shape.
+pub fn vjp(cx: &Cx, x: &Tensor, act: Activation, dy: &Tensor) -> Result<Tensor> {
+    dy.expect_shape("activation.vjp", x.shape())?;
+    let dx = cx.empty(x.shape())?;
+    let key = key(x, act, true);
+    VJP.launch(cx, &key, &[Arg::Out(&dx), Arg::In(dy), Arg::In(x)])?;
+    Ok(dx)
+}
+
+fn key(x: &Tensor, act: Activation, backward: bool) -> Key {
+    Key {
+        dtype: x.dtype(),
+        len: x.shape().elements(),
+        act,
+        backward,
+    }
+}
+
+const QUICK: f64 = 1.702;
+
+#[inline(always)]
+fn quick_gelu<T: Real>(x: T) -> T {
+    x * (T::of(QUICK) * x).sigmoid()
+}
+
+#[inline(always)]
+fn quick_gelu_slope<T: Real>(x: T) -> T {
+    (T::of(QUICK) * x).silu_slope()
+}
+
+fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (y, x) = (args.output::<T>(0), args.input::<T>(1));
+    for (i, y) in y.iter_mut().enumerate() {
+        *y = match key.act {
+            Activation::Silu => x[i] * x[i].sigmoid(),
+            Activation::Gelu => x[i].gelu(),
+            Activation::QuickGelu => quick_gelu(x[i]),
+        };
+    }
+}
+
+fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (dx, dy, x) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    for (i, dx) in dx.iter_mut().enumerate() {
+        let slope = match key.act {
+            Activation::Silu => x[i].silu_slope(),
+            Activation::Gelu => x[i].gelu_slope(),
+            Activation::QuickGelu => quick_gelu_slope(x[i]),
+        };
+        *dx = dy[i] * slope;
+    }
+}
+
+/// Elements of one task: large against the cost of handing it to a thread.
+const CHUNK: usize = 1 << 13;
+
+fn forward_chunks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (y, x) = (args.output::<T>(0), args.input::<T>(1));
+    match key.act {
+        Activation::Silu => map(y, x, |x| x * x.sigmoid()),
+        Activation::Gelu => map(y, x, T::gelu),
+        Activation::QuickGelu => map(y, x, quick_gelu),
+    }
+}
+
+fn map<T: Real>(y: &mut [T], x: &[T], f: impl Fn(T) -> T + Sync) {
+    y.par_chunks_mut(CHUNK)
+        .zip(x.par_chunks(CHUNK))
+        .for_each(|(y, x)| wide(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(x))));
+}
+
+fn vjp_chunks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (dx, dy, x) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    match key.act {
+        Activation::Silu => map_slope(dx, dy, x, T::silu_slope),
+        Activation::Gelu => map_slope(dx, dy, x, T::gelu_slope),
+        Activation::QuickGelu => map_slope(dx, dy, x, quick_gelu_slope),
+    }
+}
+
+fn map_slope<T: Real>(dx: &mut [T], dy: &[T], x: &[T], slope: impl Fn(T) -> T + Sync) {
+    dx.par_chunks_mut(CHUNK)
+        .zip(dy.par_chunks(CHUNK).zip(x.par_chunks(CHUNK)))
+        .for_each(|(dx, (dy, x))| {
+            wide(|| {
+                for ((dx, &dy), &x) in dx.iter_mut().zip(dy).zip(x) {
+                    *dx = dy * slope(x);
+                }
+            });
+        });
+}
