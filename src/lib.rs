@@ -7,12 +7,16 @@ pub mod error;
 pub mod io;
 pub mod metrics;
 pub mod models;
+pub mod nn;
 pub mod operators;
 pub mod ops;
+pub mod pipeline;
 pub mod rng;
 pub mod runtime;
+pub mod samplers;
 pub mod shape;
 pub mod tensor;
+pub mod verify;
 
 pub use cx::Cx;
 pub use dtype::DType;

@@ -171,13 +171,16 @@ impl Tensor {
         Ok(values)
     }
 
-    /// Copies the values of an f32 or f64 tensor to the host as f64.
+    /// Copies the values of an f32 or f64 tensor to the host as f64. On the dry runtime, zeros.
     ///
     /// # Errors
     /// [`Error::DType`] for other element types.
     pub fn to_f64(&self) -> Result<Vec<f64>> {
         match self.dtype {
             DType::F64 => self.to_vec::<f64>(),
+            _ if matches!(self.buffer.runtime(), Runtime::Dry(_)) => {
+                Ok(vec![0.0; self.shape.elements()])
+            }
             _ => Ok(self.to_vec::<f32>()?.into_iter().map(f64::from).collect()),
         }
     }
@@ -211,5 +214,18 @@ impl Tensor {
         } else {
             Err(Error::shape(what, want, self.shape))
         }
+    }
+
+    /// # Errors
+    /// [`Error::DType`], naming `what`, when the element type is not `want`.
+    pub fn expect_dtype(&self, what: &str, want: DType) -> Result<()> {
+        if self.dtype == want {
+            return Ok(());
+        }
+        Err(Error::DType {
+            what: what.into(),
+            want: want.to_string(),
+            got: self.dtype.to_string(),
+        })
     }
 }

@@ -5,3 +5,4 @@ mod matrices;
 mod ops;
 mod oracle;
 mod schedules;
+mod verify;

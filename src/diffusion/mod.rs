@@ -1,3 +1,5 @@
-//! Diffusion itself: the noise schedule and the coefficients of each sampling step.
+//! Diffusion itself: the noise schedule, the coefficients of each sampling step, and the two traits
+//! through which samplers see a model.
 
+pub mod prior;
 pub mod schedule;

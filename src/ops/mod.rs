@@ -9,14 +9,21 @@ pub mod variant;
 pub mod activation;
 pub mod add;
 pub mod attention;
+pub mod banded;
+pub mod combine;
 pub mod concat;
 pub mod conv2d;
 pub mod embed;
+pub mod filter2d;
 pub mod geglu;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod linear;
+pub mod mask;
+pub mod noise;
+pub mod residual;
 pub mod softmax;
+pub mod sphere;
 pub mod upsample;
 
 use check::AnyOp;
@@ -29,12 +36,16 @@ pub static ALL: &[&dyn AnyOp] = &[
     &attention::FORWARD,
     &attention::VJP,
     &attention::VJP_KV,
+    &banded::FORWARD,
+    &combine::FORWARD,
     &concat::FORWARD,
     &concat::VJP,
     &conv2d::FORWARD,
     &conv2d::VJP,
     &embed::TOKENS,
     &embed::TIMESTEP,
+    &filter2d::FORWARD,
+    &filter2d::VJP,
     &geglu::FORWARD,
     &geglu::VJP,
     &group_norm::FORWARD,
@@ -43,8 +54,12 @@ pub static ALL: &[&dyn AnyOp] = &[
     &layer_norm::VJP,
     &linear::FORWARD,
     &linear::VJP,
+    &mask::FORWARD,
+    &noise::FORWARD,
+    &residual::FORWARD,
     &softmax::FORWARD,
     &softmax::VJP,
+    &sphere::FORWARD,
     &upsample::FORWARD,
     &upsample::VJP,
 ];

@@ -47,6 +47,8 @@ pub enum Fill {
     Positive,
     /// Whole numbers below this (i32).
     Ids(usize),
+    /// The row starts of a sparse matrix with this many elements: from 0 up to it, ascending (i32).
+    Starts(usize),
     /// The argument is absent in this case.
     Absent,
 }
@@ -209,7 +211,7 @@ fn check_args(op: &str, dtype: DType, specs: &[Spec], args: &[Arg<'_>], cx: &Cx)
             ));
         }
         let want = match spec.fill {
-            Fill::Ids(_) => DType::I32,
+            Fill::Ids(_) | Fill::Starts(_) => DType::I32,
             _ => dtype,
         };
         if matches!(cx.rt(), Runtime::Native(_)) && t.dtype() != want {

@@ -26,6 +26,8 @@ pub struct OpTotal {
     pub launches: u64,
     /// Their summed cost.
     pub cost: Cost,
+    /// The most transient bytes that were alive at one of them.
+    pub live: usize,
 }
 
 /// A snapshot of the counters.
@@ -74,7 +76,9 @@ impl Dry {
 
     pub(super) fn launch(&self, op: &'static str, cost: Cost) {
         let mut state = self.lock();
+        let live = state.arena.live();
         let total = state.ops.entry(op).or_default();
+        total.live = total.live.max(live);
         total.launches += 1;
         total.cost.flops += cost.flops;
         total.cost.bytes += cost.bytes;

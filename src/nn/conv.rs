@@ -1,0 +1,108 @@
+//! 2-D convolution with a square kernel, channels last.
+
+use crate::cx::Cx;
+use crate::error::Result;
+use crate::nn::param::Weights;
+use crate::ops::conv2d::{self, Epilogue, Geometry};
+use crate::tensor::Tensor;
+
+/// A convolution. Frozen, it saves nothing.
+#[derive(Debug)]
+pub struct Conv2d {
+    name: String,
+    w: Tensor,
+    b: Tensor,
+    geometry: Geometry,
+}
+
+impl Conv2d {
+    /// Stride 1, output as large as the input; `k` odd.
+    ///
+    /// # Errors
+    /// [`crate::Error::Weight`].
+    pub fn same(w: &Weights<'_>, inputs: usize, outputs: usize, k: usize) -> Result<Self> {
+        Self::new(w, inputs, outputs, k, Geometry::same(k))
+    }
+
+    /// `weight: [o, i, k, k]` and `bias: [o]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Weight`].
+    pub fn new(
+        w: &Weights<'_>,
+        inputs: usize,
+        outputs: usize,
+        k: usize,
+        geometry: Geometry,
+    ) -> Result<Self> {
+        let b = w.get("bias", [outputs])?;
+        Ok(Conv2d {
+            name: w.name().into(),
+            w: w.kernel("weight", outputs, inputs, k)?,
+            b,
+            geometry,
+        })
+    }
+
+    /// `y = conv(x) + b`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        self.forward_add(cx, x, None, None)
+    }
+
+    /// `y = conv(x) + b + shift + residual`, with `shift: [n, o]` and `residual` like `y`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn forward_add(
+        &self,
+        cx: &Cx,
+        x: &Tensor,
+        shift: Option<&Tensor>,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let bias = Some(&self.b);
+        if cx.taps() {
+            let alone = Epilogue {
+                bias,
+                ..Default::default()
+            };
+            cx.tap(
+                &self.name,
+                &conv2d::forward(cx, x, &self.w, self.geometry, alone)?,
+            );
+        }
+        conv2d::forward(
+            cx,
+            x,
+            &self.w,
+            self.geometry,
+            Epilogue {
+                bias,
+                shift,
+                residual,
+            },
+        )
+    }
+
+    /// `dx` from `dy`, for an input of `size = [h, w]`. `shift` and `residual` get `dy` (summed over
+    /// pixels for `shift`).
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn vjp(&self, cx: &Cx, size: [usize; 2], dy: &Tensor) -> Result<Tensor> {
+        cx.tap_cotangent(&self.name, dy);
+        conv2d::vjp(cx, &self.w, self.geometry, size, dy)
+    }
+
+    /// As [`Conv2d::vjp`] for a layer whose output is as large as its input.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn vjp_same(&self, cx: &Cx, dy: &Tensor) -> Result<Tensor> {
+        let [_, h, w, _] = dy.nhwc(&self.name)?;
+        self.vjp(cx, [h, w], dy)
+    }
+}

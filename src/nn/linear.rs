@@ -1,0 +1,52 @@
+//! `y = x w^T + b`, over the last dimension.
+
+use crate::cx::Cx;
+use crate::error::Result;
+use crate::nn::param::Weights;
+use crate::ops::{add, linear};
+use crate::tensor::Tensor;
+
+/// A linear layer. Frozen, it saves nothing: `dx = dy w`.
+#[derive(Debug)]
+pub struct Linear {
+    name: String,
+    w: Tensor,
+    b: Option<Tensor>,
+}
+
+impl Linear {
+    /// `weight: [m, k]` and, if `bias`, `bias: [m]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Weight`].
+    pub fn new(w: &Weights<'_>, k: usize, m: usize, bias: bool) -> Result<Self> {
+        let b = bias.then(|| w.get("bias", [m])).transpose()?;
+        Ok(Linear {
+            name: w.name().into(),
+            w: w.matrix("weight", m, k)?,
+            b,
+        })
+    }
+
+    /// `y = x w^T + b + residual`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn forward(&self, cx: &Cx, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        if !cx.taps() {
+            return linear::forward(cx, x, &self.w, self.b.as_ref(), residual);
+        }
+        let y = linear::forward(cx, x, &self.w, self.b.as_ref(), None)?;
+        cx.tap(&self.name, &y);
+        residual.map_or(Ok(y.clone()), |r| add::forward(cx, &y, r))
+    }
+
+    /// `dx` from `dy`; the cotangent of the residual is `dy`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn vjp(&self, cx: &Cx, dy: &Tensor) -> Result<Tensor> {
+        cx.tap_cotangent(&self.name, dy);
+        linear::vjp(cx, &self.w, dy)
+    }
+}

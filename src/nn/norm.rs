@@ -1,0 +1,138 @@
+//! Normalisation layers: group (with or without SiLU) and layer.
+
+use crate::cx::Cx;
+use crate::error::{Error, Result};
+use crate::nn::param::Weights;
+use crate::ops::activation::{self, Activation};
+use crate::ops::{group_norm, layer_norm};
+use crate::tensor::Tensor;
+
+/// Group normalisation; `silu` fuses the activation that follows it.
+#[derive(Debug)]
+pub struct GroupNorm {
+    name: String,
+    w: Tensor,
+    b: Tensor,
+    groups: usize,
+    eps: f64,
+    silu: bool,
+}
+
+/// What [`GroupNorm::vjp`] needs.
+#[derive(Debug)]
+pub struct GroupNormSaved {
+    norm: group_norm::Saved,
+    /// The input of a SiLU that was left apart, when module outputs were recorded.
+    apart: Option<Tensor>,
+}
+
+impl GroupNorm {
+    /// `weight, bias: [c]`.
+    ///
+    /// # Errors
+    /// [`Error::Weight`]; [`Error::Config`] when `groups` does not divide `c`.
+    pub fn new(w: &Weights<'_>, c: usize, groups: usize, eps: f64, silu: bool) -> Result<Self> {
+        if groups == 0 || c % groups != 0 {
+            return Err(Error::config(
+                w.name(),
+                format!("norm_num_groups {groups} does not divide {c} channels"),
+            ));
+        }
+        let (weight, b) = (w.get("weight", [c])?, w.get("bias", [c])?);
+        Ok(GroupNorm {
+            name: w.name().into(),
+            w: weight,
+            b,
+            groups,
+            eps,
+            silu,
+        })
+    }
+
+    /// Normalises `x`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn forward(&self, cx: &Cx, x: &Tensor) -> Result<(Tensor, GroupNormSaved)> {
+        let (u, norm) = group_norm::forward(cx, x, self.params(cx))?;
+        cx.tap(&self.name, &u);
+        if !(cx.taps() && self.silu) {
+            return Ok((u, GroupNormSaved { norm, apart: None }));
+        }
+        let y = activation::forward(cx, &u, Activation::Silu)?;
+        Ok((
+            y,
+            GroupNormSaved {
+                norm,
+                apart: Some(u),
+            },
+        ))
+    }
+
+    /// `dx` from `dy`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn vjp(&self, cx: &Cx, saved: GroupNormSaved, dy: &Tensor) -> Result<Tensor> {
+        let du = match &saved.apart {
+            Some(u) => activation::vjp(cx, u, Activation::Silu, dy)?,
+            None => dy.clone(),
+        };
+        cx.tap_cotangent(&self.name, &du);
+        group_norm::vjp(cx, saved.norm, self.params(cx), &du)
+    }
+
+    fn params(&self, cx: &Cx) -> group_norm::Params<'_> {
+        let silu = self.silu && !cx.taps();
+        group_norm::Params {
+            w: &self.w,
+            b: &self.b,
+            groups: self.groups,
+            eps: self.eps,
+            silu,
+        }
+    }
+}
+
+/// Layer normalisation over the last dimension.
+#[derive(Debug)]
+pub struct LayerNorm {
+    name: String,
+    w: Tensor,
+    b: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// `weight, bias: [c]`.
+    ///
+    /// # Errors
+    /// [`Error::Weight`].
+    pub fn new(w: &Weights<'_>, c: usize, eps: f64) -> Result<Self> {
+        Ok(LayerNorm {
+            name: w.name().into(),
+            w: w.get("weight", [c])?,
+            b: w.get("bias", [c])?,
+            eps,
+        })
+    }
+
+    /// Normalises each row of `x`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn forward(&self, cx: &Cx, x: &Tensor) -> Result<(Tensor, layer_norm::Saved)> {
+        let (y, saved) = layer_norm::forward(cx, x, &self.w, &self.b, self.eps)?;
+        cx.tap(&self.name, &y);
+        Ok((y, saved))
+    }
+
+    /// `dx` from `dy`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn vjp(&self, cx: &Cx, saved: layer_norm::Saved, dy: &Tensor) -> Result<Tensor> {
+        cx.tap_cotangent(&self.name, dy);
+        layer_norm::vjp(cx, saved, &self.w, dy)
+    }
+}

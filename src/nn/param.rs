@@ -1,0 +1,235 @@
+//! [`Weights`]: parameters by the names they have in the checkpoint, walked by prefix.
+//!
+//! A linear weight that is f32 in the file is used where the file is mapped; everything else is
+//! converted once. Convolution weights are repacked from `[o, i, k, k]` to `[k, k, i, o]`.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::cx::Cx;
+use crate::dtype::{DType, Real};
+use crate::error::{Error, Result};
+use crate::io::weights::{Checkpoint, Kind, View};
+use crate::shape::Shape;
+use crate::tensor::Tensor;
+
+/// A place in a checkpoint: the names below `prefix`.
+#[derive(Clone)]
+pub struct Weights<'a> {
+    cx: &'a Cx,
+    source: Source,
+    prefix: String,
+    read: Rc<RefCell<BTreeSet<String>>>,
+}
+
+#[derive(Clone)]
+enum Source {
+    File(Arc<Checkpoint>),
+    /// Any tensor of any shape, without values: for plans.
+    Planned,
+}
+
+impl<'a> Weights<'a> {
+    /// The parameters of a checkpoint, for a model that runs in `cx`.
+    pub fn open(cx: &'a Cx, file: Checkpoint) -> Self {
+        Self::new(cx, Source::File(Arc::new(file)))
+    }
+
+    /// Parameters without values, for a model that is only planned (the dry runtime).
+    pub fn planned(cx: &'a Cx) -> Self {
+        Self::new(cx, Source::Planned)
+    }
+
+    fn new(cx: &'a Cx, source: Source) -> Self {
+        Weights {
+            cx,
+            source,
+            prefix: String::new(),
+            read: Rc::default(),
+        }
+    }
+
+    /// The place `name` below this one.
+    pub fn at(&self, name: impl std::fmt::Display) -> Self {
+        Weights {
+            prefix: self.full(&name.to_string()),
+            ..self.clone()
+        }
+    }
+
+    /// The name of this place in the checkpoint.
+    pub fn name(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Whether the checkpoint has something at or below `name`.
+    pub fn has(&self, name: &str) -> bool {
+        let full = self.full(name);
+        match &self.source {
+            Source::Planned => true,
+            Source::File(file) => file.names().any(|n| {
+                n.strip_prefix(full.as_str())
+                    .is_some_and(|r| r.is_empty() || r.starts_with('.'))
+            }),
+        }
+    }
+
+    /// The first of `names` that the checkpoint has, or the first: for layers that were renamed.
+    pub fn either<'n>(&self, names: [&'n str; 2]) -> &'n str {
+        if !self.has(names[0]) && self.has(names[1]) {
+            names[1]
+        } else {
+            names[0]
+        }
+    }
+
+    /// The parameter `name` of this shape.
+    ///
+    /// # Errors
+    /// [`Error::Weight`] when it is missing, of another shape or type, or holds a NaN or infinity.
+    pub fn get(&self, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
+        let shape = shape.into();
+        self.load(name, shape, |have| have == shape.dims())
+    }
+
+    /// The weight `[m, k]` of a linear layer; a 1x1 convolution's `[m, k, 1, 1]` is the same thing.
+    ///
+    /// # Errors
+    /// As [`Weights::get`].
+    pub fn matrix(&self, name: &str, m: usize, k: usize) -> Result<Tensor> {
+        self.load(name, Shape::from([m, k]), |have| {
+            have == [m, k] || have == [m, k, 1, 1]
+        })
+    }
+
+    /// The weight of a `k` x `k` convolution as `[k, k, i, o]`, stored as `[o, i, k, k]`.
+    ///
+    /// # Errors
+    /// As [`Weights::get`].
+    pub fn kernel(&self, name: &str, o: usize, i: usize, k: usize) -> Result<Tensor> {
+        let shape = Shape::from([k, k, i, o]);
+        let Some(view) = self.view(name, &[o, i, k, k], |have| have == [o, i, k, k])? else {
+            return Ok(self.unfilled(shape));
+        };
+        let full = self.full(name);
+        let t = match self.cx.dtype() {
+            DType::F64 => self.fill(&full, &repack(&view.to_f64()?, o, i, k * k), shape),
+            _ => self.fill(&full, &repack(&view.to_f32()?, o, i, k * k), shape),
+        };
+        view.file.forget(view.range.clone());
+        t
+    }
+
+    /// Names in the checkpoint that nothing has read.
+    pub fn unread(&self) -> Vec<String> {
+        match &self.source {
+            Source::Planned => Vec::new(),
+            Source::File(file) => {
+                let read = self.read.borrow();
+                file.names()
+                    .map(String::from)
+                    .filter(|n| !read.contains(n))
+                    .collect()
+            }
+        }
+    }
+
+    fn full(&self, name: &str) -> String {
+        if self.prefix.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.prefix)
+        }
+    }
+
+    fn load(&self, name: &str, shape: Shape, accepts: impl Fn(&[usize]) -> bool) -> Result<Tensor> {
+        let Some(view) = self.view(name, shape.dims(), accepts)? else {
+            return Ok(self.unfilled(shape));
+        };
+        let full = self.full(name);
+        if self.cx.dtype() == DType::F64 {
+            return self.fill(&full, &view.to_f64()?, shape);
+        }
+        if view.dtype == Kind::F32
+            && let Some(buffer) =
+                self.cx
+                    .rt()
+                    .adopt(view.file, view.range.clone(), align_of::<f32>())
+        {
+            check_finite::<f32>(&full, bytemuck::cast_slice(view.bytes))?;
+            return Tensor::over(buffer, shape, DType::F32);
+        }
+        self.fill(&full, &view.to_f32()?, shape)
+    }
+
+    fn view(
+        &self,
+        name: &str,
+        want: &[usize],
+        accepts: impl Fn(&[usize]) -> bool,
+    ) -> Result<Option<View<'_>>> {
+        let Source::File(file) = &self.source else {
+            return Ok(None);
+        };
+        let full = self.full(name);
+        let view = file.get(&full).ok_or_else(|| {
+            let why = format!(
+                "missing from the checkpoint; the configuration asks for it with shape {want:?}"
+            );
+            Error::weight(&full, why)
+        })?;
+        if !accepts(&view.shape) {
+            let why = format!(
+                "the configuration asks for shape {want:?}, the checkpoint has {:?}",
+                view.shape
+            );
+            return Err(Error::weight(full, why));
+        }
+        self.read.borrow_mut().insert(full);
+        Ok(Some(view))
+    }
+
+    fn fill<T: Real>(&self, name: &str, values: &[T], shape: Shape) -> Result<Tensor> {
+        check_finite(name, values)?;
+        Tensor::permanent(self.cx.rt(), values, shape)
+    }
+
+    fn unfilled(&self, shape: Shape) -> Tensor {
+        let dtype = self.cx.dtype();
+        let buffer = self
+            .cx
+            .rt()
+            .alloc_permanent(shape.elements() * dtype.size());
+        Tensor::over(buffer, shape, dtype).expect("the buffer was made for this shape")
+    }
+}
+
+fn check_finite<T: Real>(name: &str, values: &[T]) -> Result<()> {
+    // NaN and infinity, and nothing else, times zero is not zero.
+    let bad = |v: &T| (*v * T::ZERO).f64() != 0.0;
+    match values.iter().position(bad) {
+        None => Ok(()),
+        Some(i) => {
+            let why = format!(
+                "element {i} is {:?}; the file is damaged, download it again",
+                values[i]
+            );
+            Err(Error::weight(name, why))
+        }
+    }
+}
+
+/// `[o, i, taps]` to `[taps, i, o]`.
+fn repack<T: Real>(w: &[T], o: usize, i: usize, taps: usize) -> Vec<T> {
+    let mut out = vec![T::ZERO; w.len()];
+    for (o_index, w) in w.chunks_exact(i * taps).enumerate() {
+        for (i_index, w) in w.chunks_exact(taps).enumerate() {
+            for (tap, &w) in w.iter().enumerate() {
+                out[(tap * i + i_index) * o + o_index] = w;
+            }
+        }
+    }
+    out
+}

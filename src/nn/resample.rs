@@ -1,0 +1,99 @@
+//! Changes of resolution: strided convolution down, nearest neighbour and convolution up.
+
+use crate::cx::Cx;
+use crate::error::Result;
+use crate::nn::conv::Conv2d;
+use crate::nn::param::Weights;
+use crate::ops::conv2d::Geometry;
+use crate::ops::upsample;
+use crate::tensor::Tensor;
+
+/// `downsamplers.0`: a 3x3 convolution of stride 2.
+#[derive(Debug)]
+pub struct Downsample {
+    name: String,
+    conv: Conv2d,
+}
+
+impl Downsample {
+    /// `padding` 1 pads all sides (SD's UNet); 0 pads one row below and one column to the right
+    /// (the autoencoder, and UNets whose config says `downsample_padding: 0`).
+    ///
+    /// # Errors
+    /// [`crate::Error::Weight`].
+    pub fn new(w: &Weights<'_>, c: usize, padding: usize) -> Result<Self> {
+        let geometry = match padding {
+            0 => Geometry {
+                stride: 2,
+                before: 0,
+                after: 1,
+            },
+            p => Geometry {
+                stride: 2,
+                before: p,
+                after: p,
+            },
+        };
+        Ok(Downsample {
+            name: w.name().into(),
+            conv: Conv2d::new(&w.at("conv"), c, c, 3, geometry)?,
+        })
+    }
+
+    /// `[n, h, w, c]` to `[n, h/2, w/2, c]`; the size of `x` is what `vjp` needs.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn forward(&self, cx: &Cx, x: &Tensor) -> Result<(Tensor, [usize; 2])> {
+        let [_, h, w, _] = x.nhwc(&self.name)?;
+        let y = self.conv.forward(cx, x)?;
+        cx.tap(&self.name, &y);
+        Ok((y, [h, w]))
+    }
+
+    /// `dx` from `dy`, for an input of `size`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn vjp(&self, cx: &Cx, size: [usize; 2], dy: &Tensor) -> Result<Tensor> {
+        cx.tap_cotangent(&self.name, dy);
+        self.conv.vjp(cx, size, dy)
+    }
+}
+
+/// `upsamplers.0`: nearest neighbour x2, then a 3x3 convolution.
+#[derive(Debug)]
+pub struct Upsample {
+    name: String,
+    conv: Conv2d,
+}
+
+impl Upsample {
+    /// # Errors
+    /// [`crate::Error::Weight`].
+    pub fn new(w: &Weights<'_>, c: usize) -> Result<Self> {
+        Ok(Upsample {
+            name: w.name().into(),
+            conv: Conv2d::same(&w.at("conv"), c, c, 3)?,
+        })
+    }
+
+    /// `[n, h, w, c]` to `[n, 2h, 2w, c]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        let y = self.conv.forward(cx, &upsample::forward(cx, x)?)?;
+        cx.tap(&self.name, &y);
+        Ok(y)
+    }
+
+    /// `dx` from `dy`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn vjp(&self, cx: &Cx, dy: &Tensor) -> Result<Tensor> {
+        cx.tap_cotangent(&self.name, dy);
+        upsample::vjp(cx, &self.conv.vjp_same(cx, dy)?)
+    }
+}

@@ -1,0 +1,124 @@
+//! The residual block: `y = skip(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + proj(temb))))`.
+
+use crate::cx::Cx;
+use crate::error::{Error, Result};
+use crate::nn::conv::Conv2d;
+use crate::nn::linear::Linear;
+use crate::nn::norm::{GroupNorm, GroupNormSaved};
+use crate::nn::param::Weights;
+use crate::ops::add;
+use crate::tensor::Tensor;
+
+/// Sizes of a [`ResnetBlock`].
+#[derive(Clone, Copy, Debug)]
+pub struct ResnetConfig {
+    /// Input channels.
+    pub inputs: usize,
+    /// Output channels.
+    pub outputs: usize,
+    /// Channels of the time embedding; `None` in the autoencoder.
+    pub time: Option<usize>,
+    /// Groups of both norms.
+    pub groups: usize,
+    /// Added to the variance in both norms.
+    pub eps: f64,
+}
+
+/// `resnets.{i}` of every UNet, ControlNet and autoencoder block.
+#[derive(Debug)]
+pub struct ResnetBlock {
+    name: String,
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    time_emb_proj: Option<Linear>,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    conv_shortcut: Option<Conv2d>,
+}
+
+/// What [`ResnetBlock::vjp`] needs.
+#[derive(Debug)]
+pub struct ResnetSaved {
+    norm1: GroupNormSaved,
+    norm2: GroupNormSaved,
+}
+
+impl ResnetBlock {
+    /// `norm1, conv1, time_emb_proj, norm2, conv2, conv_shortcut`; the last only when the widths differ.
+    ///
+    /// # Errors
+    /// [`Error::Weight`], [`Error::Config`].
+    pub fn new(w: &Weights<'_>, config: ResnetConfig) -> Result<Self> {
+        let ResnetConfig {
+            inputs,
+            outputs,
+            time,
+            groups,
+            eps,
+        } = config;
+        let time_emb_proj = time
+            .map(|t| Linear::new(&w.at("time_emb_proj"), t, outputs, true))
+            .transpose()?;
+        let shortcut = || Conv2d::same(&w.at("conv_shortcut"), inputs, outputs, 1);
+        Ok(ResnetBlock {
+            name: w.name().into(),
+            norm1: GroupNorm::new(&w.at("norm1"), inputs, groups, eps, true)?,
+            conv1: Conv2d::same(&w.at("conv1"), inputs, outputs, 3)?,
+            time_emb_proj,
+            norm2: GroupNorm::new(&w.at("norm2"), outputs, groups, eps, true)?,
+            conv2: Conv2d::same(&w.at("conv2"), outputs, outputs, 3)?,
+            conv_shortcut: (inputs != outputs).then(shortcut).transpose()?,
+        })
+    }
+
+    /// `x: [n, h, w, inputs]`, `temb: [n, time]` after its SiLU.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn forward(
+        &self,
+        cx: &Cx,
+        x: &Tensor,
+        temb: Option<&Tensor>,
+    ) -> Result<(Tensor, ResnetSaved)> {
+        let shift = match (&self.time_emb_proj, temb) {
+            (Some(proj), Some(temb)) => Some(proj.forward(cx, temb, None)?),
+            (None, None) => None,
+            _ => {
+                return Err(Error::shape(
+                    &self.name,
+                    "a time embedding exactly when it has weights",
+                    "other",
+                ));
+            }
+        };
+        let (mut h, norm1) = self.norm1.forward(cx, x)?;
+        h = self.conv1.forward_add(cx, &h, shift.as_ref(), None)?;
+        let (normed, norm2) = self.norm2.forward(cx, &h)?;
+        h = normed;
+        let skip = match &self.conv_shortcut {
+            Some(conv) => conv.forward(cx, x)?,
+            None => x.clone(),
+        };
+        let y = self.conv2.forward_add(cx, &h, None, Some(&skip))?;
+        cx.tap(&self.name, &y);
+        Ok((y, ResnetSaved { norm1, norm2 }))
+    }
+
+    /// `dx` from `dy`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn vjp(&self, cx: &Cx, saved: ResnetSaved, dy: &Tensor) -> Result<Tensor> {
+        cx.tap_cotangent(&self.name, dy);
+        let mut dh = self.conv2.vjp_same(cx, dy)?;
+        dh = self.norm2.vjp(cx, saved.norm2, &dh)?;
+        dh = self.conv1.vjp_same(cx, &dh)?;
+        let dx = self.norm1.vjp(cx, saved.norm1, &dh)?;
+        drop(dh);
+        match &self.conv_shortcut {
+            Some(conv) => add::forward(cx, &dx, &conv.vjp_same(cx, dy)?),
+            None => add::forward(cx, &dx, dy),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! [`Plan`]: what a job will take, learnt by running it on the dry runtime.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::job::{Algorithm, Restore};
+use super::prior::{Prior, open_controlnet};
+use super::{Item, Pipeline, Progress};
+use crate::cx::Cx;
+use crate::diffusion::schedule::Step;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::io::image::Image;
+use crate::rng::Stream;
+use crate::runtime::dry::{Dry, OpTotal};
+use crate::runtime::{Cost, Runtime};
+
+/// Exact bytes, launches and FLOPs of a job.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// Image height and width.
+    pub size: [usize; 2],
+    /// Images sampled together.
+    pub batch: usize,
+    /// The element type of activations and weights.
+    pub dtype: &'static str,
+    /// Bytes of weights.
+    pub weights: u64,
+    /// Bytes of the slab that every other tensor lives in.
+    pub slab: usize,
+    /// The most bytes of it alive at once: what a perfect packing would need.
+    pub live: usize,
+    /// Bytes alive between the forward and the backward pass of a guidance step: the saved activations
+    /// and the state. 0 without guidance.
+    pub saved: usize,
+    /// Sampling steps.
+    pub steps: usize,
+    /// One sampling step, by op.
+    pub step: Totals,
+}
+
+/// Sums over launches.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Totals {
+    /// Kernel launches.
+    pub launches: u64,
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes read and written at least.
+    pub bytes: u64,
+    /// The same for each op.
+    pub ops: BTreeMap<&'static str, OpTotals>,
+}
+
+/// Sums over the launches of one op.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct OpTotals {
+    /// Kernel launches.
+    pub launches: u64,
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes read and written at least.
+    pub bytes: u64,
+}
+
+impl Plan {
+    /// Plans `job` for a checkpoint folder, of which only the configurations are read.
+    ///
+    /// # Errors
+    /// What the job itself would return.
+    pub fn of(
+        folder: &Path,
+        controlnet: Option<&Path>,
+        job: &Restore,
+        size: [usize; 2],
+        batch: usize,
+        dtype: DType,
+    ) -> Result<Self> {
+        let dry = Arc::new(Dry::default());
+        let cx = Cx::new(Runtime::Dry(Arc::clone(&dry)), dtype)?;
+        let pipeline = dry_pipeline(&cx, folder, controlnet)?;
+        let weights = dry.totals().permanent;
+        // Launches of the second step; of the first, and what comes before it, when there is only one.
+        let step = RefCell::new(BTreeMap::new());
+        let count = |p: Progress| {
+            if p.index <= 2.min(p.of - 1).max(1) {
+                *step.borrow_mut() = dry.totals().ops;
+            }
+            dry.reset_launches();
+        };
+        let streams = vec![Stream::new(job.seed, 0, 0); batch];
+        if job.method.algorithm == Algorithm::Ancestral && controlnet.is_none() {
+            pipeline.solve(
+                &cx,
+                job,
+                None,
+                [batch, size[0], size[1], 3],
+                &streams,
+                &count,
+            )?;
+        } else {
+            let [h, w, c] = job.task.build(&cx, size)?.measurement_shape();
+            let y = Image::new(w, h, vec![0.0; h * w * c])?;
+            let items = vec![
+                Item {
+                    y: &y,
+                    key: 0,
+                    sample: 0
+                };
+                batch
+            ];
+            pipeline.restore_in(&cx, job, &items, &count)?;
+        }
+        let (totals, ops) = (dry.totals(), step.into_inner());
+        Ok(Plan {
+            size,
+            batch,
+            dtype: dtype.name(),
+            weights,
+            slab: totals.slab,
+            live: totals.peak_live,
+            saved: ops.get("residual.forward").map_or(0, |op| op.live),
+            steps: job.method.steps,
+            step: Totals::of(&ops),
+        })
+    }
+}
+
+fn dry_pipeline(cx: &Cx, folder: &Path, controlnet: Option<&Path>) -> Result<Pipeline> {
+    let prior = Prior::open(cx, folder)?;
+    let mut unread = Vec::new();
+    let controlnet = match controlnet {
+        Some(folder) => Some((
+            folder.to_owned(),
+            open_controlnet(cx, folder, &prior.unet, &mut unread)?,
+        )),
+        None => None,
+    };
+    Ok(Pipeline {
+        rt: cx.rt().clone(),
+        dtype: cx.dtype(),
+        prior,
+        controlnet,
+        unread,
+    })
+}
+
+/// Leaves the first two steps and the last: the others take the same memory as the second.
+pub(super) fn thin(steps: &mut Vec<Step>) {
+    if steps.len() > 3 {
+        steps.drain(2..steps.len() - 1);
+    }
+}
+
+impl Totals {
+    fn of(ops: &BTreeMap<&'static str, OpTotal>) -> Self {
+        let mut sum = Totals::default();
+        for (name, op) in ops {
+            let OpTotal {
+                launches,
+                cost: Cost { flops, bytes },
+                ..
+            } = *op;
+            sum.launches += launches;
+            sum.flops += flops;
+            sum.bytes += bytes;
+            sum.ops.insert(
+                name,
+                OpTotals {
+                    launches,
+                    flops,
+                    bytes,
+                },
+            );
+        }
+        sum
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [h, w] = self.size;
+        let gb = |bytes: f64| format!("{:.3} GB", bytes / 1e9);
+        writeln!(
+            f,
+            "image       {h} x {w}, batch {}, {}",
+            self.batch, self.dtype
+        )?;
+        writeln!(f, "weights     {}", gb(self.weights as f64))?;
+        writeln!(
+            f,
+            "slab        {}  ({} alive at most)",
+            gb(self.slab as f64),
+            gb(self.live as f64)
+        )?;
+        let each = gb(self.saved as f64 / self.batch as f64);
+        writeln!(
+            f,
+            "saved       {}  for the backward pass, {each} an image",
+            gb(self.saved as f64)
+        )?;
+        let (launches, tflop) = (self.step.launches, self.step.flops as f64 / 1e12);
+        writeln!(
+            f,
+            "step        {launches} launches, {tflop:.3} TFLOP, {}",
+            gb(self.step.bytes as f64)
+        )?;
+        writeln!(
+            f,
+            "job         {} steps, {:.1} TFLOP",
+            self.steps,
+            self.steps as f64 * tflop
+        )?;
+        writeln!(
+            f,
+            "\n{:<22}{:>9}{:>12}{:>12}",
+            "op, one step", "launches", "GFLOP", "GB"
+        )?;
+        for (name, op) in &self.step.ops {
+            let (gflop, gb) = (op.flops as f64 / 1e9, op.bytes as f64 / 1e9);
+            writeln!(f, "{name:<22}{:>9}{gflop:>12.3}{gb:>12.3}", op.launches)?;
+        }
+        Ok(())
+    }
+}

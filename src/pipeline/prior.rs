@@ -1,0 +1,316 @@
+//! [`Prior`]: the models of one checkpoint folder, and the forms in which samplers see them.
+
+use std::path::{Path, PathBuf};
+
+use crate::cx::Cx;
+use crate::diffusion::prior::{Codec, Denoiser, Pixels, Pullback};
+use crate::diffusion::schedule::Schedule;
+use crate::error::{Error, Result};
+use crate::io::weights::Checkpoint;
+use crate::models::config::Config;
+use crate::models::controlnet::{ControlNet, ControlNetConfig};
+use crate::models::text::{TextConfig, TextModel};
+use crate::models::tokenizer::Tokenizer;
+use crate::models::unet::{Features, UNet, UNetConfig};
+use crate::models::vae::{Vae, VaeConfig};
+use crate::nn::param::Weights;
+use crate::ops::{add, combine};
+use crate::runtime::Runtime;
+use crate::tensor::Tensor;
+
+/// A checkpoint folder in diffusers' layout: `unet/`, `scheduler/`, and for latent models `vae/`,
+/// `text_encoder/`, `tokenizer/`.
+#[derive(Debug)]
+pub struct Prior {
+    folder: PathBuf,
+    /// The noise predictor.
+    pub unet: UNet,
+    /// The autoencoder of latent models.
+    pub vae: Option<Vae>,
+    /// The noise schedule.
+    pub schedule: Schedule,
+    /// Names of tensors in the files that no model asked for.
+    pub unread: Vec<String>,
+}
+
+impl Prior {
+    /// Loads UNet, schedule and, if there is one, the autoencoder.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Config`], [`Error::Weight`], each naming what is wrong.
+    pub fn open(cx: &Cx, folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        if !folder.is_dir() {
+            let why = "no such folder; wanted a checkpoint folder in diffusers' layout (unet/, scheduler/, ..)";
+            return Err(Error::file(folder, why));
+        }
+        let mut unread = Vec::new();
+        let unet_folder = folder.join("unet");
+        let config = UNetConfig::read(&Config::open(&unet_folder)?)?;
+        let unet = load(cx, &unet_folder, &mut unread, |w| UNet::new(w, config))?;
+        let vae_folder = folder.join("vae");
+        let vae = if unet.config().context.is_some() || vae_folder.is_dir() {
+            let config = VaeConfig::read(&Config::open(&vae_folder)?)?;
+            Some(load(cx, &vae_folder, &mut unread, |w| Vae::new(w, config))?)
+        } else {
+            None
+        };
+        let schedule = Schedule::open(folder.join("scheduler").join("scheduler_config.json"))?;
+        Ok(Prior {
+            folder: folder.to_owned(),
+            unet,
+            vae,
+            schedule,
+            unread,
+        })
+    }
+
+    /// The folder this was loaded from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The codec of this prior.
+    pub fn codec(&self) -> Box<dyn Codec + '_> {
+        match &self.vae {
+            Some(vae) => Box::new(Latents { vae }),
+            None => Box::new(Pixels),
+        }
+    }
+
+    /// The text context `[1, t, c]` of a prompt; `None` when this prior takes none.
+    ///
+    /// The text encoder is loaded, run once and dropped. Without a `tokenizer/` folder only the empty
+    /// prompt is known: begin, end, padding.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the text encoder is missing, or a prompt is given that cannot be tokenised.
+    pub fn context(&self, cx: &Cx, prompt: &str) -> Result<Option<Tensor>> {
+        let Some(width) = self.unet.config().context else {
+            return Ok(None);
+        };
+        if matches!(cx.rt(), Runtime::Dry(_)) {
+            return cx.empty([1, 77, width]).map(Some);
+        }
+        let folder = self.folder.join("text_encoder");
+        let config = TextConfig::read(&Config::open(&folder)?)?;
+        let ids = prompt_ids(&self.folder, &config, prompt)?;
+        let text = load(cx, &folder, &mut Vec::new(), |w| TextModel::new(w, config))?;
+        text.forward(cx, &ids, 1).map(Some)
+    }
+}
+
+/// Loads one component and adds what was left unread to `unread`.
+///
+/// # Errors
+/// What the checkpoint or the model's `new` returns.
+pub fn load<M>(
+    cx: &Cx,
+    folder: &Path,
+    unread: &mut Vec<String>,
+    new: impl FnOnce(&Weights<'_>) -> Result<M>,
+) -> Result<M> {
+    if matches!(cx.rt(), Runtime::Dry(_)) {
+        return new(&Weights::planned(cx));
+    }
+    let weights = Weights::open(cx, Checkpoint::open(folder)?);
+    let model = new(&weights)?;
+    let component = folder
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    // Old text encoders store the positions 0..77 as a tensor.
+    let left = weights
+        .unread()
+        .into_iter()
+        .filter(|name| !name.ends_with("position_ids"));
+    unread.extend(left.map(|name| format!("{component}/{name}")));
+    Ok(model)
+}
+
+/// Loads a ControlNet: a folder with `config.json` and weights.
+///
+/// # Errors
+/// As [`Prior::open`]; [`Error::Config`] when its widths are not those of `unet`.
+pub fn open_controlnet(
+    cx: &Cx,
+    folder: &Path,
+    unet: &UNet,
+    unread: &mut Vec<String>,
+) -> Result<ControlNet> {
+    let config = ControlNetConfig::read(&Config::open(folder)?)?;
+    let (own, of_unet) = (
+        &config.unet.block_out_channels,
+        &unet.config().block_out_channels,
+    );
+    if own != of_unet || config.unet.context != unet.config().context {
+        let why =
+            format!("this ControlNet is for a UNet of widths {own:?}, the model's are {of_unet:?}");
+        return Err(Error::config(folder.display().to_string(), why));
+    }
+    load(cx, folder, unread, |w| ControlNet::new(w, &config))
+}
+
+fn prompt_ids(folder: &Path, config: &TextConfig, prompt: &str) -> Result<Vec<i32>> {
+    let tokenizer = folder.join("tokenizer");
+    if tokenizer.is_dir() {
+        return Ok(Tokenizer::open(&tokenizer)?.encode(prompt));
+    }
+    if !prompt.is_empty() {
+        return Err(Error::file(
+            tokenizer,
+            "no tokenizer, so no prompt but the empty one can be encoded",
+        ));
+    }
+    // CLIP's vocabulary ends with the begin and end marks; SD 2 (erf GELU) pads with id 0, SD 1 with the end.
+    let end = config.vocab_size as i32 - 1;
+    let pad = if config.activation == crate::ops::activation::Activation::Gelu {
+        0
+    } else {
+        end
+    };
+    let mut ids = vec![pad; config.positions];
+    ids[..2].copy_from_slice(&[end - 1, end]);
+    Ok(ids)
+}
+
+/// The latent space of an autoencoder, multiplied by its scaling factor.
+#[derive(Clone, Copy, Debug)]
+pub struct Latents<'m> {
+    /// The autoencoder.
+    pub vae: &'m Vae,
+}
+
+impl Codec for Latents<'_> {
+    fn state_shape(&self, [n, h, w, c]: [usize; 4]) -> Result<[usize; 4]> {
+        let config = self.vae.config();
+        let factor = config.factor();
+        if c != config.in_channels || h == 0 || w == 0 || h % factor != 0 || w % factor != 0 {
+            let want = format!(
+                "[n, h, w, {}] with h and w multiples of {factor}",
+                config.in_channels
+            );
+            return Err(Error::shape("image", want, format!("[{n}, {h}, {w}, {c}]")));
+        }
+        Ok([n, h / factor, w / factor, config.latent_channels])
+    }
+
+    fn decode(&self, cx: &Cx, x0: &Tensor) -> Result<Tensor> {
+        let cx = &cx.forward_only();
+        let z = combine::forward(cx, &[(1.0 / self.vae.config().scaling_factor, x0)])?;
+        Ok(self.vae.decode(cx, &z)?.0)
+    }
+
+    fn decode_vjp<'a>(&'a self, cx: &'a Cx, x0: &Tensor) -> Result<(Tensor, Pullback<'a>)> {
+        let scale = 1.0 / self.vae.config().scaling_factor;
+        let (image, saved) = self
+            .vae
+            .decode(cx, &combine::forward(cx, &[(scale, x0)])?)?;
+        let pull = move |dy: &Tensor| {
+            let dz = self.vae.decode_vjp(cx, saved, dy)?;
+            combine::forward(cx, &[(scale, &dz)])
+        };
+        Ok((image, Box::new(pull)))
+    }
+
+    fn encode_vjp<'a>(&'a self, cx: &'a Cx, image: &Tensor) -> Result<(Tensor, Pullback<'a>)> {
+        let scale = self.vae.config().scaling_factor;
+        let (mean, logvar, saved) = self.vae.encode(cx, image)?;
+        let pull = move |dy: &Tensor| {
+            let dmean = combine::forward(cx, &[(scale, dy)])?;
+            let dlogvar = combine::forward(cx, &[(0.0, &logvar)])?;
+            self.vae.encode_vjp(cx, saved, &dmean, &dlogvar)
+        };
+        Ok((combine::forward(cx, &[(scale, &mean)])?, Box::new(pull)))
+    }
+}
+
+/// A UNet with a fixed text context as a denoiser.
+#[derive(Clone, Copy, Debug)]
+pub struct Unguided<'m> {
+    /// The network.
+    pub unet: &'m UNet,
+    /// `[n or 1, t, c]`.
+    pub context: Option<&'m Tensor>,
+}
+
+impl Denoiser for Unguided<'_> {
+    fn predict(&self, cx: &Cx, x: &Tensor, t: &Tensor) -> Result<Tensor> {
+        Ok(self
+            .unet
+            .forward(&cx.forward_only(), x, t, self.context, None)?
+            .0)
+    }
+
+    fn predict_vjp<'a>(
+        &'a self,
+        cx: &'a Cx,
+        x: &Tensor,
+        t: &Tensor,
+    ) -> Result<(Tensor, Pullback<'a>)> {
+        let (y, saved) = self.unet.forward(cx, x, t, self.context, None)?;
+        Ok((
+            y,
+            Box::new(move |dy| Ok(self.unet.vjp(cx, saved, dy, false)?.0)),
+        ))
+    }
+}
+
+/// A UNet with a ControlNet: the conditional score estimator (CSE). Gradients flow through both.
+#[derive(Clone, Copy, Debug)]
+pub struct Conditional<'m> {
+    /// The network.
+    pub unet: &'m UNet,
+    /// `[n or 1, t, c]`.
+    pub context: Option<&'m Tensor>,
+    /// The conditional half.
+    pub controlnet: &'m ControlNet,
+    /// The embedded hint, `[n, h, w, c]`: see [`ControlNet::embed_hint`].
+    pub hint: &'m Tensor,
+    /// What the residuals are multiplied by.
+    pub scale: f64,
+}
+
+impl Conditional<'_> {
+    fn scaled(&self, cx: &Cx, f: Features) -> Result<Features> {
+        if self.scale == 1.0 {
+            return Ok(f);
+        }
+        let scaled = |t: &Tensor| combine::forward(cx, &[(self.scale, t)]);
+        Ok(Features {
+            skips: f.skips.iter().map(scaled).collect::<Result<_>>()?,
+            mid: scaled(&f.mid)?,
+        })
+    }
+}
+
+impl Denoiser for Conditional<'_> {
+    fn predict(&self, cx: &Cx, x: &Tensor, t: &Tensor) -> Result<Tensor> {
+        let cx = &cx.forward_only();
+        let (residuals, _) = self.controlnet.forward(cx, x, t, self.context, self.hint)?;
+        let residuals = self.scaled(cx, residuals)?;
+        Ok(self
+            .unet
+            .forward(cx, x, t, self.context, Some(&residuals))?
+            .0)
+    }
+
+    fn predict_vjp<'a>(
+        &'a self,
+        cx: &'a Cx,
+        x: &Tensor,
+        t: &Tensor,
+    ) -> Result<(Tensor, Pullback<'a>)> {
+        let (residuals, control) = self.controlnet.forward(cx, x, t, self.context, self.hint)?;
+        let residuals = self.scaled(cx, residuals)?;
+        let (y, saved) = self
+            .unet
+            .forward(cx, x, t, self.context, Some(&residuals))?;
+        let pull = move |dy: &Tensor| {
+            let (dx, dresiduals) = self.unet.vjp(cx, saved, dy, true)?;
+            let dresiduals = self.scaled(cx, dresiduals.expect("asked for with `true`"))?;
+            add::forward(cx, &dx, &self.controlnet.vjp(cx, control, dresiduals)?)
+        };
+        Ok((y, Box::new(pull)))
+    }
+}

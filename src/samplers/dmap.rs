@@ -1,0 +1,63 @@
+//! DMAP: maximise the posterior on the sphere where the next state lies. Algorithm 2 on pixels,
+//! Algorithm 4 on latents (equation 16).
+//!
+//! ```text
+//! for t = T..1:
+//!     mean, sigma = p(x_{t-1} | x_t);  w = mean + sigma n
+//!     repeat K times:
+//!         w = w - zeta grad_w || f(D(E[x0 | w])) - y ||       (the network at the next time)
+//!         w = mean + sqrt(d) sigma (w - mean) / || w - mean ||
+//!     x_{t-1} = w
+//! ```
+//!
+//! At the last step sigma is zero: the sphere is the point `mean`, and no gradient is evaluated.
+
+use super::{At, Problem, Sampler, guidance, tweedie};
+use crate::cx::Cx;
+use crate::error::Result;
+use crate::ops::{combine, sphere};
+use crate::tensor::Tensor;
+
+/// DMAP with `ascents` gradient steps of size `zeta`, in the coordinates of the steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Dmap {
+    /// The size of each gradient step.
+    pub zeta: f64,
+    /// K.
+    pub ascents: usize,
+    /// Project after every gradient step (the paper), or once after the last.
+    pub project: Project,
+}
+
+/// When DMAP projects back onto the sphere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Project {
+    /// After every gradient step.
+    Each,
+    /// After the last gradient step.
+    Last,
+}
+
+impl Sampler for Dmap {
+    fn step(&self, cx: &Cx, problem: &Problem<'_>, at: &At<'_>, x: Tensor) -> Result<Tensor> {
+        let x0 = tweedie(cx, problem.denoiser, at.step, &x)?;
+        (at.watch)("z0", &x0);
+        let mean = combine::forward(cx, &[(at.step.mean.0, &x), (at.step.mean.1, &x0)])?;
+        drop((x, x0));
+        let (Some(next), true) = (at.next, at.step.sigma > 0.0) else {
+            return Ok(mean);
+        };
+        let radius = (mean.shape().per_sample() as f64).sqrt() * at.step.sigma;
+        let mut w = combine::forward(cx, &[(1.0, &mean), (at.step.sigma, &(at.noise)(0)?)])?;
+        for k in 0..self.ascents {
+            let g = guidance(cx, problem, next, &w)?;
+            (at.watch)("loss", &g.loss);
+            (at.watch)("grad", &g.grad);
+            w = combine::forward(cx, &[(1.0, &w), (-self.zeta, &g.grad)])?;
+            if self.project == Project::Each || k + 1 == self.ascents {
+                w = sphere::forward(cx, &w, &mean, radius)?;
+            }
+        }
+        Ok(w)
+    }
+}

@@ -1,0 +1,36 @@
+//! Diffusion posterior sampling: Algorithm 1 on pixels, Algorithm 3 on latents (equations 3 and 19).
+//!
+//! ```text
+//! for t = T..1:
+//!     x0 = E[x0 | x_t]
+//!     x_{t-1} ~ p(x_{t-1} | x_t, x0)
+//!     x_{t-1} = x_{t-1} - zeta grad_{x_t} || f(D(x0)) - y ||
+//! ```
+
+use super::ancestral::{Ancestral, transition};
+use super::{At, Problem, Sampler, guidance};
+use crate::cx::Cx;
+use crate::error::Result;
+use crate::ops::combine;
+use crate::tensor::Tensor;
+
+/// DPS with step size `zeta`, in the coordinates of the steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Dps {
+    /// How far each step follows the gradient of the loss (not squared).
+    pub zeta: f64,
+}
+
+impl Sampler for Dps {
+    fn step(&self, cx: &Cx, problem: &Problem<'_>, at: &At<'_>, x: Tensor) -> Result<Tensor> {
+        if self.zeta == 0.0 {
+            return Ancestral.step(cx, problem, at, x);
+        }
+        let g = guidance(cx, problem, at.step, &x)?;
+        let drawn = transition(cx, at, &x, &g.x0)?;
+        (at.watch)("z0", &g.x0);
+        (at.watch)("loss", &g.loss);
+        (at.watch)("grad", &g.grad);
+        combine::forward(cx, &[(1.0, &drawn), (-self.zeta, &g.grad)])
+    }
+}

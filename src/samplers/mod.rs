@@ -1,0 +1,136 @@
+//! Samplers: one file per algorithm box, lines in the order of the box; and the one loop that runs them.
+//!
+//! The loop is the same in both coordinates: a [`Step`] carries the coefficients of variance-exploding or
+//! variance-preserving states, and zeta is meant in the coordinates of the steps.
+//!
+//! To add one: one file here, and its row in `pipeline::job`.
+
+pub mod ancestral;
+pub mod dmap;
+pub mod dps;
+mod guidance;
+
+pub use guidance::{Guidance, guidance};
+
+use crate::cx::Cx;
+use crate::diffusion::prior::{Codec, Denoiser};
+use crate::diffusion::schedule::Step;
+use crate::error::Result;
+use crate::operators::Operator;
+use crate::ops::combine;
+use crate::tensor::Tensor;
+
+/// What is being solved: find x with `operator(decode(x)) = y` that the prior finds likely.
+#[derive(Clone, Copy)]
+pub struct Problem<'a> {
+    /// The denoiser of the transition `p(x_{t-1} | x_t)`.
+    pub denoiser: &'a dyn Denoiser,
+    /// The denoiser that guidance is differentiated through; usually the same.
+    pub guide: &'a dyn Denoiser,
+    /// From states to images.
+    pub codec: &'a dyn Codec,
+    /// From images to measurements; `None` to sample the prior.
+    pub measurement: Option<Measurement<'a>>,
+}
+
+/// The measurement and how it came about.
+#[derive(Clone, Copy)]
+pub struct Measurement<'a> {
+    /// f.
+    pub operator: &'a dyn Operator,
+    /// y, `[n, ..]`.
+    pub y: &'a Tensor,
+}
+
+/// One step of the loop, as a sampler sees it.
+pub struct At<'a> {
+    /// This step's coefficients.
+    pub step: &'a Step,
+    /// The next step's; `None` at the last.
+    pub next: Option<&'a Step>,
+    /// The noise of this step: unit normals of the state's shape, by draw.
+    pub noise: &'a dyn Fn(u32) -> Result<Tensor>,
+    /// Told every quantity of the step by the algorithm's name for it: `z0`, `loss`, `grad`.
+    pub watch: &'a dyn Fn(&'static str, &Tensor),
+}
+
+/// One algorithm. It owns its hyper-parameters and nothing else; a step is pure given its noise.
+pub trait Sampler {
+    /// The state after this step, from the state `x: [n, ..]` before it.
+    ///
+    /// # Errors
+    /// Whatever the model or operator returns.
+    fn step(&self, cx: &Cx, problem: &Problem<'_>, at: &At<'_>, x: Tensor) -> Result<Tensor>;
+}
+
+/// Noise for the loop: unit normals of a shape for (step, draw).
+pub type Noise<'a> = dyn Fn(usize, u32) -> Result<Tensor> + 'a;
+
+/// What a run of the loop leaves.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The clean state.
+    pub x: Tensor,
+    /// For each sample, the step at which it first held a NaN or infinity.
+    pub diverged: Vec<Option<usize>>,
+}
+
+/// Runs every step from the noisy state `x` to a clean one. `watch(step, name, value)` sees each
+/// quantity as it is computed. A sample that diverges does not touch the others; the run ends early when
+/// none is left.
+///
+/// # Errors
+/// Whatever a step returns.
+pub fn run(
+    cx: &Cx,
+    sampler: &dyn Sampler,
+    problem: &Problem<'_>,
+    steps: &[Step],
+    mut x: Tensor,
+    noise: &Noise<'_>,
+    watch: &dyn Fn(usize, &'static str, &Tensor),
+) -> Result<Outcome> {
+    let mut diverged = vec![None; x.shape().samples()];
+    for (i, step) in steps.iter().enumerate() {
+        let at = At {
+            step,
+            next: steps.get(i + 1),
+            noise: &|draw| noise(i, draw),
+            watch: &|name, value| watch(i, name, value),
+        };
+        x = sampler.step(cx, problem, &at, x)?;
+        watch(i, "x", &x);
+        note_diverged(&x, i, &mut diverged)?;
+        if diverged.iter().all(Option::is_some) {
+            break;
+        }
+    }
+    Ok(Outcome { x, diverged })
+}
+
+fn note_diverged(x: &Tensor, step: usize, diverged: &mut [Option<usize>]) -> Result<()> {
+    let values = x.to_f64()?;
+    for (values, diverged) in values.chunks(x.shape().per_sample().max(1)).zip(diverged) {
+        if diverged.is_none() && values.iter().any(|v| !v.is_finite()) {
+            *diverged = Some(step);
+        }
+    }
+    Ok(())
+}
+
+/// The network's prediction of a state, without a backward pass, and `E[x0 | x]` (Tweedie).
+///
+/// # Errors
+/// Whatever the model returns.
+pub fn tweedie(cx: &Cx, denoiser: &dyn Denoiser, step: &Step, x: &Tensor) -> Result<Tensor> {
+    let cx = &cx.forward_only();
+    let input = combine::forward(cx, &[(step.input, x)])?;
+    let prediction = denoiser.predict(cx, &input, &times(cx, step, x)?)?;
+    combine::forward(cx, &[(step.x0_from.0, x), (step.x0_from.1, &prediction)])
+}
+
+/// The step's time, for every sample of `x`.
+fn times(cx: &Cx, step: &Step, x: &Tensor) -> Result<Tensor> {
+    let n = x.shape().samples();
+    cx.upload(&vec![step.t; n], [n])
+}

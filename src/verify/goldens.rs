@@ -1,0 +1,234 @@
+//! A golden file and its index, and the way between its layout (channels first) and ours (channels last).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::cx::Cx;
+use crate::error::{Error, Result};
+use crate::io::weights::Checkpoint;
+use crate::shape::Shape;
+use crate::tensor::Tensor;
+
+/// A golden file.
+pub(super) struct Goldens {
+    file: Checkpoint,
+    index: Index,
+    path: String,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    #[serde(default)]
+    fixture_seed: u64,
+    tensors: BTreeMap<String, Entry>,
+}
+
+/// What the index says of one tensor.
+#[derive(Deserialize)]
+pub(super) struct Entry {
+    pub(super) shape: Vec<usize>,
+    pub(super) role: String,
+    #[serde(default)]
+    pub(super) desc: String,
+    full_shape: Option<Vec<usize>>,
+    crop: Option<String>,
+    #[serde(default)]
+    pub(super) params: BTreeMap<String, Value>,
+    #[serde(default)]
+    tol: BTreeMap<String, f64>,
+}
+
+impl Goldens {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let index_path = path.with_extension("index.json");
+        let text = std::fs::read_to_string(&index_path).map_err(|e| {
+            Error::file(
+                &index_path,
+                format!("the index of a golden file must stand beside it: {e}"),
+            )
+        })?;
+        let index: Index = serde_json::from_str(&text).map_err(|e| {
+            Error::config(
+                index_path.display().to_string(),
+                format!("is no index of goldens: {e}"),
+            )
+        })?;
+        let file = Checkpoint::open_file(path)?;
+        if let Some(name) = index.tensors.keys().find(|n| file.get(n).is_none()) {
+            return Err(Error::weight(
+                name,
+                "is in the index but not in the golden file",
+            ));
+        }
+        Ok(Goldens {
+            file,
+            index,
+            path: path.display().to_string(),
+        })
+    }
+
+    /// The seed of inputs that are generated rather than stored.
+    pub(super) fn seed(&self) -> u64 {
+        self.index.fixture_seed
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.index.tensors.keys().map(String::as_str)
+    }
+
+    /// The names of what is to be computed.
+    pub(super) fn outputs(&self) -> impl Iterator<Item = &str> {
+        self.index
+            .tensors
+            .iter()
+            .filter(|(_, e)| e.role != "input")
+            .map(|(n, _)| n.as_str())
+    }
+
+    pub(super) fn is_output(&self, name: &str) -> bool {
+        self.index
+            .tensors
+            .get(name)
+            .is_some_and(|e| e.role != "input")
+    }
+
+    pub(super) fn any(&self, prefix: &str) -> bool {
+        self.names().any(|n| n.starts_with(prefix))
+    }
+
+    /// The distinct words between `prefix` and the next slash.
+    pub(super) fn words(&self, prefix: &str) -> Vec<&str> {
+        let mut words: Vec<&str> = self
+            .names()
+            .filter_map(|n| {
+                n.strip_prefix(prefix)?
+                    .split_once('/')
+                    .map(|(word, _)| word)
+            })
+            .collect();
+        words.dedup();
+        words
+    }
+
+    pub(super) fn entry(&self, name: &str) -> Result<&Entry> {
+        self.index.tensors.get(name).ok_or_else(|| {
+            Error::config(
+                &self.path,
+                format!("`{name}` is needed to compute others and not there"),
+            )
+        })
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.index.tensors.contains_key(name)
+    }
+
+    pub(super) fn values(&self, name: &str) -> Result<Vec<f64>> {
+        self.entry(name)?;
+        self.file.need(name)?.to_f64()
+    }
+
+    /// A stored tensor on the runtime: rank 4 from `[n, c, h, w]` to `[n, h, w, c]`, others as they are.
+    pub(super) fn tensor(&self, cx: &Cx, name: &str) -> Result<Tensor> {
+        upload(cx, &self.values(name)?, &self.entry(name)?.shape)
+    }
+
+    pub(super) fn tolerance(&self, name: &str, precision: &str) -> f64 {
+        let entry = &self.index.tensors[name];
+        entry.tol.get(precision).copied().unwrap_or(0.0)
+    }
+
+    /// The whole shape of a tensor that may be stored cropped.
+    pub(super) fn full_shape(&self, name: &str) -> Result<Vec<usize>> {
+        let entry = self.entry(name)?;
+        Ok(entry
+            .full_shape
+            .clone()
+            .unwrap_or_else(|| entry.shape.clone()))
+    }
+
+    /// Cuts whole values down to what is stored.
+    pub(super) fn crop(&self, name: &str, values: Vec<f64>) -> Result<Vec<f64>> {
+        let entry = self.entry(name)?;
+        let (Some(full), true) = (&entry.full_shape, entry.crop.is_some()) else {
+            return Ok(values);
+        };
+        if values.len() != full.iter().product::<usize>() || full.len() != entry.shape.len() {
+            return Ok(values);
+        }
+        Ok(corner(&values, full, &entry.shape))
+    }
+}
+
+/// The first `small` of each dimension of `full`.
+pub(super) fn corner(values: &[f64], full: &[usize], small: &[usize]) -> Vec<f64> {
+    let count = small.iter().product();
+    let mut out = Vec::with_capacity(count);
+    for i in 0..count {
+        let (mut rest, mut at, mut stride) = (i, 0, 1);
+        for (&f, &s) in full.iter().zip(small).rev() {
+            at += rest % s * stride;
+            rest /= s;
+            stride *= f;
+        }
+        out.push(values[at]);
+    }
+    out
+}
+
+/// Values in the file's layout as a tensor.
+pub(super) fn upload(cx: &Cx, values: &[f64], shape: &[usize]) -> Result<Tensor> {
+    match *shape {
+        [n, c, h, w] => cx.upload(&swap(values, n, c, h * w), [n, h, w, c]),
+        [n, t, c] => cx.upload(values, [n, t, c]),
+        [n, c] => cx.upload(values, [n, c]),
+        [n] => cx.upload(values, [n]),
+        _ => Err(Error::shape(
+            "golden tensor",
+            "1 to 4 dimensions",
+            format!("{shape:?}"),
+        )),
+    }
+}
+
+/// A tensor in the file's layout: rank 4 to channels first.
+pub(super) fn download(t: &Tensor) -> Result<Vec<f64>> {
+    let values = t.to_f64()?;
+    Ok(match *t.dims() {
+        [n, h, w, c] => swap(&values, n, h * w, c),
+        _ => values,
+    })
+}
+
+/// A tensor as the file has `full`, which may be tokens where ours is an image or the reverse.
+pub(super) fn arrange(t: &Tensor, full: &[usize]) -> Result<Vec<f64>> {
+    let (ours, per_sample) = (t.shape(), t.shape().per_sample());
+    let (n, c) = (ours.samples(), ours.channels());
+    let last_is_channels = match full {
+        [_, _, _, _] => false,
+        [_, a, b] => (*a, *b) == (per_sample / c, c),
+        _ => true,
+    };
+    if full.iter().product::<usize>() != Shape::elements(&ours) {
+        return Err(Error::shape("golden tensor", format!("{full:?}"), ours));
+    }
+    let values = t.to_f64()?;
+    Ok(if last_is_channels {
+        values
+    } else {
+        swap(&values, n, per_sample / c, c)
+    })
+}
+
+/// `[n, a, b]` to `[n, b, a]`.
+fn swap(values: &[f64], n: usize, a: usize, b: usize) -> Vec<f64> {
+    let mut out = Vec::with_capacity(values.len());
+    for sample in 0..n {
+        let values = &values[sample * a * b..][..a * b];
+        out.extend((0..b).flat_map(|j| (0..a).map(move |i| values[i * b + j])));
+    }
+    out
+}

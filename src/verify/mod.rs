@@ -1,0 +1,159 @@
+//! Is this engine right for my model? Computes every tensor of a golden file that it knows, and
+//! compares.
+//!
+//! A golden file is `NAME.safetensors` with `NAME.index.json` beside it: tensors computed by PyTorch and
+//! diffusers in f64, and for each its role, shape and tolerance. Names say what a tensor is:
+//! `unet/t500/eps`, `vae/decode/vjp_z`, `traj/dps_sr8/x`, and so on.
+//!
+//! To add a kind of tensor: compute it in the file here that its first word names, and `put` it.
+
+mod goldens;
+mod networks;
+mod operators;
+pub mod portable;
+mod schedules;
+mod trajectories;
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::cx::Cx;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::models::controlnet::ControlNet;
+use crate::pipeline::device::Device;
+use crate::pipeline::prior::{Prior, open_controlnet};
+use goldens::Goldens;
+
+/// One tensor compared.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Its name in the golden file.
+    pub name: String,
+    /// ||got - want|| / ||want||.
+    pub error: f64,
+    /// The most that `error` may be.
+    pub tolerance: f64,
+}
+
+impl Row {
+    /// Whether the error is within the tolerance.
+    pub fn passed(&self) -> bool {
+        self.error <= self.tolerance
+    }
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Every tensor that was computed.
+    pub rows: Vec<Row>,
+    /// Tensors of the file that this version does not compute.
+    pub unknown: Vec<String>,
+}
+
+/// Verifies the model in folder `model` against `file` on `device`; `tell` sees each row as it is known.
+///
+/// # Errors
+/// When model or file cannot be read; whatever a computation returns.
+pub fn verify(
+    model: &Path,
+    file: &Path,
+    device: &Device,
+    tell: &mut dyn FnMut(&Row),
+) -> Result<Report> {
+    let cx = Cx::new(device.rt().clone(), device.dtype())?;
+    let goldens = Goldens::open(file)?;
+    let prior = Prior::open(&cx, model)?;
+    let folder = model.join("controlnet");
+    let controlnet = match goldens.any("cn/") || goldens.any("traj/cse_") {
+        true if folder.is_dir() => {
+            Some(open_controlnet(&cx, &folder, &prior.unet, &mut Vec::new())?)
+        }
+        _ => None,
+    };
+    let models = Models {
+        prior: &prior,
+        controlnet: controlnet.as_ref(),
+    };
+    let mut sink = Sink {
+        goldens: &goldens,
+        precision: precision(cx.dtype()),
+        report: Report::default(),
+        tell,
+    };
+    schedules::compute(&models, &mut sink)?;
+    networks::text(&cx, model, &mut sink)?;
+    networks::unet(&cx, &models, &mut sink)?;
+    networks::controlnet(&cx, &models, &mut sink)?;
+    networks::vae(&cx, &models, &mut sink)?;
+    networks::activations(&cx, &models, &mut sink)?;
+    operators::compute(&cx, &models, &mut sink)?;
+    trajectories::compute(&cx, &models, &mut sink)?;
+    let mut report = sink.report;
+    let known = |name: &&str| report.rows.iter().any(|row| row.name == **name);
+    report.unknown = goldens
+        .outputs()
+        .filter(|n| !known(n))
+        .map(String::from)
+        .collect();
+    Ok(report)
+}
+
+/// The models under verification.
+struct Models<'a> {
+    prior: &'a Prior,
+    controlnet: Option<&'a ControlNet>,
+}
+
+/// The index's name for the tolerances of a precision. f16 has TF32's mantissa.
+fn precision(dtype: DType) -> &'static str {
+    match dtype {
+        DType::Bf16 => "bf16",
+        DType::F16 => "tf32",
+        _ => "fp32",
+    }
+}
+
+/// Where computed tensors go to be compared.
+struct Sink<'a> {
+    goldens: &'a Goldens,
+    precision: &'static str,
+    report: Report,
+    tell: &'a mut dyn FnMut(&Row),
+}
+
+impl Sink<'_> {
+    /// Whether the file asks for this tensor.
+    fn wants(&self, name: &str) -> bool {
+        self.goldens.is_output(name)
+    }
+
+    /// Compares values that are in the file's layout, whole or already cropped.
+    fn put(&mut self, name: &str, got: Vec<f64>) -> Result<()> {
+        if !self.wants(name) {
+            return Ok(());
+        }
+        let want = self.goldens.values(name)?;
+        let got = self.goldens.crop(name, got)?;
+        let square = |v: f64| v * v;
+        let difference: f64 = got.iter().zip(&want).map(|(g, w)| square(g - w)).sum();
+        let norm: f64 = want.iter().map(|w| square(*w)).sum();
+        let error = (difference / norm.max(f64::MIN_POSITIVE)).sqrt();
+        // A NaN error must not pass for a small one.
+        let error = if error.is_nan() || got.len() != want.len() {
+            f64::INFINITY
+        } else {
+            error
+        };
+        let row = Row {
+            name: name.into(),
+            error,
+            tolerance: self.goldens.tolerance(name, self.precision),
+        };
+        (self.tell)(&row);
+        self.report.rows.push(row);
+        Ok(())
+    }
+}
