@@ -166,6 +166,26 @@ impl Cx {
         }
     }
 
+    /// A tensor with these values, rounded to the activations' type, that outlives every step: a table.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the number of values is not the shape's.
+    pub fn constant(&self, values: &[f64], shape: impl Into<Shape>) -> Result<Tensor> {
+        match self.dtype {
+            DType::F64 => Tensor::permanent(&self.rt, values, shape),
+            DType::F32 => {
+                let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
+                Tensor::permanent(&self.rt, &values, shape)
+            }
+            // only a runtime without values gets here: `Cx::new` refuses the type on the native one
+            other => {
+                let shape = shape.into();
+                let buffer = self.rt.alloc_permanent(values.len() * other.size());
+                Tensor::over(buffer, shape, other)
+            }
+        }
+    }
+
     /// Whether module outputs are being recorded. Layers then leave fused forms apart, so that every
     /// named output exists.
     pub fn taps(&self) -> bool {

@@ -9,7 +9,7 @@
 //! | key 0, key 1 | low and high half of `stream_key(seed, image)` |
 //! | counter 0 | `i / 4`, the element block; its four outputs are elements `4b .. 4b + 4` |
 //! | counter 1 | `draw`, which of a step's draws (a sampler counts its own) |
-//! | counter 2 | `step`, the sampling step ([`INITIAL`] for the initial state) |
+//! | counter 2 | `step`, the sampling step ([`INITIAL`] for the initial state, [`MEASUREMENT`] for a measurement) |
 //! | counter 3 | `sample`, which restoration of this image |
 //!
 //! A normal pair is `sqrt(-2 ln u) (cos 2 pi v, sin 2 pi v)` (Box and Muller), computed in f64, with
@@ -21,6 +21,9 @@ use crate::dtype::Real;
 
 /// The `step` of the initial state's noise: no sampling step has this number.
 pub const INITIAL: u32 = u32::MAX;
+
+/// The `step` of the noise of a measurement: no sampling step has this number.
+pub const MEASUREMENT: u32 = u32::MAX - 1;
 
 /// splitmix64's increment, 2^64 / golden ratio.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -83,6 +86,11 @@ impl Stream {
             key: [key as u32, (key >> 32) as u32],
             sample,
         }
+    }
+
+    /// The stream with these [`key`](Self::key) words and [`sample`](Self::sample) word, as a kernel gets them.
+    pub const fn from_words(key: [u32; 2], sample: u32) -> Self {
+        Stream { key, sample }
     }
 
     /// The two key words, for a kernel that draws on the device.

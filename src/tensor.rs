@@ -212,4 +212,17 @@ impl Tensor {
             Err(Error::shape(what, want, self.shape))
         }
     }
+
+    /// # Errors
+    /// [`Error::DType`], naming `what`, when the element type is not `want`.
+    pub fn expect_dtype(&self, what: &str, want: DType) -> Result<()> {
+        if self.dtype == want {
+            return Ok(());
+        }
+        Err(Error::DType {
+            what: what.into(),
+            want: want.to_string(),
+            got: self.dtype.to_string(),
+        })
+    }
 }

@@ -85,14 +85,19 @@ impl Inputs {
     fn draw<K: Key>(case: &K, seed: u64) -> Self {
         let mut random = Philox::new(seed);
         let draw = |spec: Spec| {
-            let values = (0..spec.len)
+            let mut values: Vec<f32> = (0..spec.len)
                 .map(|_| match spec.fill {
                     Fill::Normal(std) => (std * random.normal()) as f32,
                     Fill::Positive => 0.5 + random.uniform() as f32,
                     Fill::Ids(below) => random.below(below as u32) as f32,
+                    Fill::Starts(elements) => random.below(elements as u32 + 1) as f32,
                     Fill::Absent => 0.0,
                 })
                 .collect();
+            if let (Fill::Starts(elements), [first, .., last]) = (spec.fill, &mut values[..]) {
+                (*first, *last) = (0.0, elements as f32);
+                values.sort_by(f32::total_cmp);
+            }
             (spec, values)
         };
         Inputs(case.args().into_iter().map(draw).collect())
@@ -107,7 +112,7 @@ impl Inputs {
         let cx = Cx::new(Runtime::native(), key.dtype())?.forcing(op.name, variant);
         let tensor = |(spec, values): &(Spec, Vec<f32>)| match spec.fill {
             Fill::Absent => Ok(None),
-            Fill::Ids(_) => {
+            Fill::Ids(_) | Fill::Starts(_) => {
                 let ids: Vec<i32> = values.iter().map(|&v| v as i32).collect();
                 Tensor::from_slice(cx.rt(), &ids, [spec.len]).map(Some)
             }

@@ -47,6 +47,8 @@ pub enum Fill {
     Positive,
     /// Whole numbers below this (i32).
     Ids(usize),
+    /// The row starts of a sparse matrix with this many elements: from 0 up to it, ascending (i32).
+    Starts(usize),
     /// The argument is absent in this case.
     Absent,
 }
