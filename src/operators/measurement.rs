@@ -1,0 +1,100 @@
+//! The measurement file: what `degrade` did to an image, for `restore` to read, so that the operator is
+//! never guessed.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Operator, Task, check_sigma};
+use crate::cx::Cx;
+use crate::error::{Error, Result};
+
+/// How one image was measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measurement {
+    /// The operator and all its parameters.
+    pub task: Task,
+    /// The standard deviation of the noise, for images in [-1, 1].
+    pub sigma: f64,
+    /// The seed of the noise.
+    pub seed: u64,
+    /// `[h, w]` of the clean image.
+    pub image_size: [usize; 2],
+}
+
+impl Measurement {
+    /// The record of a measurement. A motion blur's kernel is written out, so that the file suffices.
+    ///
+    /// # Errors
+    /// As [`Measurement::check`].
+    pub fn new(task: Task, sigma: f64, seed: u64, image_size: [usize; 2]) -> Result<Self> {
+        let task = match task {
+            Task::MotionBlur(p) => Task::MotionBlur(p.drawn()?),
+            other => other,
+        };
+        let measurement = Measurement {
+            task,
+            sigma,
+            seed,
+            image_size,
+        };
+        measurement.check()?;
+        Ok(measurement)
+    }
+
+    /// Whether an operator can be built from this.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] naming the parameter that is out of its range.
+    pub fn check(&self) -> Result<()> {
+        check_sigma(self.sigma)?;
+        self.task.check()?;
+        self.task.check_size(self.image_size)
+    }
+
+    /// The operator for images of this measurement's size.
+    ///
+    /// # Errors
+    /// As [`Task::build`].
+    pub fn operator(&self, cx: &Cx) -> Result<Box<dyn Operator>> {
+        self.task.build(cx, self.image_size)
+    }
+
+    /// The content of the file.
+    ///
+    /// # Errors
+    /// As [`Measurement::check`]: what [`Measurement::from_json`] would not read is not written.
+    pub fn to_json(&self) -> Result<String> {
+        self.check()?;
+        let text = serde_json::to_string(self)
+            .map_err(|e| Error::config("measurement file", e.to_string()))?;
+        Ok(text + "\n")
+    }
+
+    /// Reads the content of the file `what`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it is no measurement, or describes one that cannot be.
+    pub fn from_json(what: &str, text: &str) -> Result<Self> {
+        let unusable = |why: String| {
+            let advice = "correct it, or write it again with `posteriori degrade`";
+            Error::config(
+                what,
+                format!("not a usable measurement file: {why}; {advice}"),
+            )
+        };
+        let measurement: Measurement =
+            serde_json::from_str(text).map_err(|e| unusable(e.to_string()))?;
+        measurement.check().map_err(|e| unusable(e.to_string()))?;
+        Ok(measurement)
+    }
+
+    /// Where the file of an image lies: beside it, its whole name followed by `.measurement.json`, so
+    /// that `y.png` and `y.jpg` have one each.
+    pub fn path_for(image: &Path) -> PathBuf {
+        let mut name = image.file_name().unwrap_or_default().to_os_string();
+        name.push(".measurement.json");
+        image.with_file_name(name)
+    }
+}
