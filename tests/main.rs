@@ -5,3 +5,4 @@ mod operators;
 mod ops;
 mod oracle;
 mod schedules;
+mod tasks;

@@ -1,9 +1,7 @@
-//! The measurement operators: adjoints, pseudo-inverses, the oracle's values, bits at any batch size,
-//! tasks as text, and the measurement file.
+//! The measurement operators: adjoints, pseudo-inverses, the oracle's values, bits at any batch size
+//! and thread count.
 
-use std::path::Path;
-
-use posteriori::operators::{Measurement, Operator, TASKS, Task, add_noise, motion_blur};
+use posteriori::operators::{Operator, Task, add_noise};
 use posteriori::ops::{banded, filter2d, mask, noise};
 use posteriori::rng::{self, Stream, image_key};
 use posteriori::runtime::Runtime;
@@ -11,7 +9,7 @@ use posteriori::{Cx, DType, Error, Shape, Tensor};
 
 use crate::oracle::{Fixture, assert_close, data, random};
 
-fn double() -> Cx {
+pub(crate) fn double() -> Cx {
     Cx::new(Runtime::native(), DType::F64).unwrap()
 }
 
@@ -21,7 +19,7 @@ fn build(cx: &Cx, task: &str, size: [usize; 2]) -> Box<dyn Operator> {
         .unwrap_or_else(|e| panic!("{task}: {e}"))
 }
 
-fn normal(cx: &Cx, name: &str, shape: [usize; 4]) -> Tensor {
+pub(crate) fn normal(cx: &Cx, name: &str, shape: [usize; 4]) -> Tensor {
     let values = random::normals(5, name, shape.iter().product(), 0.0, 1.0);
     cx.upload(&values, shape).unwrap()
 }
@@ -37,7 +35,7 @@ fn batch(n: usize, [h, w, c]: [usize; 3]) -> [usize; 4] {
 }
 
 /// Odd and rectangular sizes that each task takes.
-const CASES: &[(&str, [usize; 2])] = &[
+pub(crate) const CASES: &[(&str, [usize; 2])] = &[
     ("sr2", [34, 62]),
     ("sr4", [4, 4]),
     ("sr4", [44, 124]),
@@ -160,14 +158,16 @@ fn agree_with_the_oracle() {
                 let want = image(&fixture, &named("fT_cot")).1;
                 let dx = f.vjp(&cx, &x, &cot).unwrap().to_f64().unwrap();
                 check(named("fT_cot"), &dx, &want);
-                let mut parts = Parts {
+                let parts = Parts {
                     cx: &cx,
                     f: &*f,
                     fixture: &fixture,
                     size: [h, w],
                     task,
                 };
-                parts.compare(&y, &mut check);
+                for (name, got, want) in parts.compute(&y) {
+                    check(name, &got, &want);
+                }
             }
         }
         let all = fixture.names();
@@ -190,7 +190,9 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn compare(&mut self, y: &Tensor, check: &mut dyn FnMut(String, &[f64], &[f64])) {
+    /// Name, computed and wanted values.
+    fn compute(&self, y: &Tensor) -> Vec<(String, Vec<f64>, Vec<f64>)> {
+        let mut all = Vec::new();
         let (cx, [h, w]) = (self.cx, self.size);
         for part in ["cond_img", "A_rows", "k1d", "mask"] {
             let name = format!("ops/{}/{part}", self.task);
@@ -201,7 +203,8 @@ impl Parts<'_> {
             match part {
                 "cond_img" => {
                     let got = self.f.condition(cx, y).unwrap().to_f64().unwrap();
-                    check(name.clone(), &got, &image(self.fixture, &name).1);
+                    let want = image(self.fixture, &name).1;
+                    all.push((name, got, want));
                 }
                 // of an image that is 1 in row i, the measurement is column i of the matrix
                 "A_rows" => {
@@ -215,7 +218,7 @@ impl Parts<'_> {
                         let across = y.len() / rows;
                         (0..rows).for_each(|r| got[r * h + i] = y[r * across]);
                     }
-                    check(name, &got, &want);
+                    all.push((name, got, want));
                 }
                 // of a horizontal line in a large image, the measurement is the kernel
                 "k1d" => {
@@ -225,16 +228,17 @@ impl Parts<'_> {
                     let x = cx.upload(&x, [1, 128, 31, 3]).unwrap();
                     let y = f.measure(cx, &x).unwrap().to_f64().unwrap();
                     let got: Vec<f64> = (34..95).map(|row| y[row * 31 * 3]).collect();
-                    check(name, &got, &want);
+                    all.push((name, got, want));
                 }
                 _ => {
                     let x = cx.upload(&vec![1.0; h * w * 3], [1, h, w, 3]).unwrap();
                     let y = self.f.measure(cx, &x).unwrap().to_f64().unwrap();
                     let got: Vec<f64> = y.chunks_exact(3).map(|pixel| pixel[1]).collect();
-                    check(name, &got, &want);
+                    all.push((name, got, want));
                 }
             }
         }
+        all
     }
 }
 
@@ -327,88 +331,11 @@ fn noise_is_the_addressed_field() {
     assert_eq!(field.to_vec::<f64>().unwrap(), want);
 }
 
-fn says<T>(result: Result<T, Error>, words: &[&str]) {
+pub(crate) fn says<T>(result: Result<T, Error>, words: &[&str]) {
     let error = result.err().expect("an error").to_string();
     for word in words {
         assert!(error.contains(word), "{error} lacks {word}");
     }
-}
-
-#[test]
-fn tasks_as_text() {
-    for text in [
-        "sr8",
-        "sr4",
-        "sr2",
-        "sr1",
-        "sr64",
-        "blur",
-        "blur:2.5",
-        "blur:2.5:31",
-        "motion",
-        "motion:18446744073709551615",
-        "inpaint",
-        "inpaint:128x64",
-        "random:0.5",
-        "random:0.25:9",
-        "denoise",
-    ] {
-        assert_eq!(Task::parse(text).unwrap().to_string(), text);
-    }
-    assert_eq!(
-        Task::parse("motion:0").unwrap(),
-        Task::parse("motion").unwrap()
-    );
-    assert_eq!(Task::parse("sr8").unwrap(), Task::super_resolution(8));
-    assert_eq!(Task::parse("sr8").unwrap().image_size([16, 24]), [128, 192]);
-    assert_eq!(
-        Task::parse("sr8").unwrap().image_size([usize::MAX; 2]),
-        [usize::MAX; 2]
-    );
-    assert_eq!(Task::parse("blur").unwrap().image_size([16, 24]), [16, 24]);
-    for text in [
-        "",
-        "sr",
-        "srx",
-        "sr:8",
-        "sr8x",
-        "SR8",
-        "blur:",
-        "blur:1:2:3",
-        "blurry",
-        "motion:x",
-        "motion:-1",
-        "inpaint:5",
-        "inpaint:5x",
-        "random",
-        "random:",
-        "random:a",
-        "denoise:1",
-        "denoise ",
-        "8",
-        "é",
-        "sré",
-        "nonsense",
-    ] {
-        says(
-            Task::parse(text),
-            &["sr8", "motion[:SEED]", "denoise", text],
-        );
-    }
-    for (text, words) in [
-        ("sr0", ["1 to 64", "got 0"]),
-        ("sr65", ["1 to 64", "got 65"]),
-        ("blur:0", ["sigma", "got 0"]),
-        ("blur:nan", ["sigma", "NaN"]),
-        ("blur:3:60", ["odd", "60"]),
-        ("inpaint:0x5", ["hole", "0 x 5"]),
-        ("random:1", ["probability", "got 1"]),
-        ("random:-0.5", ["probability", "-0.5"]),
-        ("random:nan", ["probability", "NaN"]),
-    ] {
-        says(Task::parse(text), &words);
-    }
-    assert!(TASKS.iter().all(|kind| kind.syntax.starts_with(kind.name)));
 }
 
 #[test]
@@ -488,134 +415,4 @@ fn ops_refuse_what_does_not_fit() {
     );
     says(add_noise(&cx, &x, -1.0, &stream), &["sigma", "-1"]);
     says(add_noise(&cx, &x, f64::NAN, &stream), &["sigma", "NaN"]);
-}
-
-#[test]
-fn the_measurement_file_holds_everything() {
-    let cx = double();
-    for &(task, size) in CASES {
-        let task = Task::parse(task).unwrap();
-        let written = Measurement::new(task.clone(), 0.05, u64::MAX, size).unwrap();
-        let text = written.to_json().unwrap();
-        let read = Measurement::from_json("y.measurement.json", &text).unwrap();
-        assert_eq!(read, written);
-        assert_eq!(read.task.to_string(), task.to_string());
-        let [h, w] = size;
-        let x = normal(&cx, "x", [1, h, w, 3]);
-        let y = |f: Box<dyn Operator>| f.measure(&cx, &x).unwrap().to_vec::<f64>().unwrap();
-        assert_eq!(
-            y(read.operator(&cx).unwrap()),
-            y(task.build(&cx, size).unwrap())
-        );
-        if let Task::MotionBlur(p) = &read.task {
-            assert_eq!(p.kernel.as_ref().map(Vec::len), Some(61 * 61));
-        }
-    }
-    let own = motion_blur::Parameters {
-        size: 3,
-        kernel: Some(vec![0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.5]),
-        ..Default::default()
-    };
-    let f = Task::MotionBlur(own).build(&cx, [4, 4]).unwrap();
-    let x = normal(&cx, "x", [1, 4, 4, 3]);
-    let (y, x) = (
-        f.measure(&cx, &x).unwrap().to_f64().unwrap(),
-        x.to_f64().unwrap(),
-    );
-    // pixel (1, 2) averages the one to its left and the one below to the right
-    assert_close("own kernel", &[y[18]], &[(x[15] + x[33]) / 2.0], 1e-15, 0.0);
-    let path = Measurement::path_for(Path::new("out/cats/a.png"));
-    assert_eq!(path, Path::new("out/cats/a.png.measurement.json"));
-}
-
-#[test]
-fn hostile_measurement_files_are_errors() {
-    let file = |task: &str, sigma: &str, size: &str| {
-        format!(r#"{{"task":{task},"sigma":{sigma},"seed":1,"image_size":{size}}}"#)
-    };
-    let sr = r#"{"operator":"super-resolution","factor":8}"#;
-    let motion = |size: &str, kernel: &str| {
-        format!(
-            r#"{{"operator":"motion-blur","size":{size},"intensity":0.5,"seed":0,"kernel":{kernel}}}"#
-        )
-    };
-    assert!(Measurement::from_json("f", &file(sr, "0.05", "[64,64]")).is_ok());
-    assert!(Measurement::from_json("f", &file(&motion("1", "[1]"), "0", "[64,64]")).is_ok());
-    let hole = r#"{"operator":"box-inpainting","hole":[18446744073709551615,1]}"#;
-    for (text, words) in [
-        (String::new(), "EOF"),
-        ("[]".into(), "f:"),
-        ("[".repeat(100_000), "f:"),
-        (file(sr, "0.05", "[64,64]").replace("seed", "sede"), "sede"),
-        (file(sr, "NaN", "[64,64]"), "f:"),
-        (file(sr, "null", "[64,64]"), "f:"),
-        (file(sr, "1e999", "[64,64]"), "f:"),
-        (file(sr, "-0.05", "[64,64]"), "sigma"),
-        (file(sr, "0", "[64,65]"), "multiples"),
-        (file(sr, "0", "[-8,8]"), "f:"),
-        (file(sr, "0", "[8]"), "f:"),
-        (file(sr, "0", "[800000000000,8]"), "image size"),
-        (file(sr, "0", "[65536,65536]"), "image size"),
-        (file(&sr.replace('8', "0"), "0", "[64,64]"), "1 to 64"),
-        (file(&sr.replace('8', "8,\"x\":1"), "0", "[64,64]"), "x"),
-        (file(r#"{"operator":"magic"}"#, "0", "[64,64]"), "magic"),
-        (
-            file(r#"{"operator":"denoising","x":1}"#, "0", "[64,64]"),
-            "x",
-        ),
-        (
-            file(
-                r#"{"operator":"gaussian-blur","size":61,"sigma":-3}"#,
-                "0",
-                "[64,64]",
-            ),
-            "sigma",
-        ),
-        (
-            file(
-                r#"{"operator":"gaussian-blur","size":99999,"sigma":3}"#,
-                "0",
-                "[64,64]",
-            ),
-            "size",
-        ),
-        (
-            file(
-                r#"{"operator":"random-inpainting","drop":1.5,"seed":0}"#,
-                "0",
-                "[64,64]",
-            ),
-            "probability",
-        ),
-        (file(hole, "0", "[64,64]"), "hole"),
-        (file(&motion("3", "[1,0]"), "0", "[64,64]"), "3 x 3"),
-        (
-            file(&motion("3", "[9,0,0,0,0,0,0,0,0]"), "0", "[64,64]"),
-            "sum",
-        ),
-        (file(&motion("1", "[1e999]"), "0", "[64,64]"), "f:"),
-        (file(&motion("2", "[1,0,0,0]"), "0", "[64,64]"), "odd"),
-        (
-            file(&motion("18446744073709551615", "[1]"), "0", "[64,64]"),
-            "size",
-        ),
-        (
-            file(&motion("18446744073709551615", "null"), "0", "[64,64]"),
-            "size",
-        ),
-        (file(&motion("61", "null"), "0", "[30,64]"), "at least 31"),
-    ] {
-        let result = Measurement::from_json("f", &text);
-        assert!(matches!(result, Err(Error::Config { .. })), "{text:.200}");
-        says(result, &[words]);
-    }
-    let task = Task::super_resolution(8);
-    assert!(Measurement::new(task.clone(), f64::INFINITY, 0, [64, 64]).is_err());
-    let broken = Measurement {
-        task,
-        sigma: f64::NAN,
-        seed: 0,
-        image_size: [64, 64],
-    };
-    assert!(broken.to_json().is_err());
 }
