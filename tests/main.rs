@@ -2,7 +2,9 @@
 
 mod gradients;
 mod matrices;
+mod operators;
 mod ops;
 mod oracle;
 mod schedules;
+mod tasks;
 mod verify;
