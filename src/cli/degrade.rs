@@ -64,6 +64,9 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let named = named && Format::of(&args.output).is_some_and(|f| f != Format::Png);
     let format = if named { None } else { format };
     let entries = files::entries(&args.input, &args.output, recursive, format)?;
+    if let Some(first) = entries.first() {
+        files::prepare(&args.input, &args.output, first)?;
+    }
     let mut tally = Tally::default();
     ui.start_bar(entries.len() as u64);
     for (index, entry) in entries.iter().enumerate() {

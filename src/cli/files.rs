@@ -201,6 +201,19 @@ pub(crate) fn make_room(file: &Path) -> Result<()> {
         .map_err(|e| Error::file(folder, format!("the output folder cannot be made: {e}")))
 }
 
+/// Makes the folder that results go into, and tries whether files can be made there: before hours of
+/// work, not after.
+pub(crate) fn prepare(input: &Path, output: &Path, first: &Entry) -> Result<()> {
+    let folder = match input.is_dir() {
+        true => output,
+        false => first.output.parent().unwrap_or(Path::new("")),
+    };
+    let probe = folder.join(format!(".posteriori-{}.probe", std::process::id()));
+    make_room(&probe)?;
+    let made = std::fs::write(&probe, "").and_then(|()| std::fs::remove_file(&probe));
+    made.map_err(|e| Error::file(folder, format!("no file can be made in this folder: {e}")))
+}
+
 /// A path with `/` between its parts on every system.
 pub(crate) fn slashed(path: &Path) -> String {
     let parts = path.components().map(|c| c.as_os_str().to_string_lossy());

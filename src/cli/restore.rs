@@ -58,6 +58,9 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         true => None,
         false => Some(run.open(ui)?),
     };
+    if let (Some(first), false) = (entries.first(), args.dry_run) {
+        files::prepare(&args.input, &args.output, first)?;
+    }
     let job = run.job(&Task::super_resolution(1), writing.seed)?;
     ui.start_bar((entries.len() * samples as usize * job.method.steps) as u64);
     let mut work = Work {

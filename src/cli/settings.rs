@@ -10,6 +10,7 @@ use std::path::Path;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::{Value, json};
 
+use posteriori::operators::Task;
 use posteriori::pipeline::job::Method;
 use posteriori::{Error, Result};
 
@@ -412,19 +413,31 @@ impl Settings {
     /// A config file that gives these settings, each with its origin as a comment.
     pub(crate) fn to_toml(&self) -> String {
         let mut text = String::new();
-        for Setting { key, doc, .. } in SETTINGS {
+        for Setting { key, .. } in SETTINGS {
             match self.values.get(key) {
                 Some((value, origin)) => {
                     let line = format!("{key} = {}", toml_value(value));
                     text += &format!("{line:<40} # {origin}{}\n", letter(key));
                 }
                 None if *key == "zeta" && self.values.contains_key("zeta-space") => {
-                    text += &format!("# zeta: {doc}\n");
+                    text += &format!("# zeta: by the task: {}\n", self.zeta_by_task());
                 }
                 None => {}
             }
         }
         text
+    }
+
+    /// The preset's zeta, as long as the task is not known.
+    fn zeta_by_task(&self) -> String {
+        let name = self.text("method").unwrap_or_default();
+        let zeta = |task: &str| Ok(Method::preset(name)?.zeta_for(&Task::parse(task)?));
+        match (zeta("blur"), zeta("sr8")) {
+            (Ok(gauss), Ok(other)) => {
+                format!("{gauss} for Gaussian blur, else {other} (preset {name})")
+            }
+            (Err(e), _) | (_, Err(e)) => Error::to_string(&e),
+        }
     }
 
     /// The same as one JSON object.
