@@ -1,5 +1,6 @@
 //! The integration tests, one module per theme.
 
+mod cli;
 mod gaussian;
 mod gradients;
 mod house;

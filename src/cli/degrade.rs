@@ -1,0 +1,131 @@
+//! `degrade`: clean images in, measurements and their measurement files out.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde_json::json;
+
+use posteriori::io::atomic::{failed, write_atomic};
+use posteriori::io::image::{self, Format, Image};
+use posteriori::operators::{Measurement, Task, add_noise};
+use posteriori::rng::{Stream, image_key};
+use posteriori::{Cx, Error};
+
+use super::exit::DONE;
+use super::files::{self, Entry};
+use super::methods::tasks_help;
+use super::run::{Writing, number};
+use super::settings::{DEGRADE, Flags, Settings};
+use super::ui::{Tally, Ui};
+
+/// Measure clean images: apply an operator, add noise
+///
+/// Beside each measurement lies a file that tells `restore` what was done. A measurement is stored as a
+/// picture, 16 bits a channel unless --format says otherwise, so values that noise takes below black or
+/// above white are clamped.
+#[derive(Debug, clap::Args)]
+#[command(after_help = tasks_help())]
+pub(super) struct Args {
+    /// An image or a folder of images
+    #[arg(short, long, value_name = "PATH")]
+    input: PathBuf,
+    /// Where the measurements go: a folder, or a file for a single image
+    #[arg(short, long, value_name = "PATH")]
+    output: PathBuf,
+    /// Standard deviation of the noise, for values from -1 to 1
+    #[arg(
+        long,
+        value_name = "SIGMA",
+        default_value = "0",
+        allow_negative_numbers = true
+    )]
+    noise: String,
+    #[command(flatten)]
+    settings: Flags<DEGRADE>,
+}
+
+pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
+    let settings = Settings::gather(&args.settings, None)?;
+    let task = settings.need("task", Task::parse)?;
+    let sigma = number(&args.noise).map_err(|e| match e {
+        Error::Argument { why, .. } => Error::argument("--noise", why),
+        other => other,
+    })?;
+    let writing = Writing::read(&settings, Some(Format::Png16))?;
+    if args.settings.print {
+        super::print_settings(&settings, ui);
+        return Ok(DONE);
+    }
+    let Writing {
+        recursive, format, ..
+    } = writing;
+    // A name given with -o decides; png16 is then meant only where it fits.
+    let named = settings.text("format").is_none() && args.input.is_file();
+    let named = named && Format::of(&args.output).is_some_and(|f| f != Format::Png);
+    let format = if named { None } else { format };
+    let entries = files::entries(&args.input, &args.output, recursive, format)?;
+    if let Some(first) = entries.first() {
+        files::prepare(&args.input, &args.output, first)?;
+    }
+    let mut tally = Tally::default();
+    ui.start_bar(entries.len() as u64);
+    for (index, entry) in entries.iter().enumerate() {
+        match one(entry, &task, sigma, &writing) {
+            Ok(Some(size)) => {
+                tally.done += 1;
+                tell(ui, entry, &task, size);
+            }
+            Ok(None) => tally.skip(ui, &entry.name, &entry.output.display().to_string()),
+            Err(e) => tally.fail(ui, &entry.name, &e),
+        }
+        ui.advance(index as u64 + 1, &entry.name);
+        if writing.stop && tally.failed > 0 {
+            break;
+        }
+    }
+    Ok(tally.finish(ui))
+}
+
+fn tell(ui: &Ui, entry: &Entry, task: &Task, [h, w]: [usize; 2]) {
+    let output = entry.output.display().to_string();
+    ui.line(format!("{} -> {output}  {task}, {h} x {w}", entry.name));
+    ui.record(
+        "item",
+        json!({
+            "item": entry.name, "output": output, "task": task.to_string(),
+            "size": [h, w], "verdict": "ok",
+        }),
+    );
+}
+
+/// Measures one image; the size of the measurement, or `None` when it is there already.
+fn one(
+    entry: &Entry,
+    task: &Task,
+    sigma: f64,
+    writing: &Writing,
+) -> posteriori::Result<Option<[usize; 2]>> {
+    if !writing.exists.admits(&entry.output)? {
+        return Ok(None);
+    }
+    let x = image::read(&entry.input)?;
+    let size = [x.height, x.width];
+    let measurement = Measurement::new(task.clone(), sigma, writing.seed, size)?;
+    let cx = Cx::native();
+    let operator = measurement.operator(&cx)?;
+    let clean = cx.upload(&x.pixels, [1, x.height, x.width, 3])?;
+    let stream = Stream::new(writing.seed, image_key(&entry.name), 0);
+    let noisy = add_noise(&cx, &operator.measure(&cx, &clean)?, sigma, &[stream])?;
+    let [h, w, _] = operator.measurement_shape();
+    let y = Image::new(w, h, noisy.to_vec()?)?;
+
+    files::make_room(&entry.output)?;
+    // The picture last: where there is one, its file is there too.
+    let path = Measurement::path_for(&entry.output);
+    let text = measurement.to_json()?;
+    write_atomic(&path, |w| {
+        w.write_all(text.as_bytes()).map_err(failed(&path))
+    })?;
+    image::save(&entry.output, &y, entry.format, &[])?;
+    Ok(Some([h, w]))
+}

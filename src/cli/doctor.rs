@@ -1,0 +1,168 @@
+//! `doctor`: what this machine and a model folder can do, and for each thing that is wrong, one fix.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::json;
+
+use posteriori::ops::ALL;
+use posteriori::pipeline::Pipeline;
+use posteriori::pipeline::device::Device;
+
+use super::exit::{DEVICE, DONE};
+use super::memory;
+use super::ui::Ui;
+
+/// Look at this machine and, if given, a model
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A checkpoint folder to look at
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+}
+
+/// The rows printed so far.
+struct Chart<'a> {
+    ui: &'a Ui,
+    failed: usize,
+}
+
+impl Chart<'_> {
+    fn fine(&self, what: &str, text: &str) {
+        self.ui.line(format!("✓ {what:<14} {text}"));
+        self.ui.record(
+            "item",
+            json!({ "what": what, "found": text, "verdict": "ok" }),
+        );
+    }
+
+    fn wrong(&mut self, what: &str, text: &str, fix: &str) {
+        self.failed += 1;
+        self.ui
+            .line(format!("✗ {what:<14} {text}\n  {:<14} fix: {fix}", ""));
+        self.ui.record(
+            "item",
+            json!({ "what": what, "found": text, "fix": fix, "verdict": "failed" }),
+        );
+    }
+}
+
+pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
+    let mut chart = Chart { ui, failed: 0 };
+    chart.fine("version", env!("CARGO_PKG_VERSION"));
+    chart.fine("processor", &processor());
+    chart.fine("instructions", &instructions().join(" "));
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    chart.fine("threads", &threads.to_string());
+    match memory::total_and_free() {
+        Some((total, free)) => {
+            let gb = |bytes: u64| bytes as f64 / 1e9;
+            let text = format!("{:.1} GB, {:.1} GB free", gb(total), gb(free));
+            chart.fine("memory", &text);
+        }
+        None => chart.fine("memory", "this system does not say"),
+    }
+    chart.fine("cuda", "this version has no CUDA runtime");
+    self_test(&mut chart);
+    if let Some(model) = &args.model {
+        look_at(model, &mut chart);
+    }
+    let failed = chart.failed;
+    ui.record("summary", json!({ "failed": failed }));
+    Ok(if failed == 0 { DONE } else { DEVICE })
+}
+
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let named = text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == "model name").then(|| value.trim().to_owned())
+    });
+    named.unwrap_or_else(|| std::env::consts::ARCH.into())
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+fn instructions() -> Vec<&'static str> {
+    use std::is_x86_feature_detected as has;
+    let all = [
+        ("sse4.2", has!("sse4.2")),
+        ("avx", has!("avx")),
+        ("fma", has!("fma")),
+        ("avx2", has!("avx2")),
+        ("f16c", has!("f16c")),
+        ("avx512f", has!("avx512f")),
+        ("avx512bf16", has!("avx512bf16")),
+    ];
+    all.into_iter()
+        .filter(|(_, has)| *has)
+        .map(|(name, _)| name)
+        .collect()
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "x86")))]
+fn instructions() -> Vec<&'static str> {
+    vec![std::env::consts::ARCH]
+}
+
+/// One op, computed and compared.
+fn self_test(chart: &mut Chart<'_>) {
+    const OP: &str = "linear.forward";
+    const FIX: &str = "run `posteriori check` and report its failures with this output";
+    let op = ALL.iter().find(|op| op.name() == OP);
+    match op.map(|op| op.check()) {
+        Some(Ok(rows)) if rows.iter().all(|row| row.passed()) => {
+            let text = format!("{OP} on native: {} cases within their bounds", rows.len());
+            chart.fine("self test", &text);
+        }
+        Some(Ok(rows)) => {
+            let bad = rows.iter().find(|row| !row.passed());
+            let text = bad.map_or(String::new(), |row| format!("{OP}: {}", row.worst));
+            chart.wrong("self test", &text, FIX);
+        }
+        Some(Err(e)) => chart.wrong("self test", &e.to_string(), FIX),
+        None => chart.wrong("self test", &format!("{OP} is not an op"), FIX),
+    }
+}
+
+/// The files of a model folder, and whether it loads.
+fn look_at(model: &Path, chart: &mut Chart<'_>) {
+    let mut files = Vec::new();
+    if let Err(e) = walk(model, Path::new(""), &mut files) {
+        let text = format!("{}: {e}", model.display());
+        chart.wrong(
+            "model",
+            &text,
+            "give the folder that holds unet/ and scheduler/",
+        );
+        return;
+    }
+    files.sort();
+    for (name, bytes) in files {
+        chart.fine("file", &format!("{bytes:>14} bytes  {name}"));
+    }
+    match Pipeline::open(model, Device::cpu()) {
+        Ok(pipeline) => {
+            let unread = pipeline.unread().len();
+            chart.fine("model", &format!("loads; {unread} tensors are not used"));
+        }
+        Err(e) => {
+            let fix = "correct what the line above names, or download the model again";
+            chart.wrong("model", &e.to_string(), fix);
+        }
+    }
+}
+
+fn walk(root: &Path, inner: &Path, files: &mut Vec<(String, u64)>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(root.join(inner))? {
+        let entry = entry?;
+        let path = inner.join(entry.file_name());
+        // Of what a link points to: model caches are made of links to files.
+        let meta = std::fs::metadata(entry.path())?;
+        if meta.is_file() {
+            files.push((super::files::slashed(&path), meta.len()));
+        } else if entry.file_type()?.is_dir() {
+            walk(root, &path, files)?;
+        }
+    }
+    Ok(())
+}

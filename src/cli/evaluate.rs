@@ -1,0 +1,182 @@
+//! `evaluate`: how close restored images are to the truth, and to what was measured.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::{Map, Value, json};
+
+use posteriori::io::atomic::{failed, write_atomic};
+use posteriori::io::image::{self, Image};
+use posteriori::metrics::METRICS;
+use posteriori::operators::Measurement;
+use posteriori::ops::residual;
+use posteriori::{Cx, Error};
+
+use super::files::slashed;
+use super::restore::read_measurement;
+use super::ui::{Tally, Ui};
+
+/// Compare restored images with the truth: PSNR, SSIM, and the residual of their measurements
+///
+/// Partners have the same path in each folder; the extension may differ, and a sample's suffix (x-s0.png)
+/// is ignored.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The folder of restored images
+    #[arg(long, value_name = "DIR")]
+    restored: PathBuf,
+    /// The folder of true images
+    #[arg(long, value_name = "DIR")]
+    truth: PathBuf,
+    /// The folder of measurements with their measurement files, for the residual
+    #[arg(long, value_name = "DIR")]
+    measurements: Option<PathBuf>,
+    /// Also write the values of every item here
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+}
+
+pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
+    let restored = image::list(&args.restored, true)?;
+    if restored.is_empty() {
+        return Err(Error::file(&args.restored, "holds no images").into());
+    }
+    let list = |folder: &PathBuf| image::list(folder, true).map(|found| (folder.clone(), found));
+    let truth = list(&args.truth)?;
+    let measurements = args.measurements.as_ref().map(list).transpose()?;
+    let columns = columns(measurements.is_some());
+    let mut rows: Vec<(String, Vec<f64>)> = Vec::new();
+    let mut tally = Tally::default();
+    ui.start_bar(restored.len() as u64);
+    for (index, path) in restored.iter().enumerate() {
+        let name = slashed(path);
+        match one(&args.restored, path, &truth, measurements.as_ref()) {
+            Ok(values) => {
+                tally.done += 1;
+                let cells = columns.iter().zip(&values);
+                let text: Vec<String> = cells.map(|(c, v)| format!("{c} {v:.4}")).collect();
+                ui.line(format!("{name}  {}", text.join("  ")));
+                ui.record("item", fields(&name, &columns, &values));
+                rows.push((name, values));
+            }
+            Err(e) => tally.fail(ui, &name, &e),
+        }
+        ui.advance(index as u64 + 1, "");
+    }
+    if !rows.is_empty() {
+        let means: Vec<f64> = (0..columns.len())
+            .map(|c| rows.iter().map(|(_, v)| v[c]).sum::<f64>() / rows.len() as f64)
+            .collect();
+        let cells = columns.iter().zip(&means);
+        let text: Vec<String> = cells.map(|(c, v)| format!("{c} {v:.4}")).collect();
+        ui.line(format!("mean of {}  {}", rows.len(), text.join("  ")));
+        let mut mean = fields("", &columns, &means);
+        mean["item"] = Value::Null;
+        mean["mean_of"] = json!(rows.len());
+        ui.record("item", mean);
+    }
+    if let Some(path) = &args.csv {
+        write_csv(path, &columns, &rows)?;
+    }
+    Ok(tally.finish(ui))
+}
+
+fn columns(residual: bool) -> Vec<&'static str> {
+    let names = METRICS.iter().map(|m| m.name);
+    names.chain(residual.then_some("residual")).collect()
+}
+
+fn fields(item: &str, columns: &[&str], values: &[f64]) -> Value {
+    let mut fields = Map::new();
+    fields.insert("item".into(), json!(item));
+    // JSON has no infinity; the PSNR of equal images is null.
+    let cells = columns.iter().zip(values);
+    fields.extend(cells.map(|(name, value)| ((*name).to_owned(), json!(value))));
+    Value::Object(fields)
+}
+
+type Folder = (PathBuf, Vec<PathBuf>);
+
+fn one(
+    folder: &Path,
+    path: &Path,
+    truth: &Folder,
+    measurements: Option<&Folder>,
+) -> posteriori::Result<Vec<f64>> {
+    let x = image::read(folder.join(path))?;
+    let clean = image::read(partner(path, truth)?)?;
+    let mut values = Vec::new();
+    for metric in METRICS {
+        values.push((metric.compute)(&x, &clean)?);
+    }
+    if let Some(measurements) = measurements {
+        values.push(residual_of(&x, &partner(path, measurements)?)?);
+    }
+    Ok(values)
+}
+
+/// The file of the same name in another folder: with the same extension if there is one.
+fn partner(path: &Path, (folder, files): &Folder) -> posteriori::Result<PathBuf> {
+    let bare = path.with_extension("");
+    let wanted = [bare.clone(), without_sample(&bare)];
+    for bare in wanted {
+        let fits = |p: &&PathBuf| p.with_extension("") == bare;
+        let same = files
+            .iter()
+            .filter(fits)
+            .max_by_key(|p| p.extension() == path.extension());
+        if let Some(found) = same {
+            return Ok(folder.join(found));
+        }
+    }
+    let why = format!("no image in {} has this name", folder.display());
+    Err(Error::file(path, why))
+}
+
+/// `x` of `x-s12`.
+fn without_sample(bare: &Path) -> PathBuf {
+    let name = bare
+        .file_name()
+        .and_then(|n| n.to_str())
+        .unwrap_or_default();
+    match name.rsplit_once("-s") {
+        Some((stem, digits))
+            if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            bare.with_file_name(stem)
+        }
+        _ => bare.to_owned(),
+    }
+}
+
+/// `||f(x) - y||` for the measurement `y` and the operator that its file describes.
+fn residual_of(x: &Image, y: &Path) -> posteriori::Result<f64> {
+    let measurement = read_measurement(&Measurement::path_for(y))?;
+    let y = image::read(y)?;
+    if measurement.image_size != [x.height, x.width] {
+        let want = format!("{:?}", measurement.image_size);
+        return Err(Error::shape(
+            "image",
+            want,
+            format!("[{}, {}]", x.height, x.width),
+        ));
+    }
+    let cx = Cx::native();
+    let upload = |i: &Image| cx.upload(&i.pixels, [1, i.height, i.width, 3]);
+    let measured = measurement.operator(&cx)?.measure(&cx, &upload(x)?)?;
+    let (norms, _) = residual::forward(&cx, &measured, &upload(&y)?)?;
+    Ok(norms.to_f64()?[0])
+}
+
+fn write_csv(path: &Path, columns: &[&str], rows: &[(String, Vec<f64>)]) -> posteriori::Result<()> {
+    let mut text = format!("item,{}\n", columns.join(","));
+    for (name, values) in rows {
+        let name = match name.contains([',', '"', '\n']) {
+            true => format!("\"{}\"", name.replace('"', "\"\"")),
+            false => name.clone(),
+        };
+        let values: Vec<String> = values.iter().map(f64::to_string).collect();
+        text += &format!("{name},{}\n", values.join(","));
+    }
+    write_atomic(path, |w| w.write_all(text.as_bytes()).map_err(failed(path)))
+}

@@ -1,0 +1,28 @@
+//! Exit codes, in one place.
+//! 0 done; 1 failed outside items; 2 usage or config; 3 some items failed, or are unknown to `verify`;
+//! 4 no usable device; 5 the plan does not fit.
+
+use posteriori::Error;
+
+pub(crate) const DONE: u8 = 0;
+pub(crate) const FAILED: u8 = 1;
+pub(crate) const USAGE: u8 = 2;
+pub(crate) const ITEMS: u8 = 3;
+pub(crate) const DEVICE: u8 = 4;
+pub(crate) const PLAN: u8 = 5;
+
+/// The code for an error that ends the program.
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<Error>() {
+        Some(Error::Argument { .. } | Error::Config { .. }) => USAGE,
+        Some(Error::Device { .. }) => DEVICE,
+        Some(Error::Plan { .. }) => PLAN,
+        _ => FAILED,
+    }
+}
+
+/// Whether an error of a batch is about its images, so that the other batches are worth trying. Models,
+/// device and memory are the same for all.
+pub(crate) fn is_of_the_images(error: &Error) -> bool {
+    matches!(error, Error::Shape { .. } | Error::Argument { .. })
+}

@@ -1,0 +1,302 @@
+//! From `-i` and `-o` to pairs of files: a file or a folder on both sides, the tree kept, names never
+//! doubled, and nothing ever written where the input lies.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use posteriori::io::image::{self, Format};
+use posteriori::{Error, Result};
+
+/// What to do when an output is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exists {
+    Skip,
+    Overwrite,
+    Error,
+}
+
+impl Exists {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        match text {
+            "skip" => Ok(Exists::Skip),
+            "overwrite" => Ok(Exists::Overwrite),
+            "error" => Ok(Exists::Error),
+            _ => {
+                let why = format!("wanted skip, overwrite or error, got `{text}`");
+                Err(Error::argument("--exists", why))
+            }
+        }
+    }
+
+    /// Whether to write `output`; an error when it must not be there.
+    pub(crate) fn admits(self, output: &Path) -> Result<bool> {
+        match self {
+            Exists::Overwrite => Ok(true),
+            _ if !output.exists() => Ok(true),
+            Exists::Skip => Ok(false),
+            Exists::Error => Err(Error::file(
+                output,
+                "exists already; --exists skip or overwrite decides what to do with it",
+            )),
+        }
+    }
+}
+
+/// One image to read and where its result goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) input: PathBuf,
+    /// Relative to the input folder, with `/`: what noise depends on and what reports call it.
+    pub(crate) name: String,
+    pub(crate) output: PathBuf,
+    pub(crate) format: Format,
+}
+
+/// The images of `input`, with outputs at `output` in `format` (`None`: that of each input).
+pub(crate) fn entries(
+    input: &Path,
+    output: &Path,
+    recursive: bool,
+    format: Option<Format>,
+) -> Result<Vec<Entry>> {
+    if input.is_dir() {
+        folder(input, output, recursive, format)
+    } else if input.exists() {
+        Ok(vec![file(input, output, format)?])
+    } else {
+        let why = "no such file or folder; -i wants an image or a folder of images";
+        Err(Error::file(input, why))
+    }
+}
+
+fn folder(
+    input: &Path,
+    output: &Path,
+    recursive: bool,
+    format: Option<Format>,
+) -> Result<Vec<Entry>> {
+    if output.exists() && !output.is_dir() {
+        let why = "is a file, and the results of a folder need a folder; -o wants one";
+        return Err(Error::file(output, why));
+    }
+    let (from, to) = (resolve(input), resolve(output));
+    if from.starts_with(&to) || to.starts_with(&from) {
+        let (input, output) = (input.display(), output.display());
+        let why = format!(
+            "the output folder {output} and the input folder {input} are the same or one inside the other; \
+             the input is never written to: choose a folder beside it"
+        );
+        return Err(Error::argument("--output", why));
+    }
+    let relative = image::list(input, recursive)?;
+    if relative.is_empty() {
+        let hint = if recursive {
+            "holds no images"
+        } else {
+            "holds no images itself; --recursive looks into the folders inside it"
+        };
+        return Err(Error::file(input, hint));
+    }
+    let mut taken: BTreeMap<PathBuf, String> = BTreeMap::new();
+    let mut all = Vec::new();
+    for path in relative {
+        let format = format.unwrap_or_else(|| Format::of(&path).unwrap_or(Format::Png));
+        let output = output.join(renamed(&path, format));
+        let name = slashed(&path);
+        if let Some(other) = taken.insert(output.clone(), name.clone()) {
+            let output = output.display();
+            let why = format!(
+                "{other} and {name} would both become {output}; choose another format or rename one"
+            );
+            return Err(Error::argument("--format", why));
+        }
+        all.push(Entry {
+            input: input.join(&path),
+            name,
+            output,
+            format,
+        });
+    }
+    Ok(all)
+}
+
+fn file(input: &Path, output: &Path, format: Option<Format>) -> Result<Entry> {
+    let own = input
+        .file_name()
+        .map(Path::new)
+        .unwrap_or(Path::new("image"));
+    let trailing = output.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let is_folder = output.is_dir() || trailing || output.extension().is_none();
+    let (output, format) = if is_folder {
+        let format = format.unwrap_or_else(|| Format::of(own).unwrap_or(Format::Png));
+        (output.join(renamed(own, format)), format)
+    } else {
+        (output.to_owned(), named_format(output, format)?)
+    };
+    if resolve(&output) == resolve(input) {
+        let why = format!(
+            "{} is the input itself, which is never written to",
+            output.display()
+        );
+        return Err(Error::argument("--output", why));
+    }
+    Ok(Entry {
+        input: input.to_owned(),
+        name: slashed(own),
+        output,
+        format,
+    })
+}
+
+/// The format of a file that the user named; `--format` must not contradict the name.
+pub(crate) fn named_format(path: &Path, format: Option<Format>) -> Result<Format> {
+    let of_name = Format::of(path).ok_or_else(|| {
+        let why = format!(
+            "{}: the extension names no format that can be written; wanted .png, .jpg or .webp",
+            path.display()
+        );
+        Error::argument("--output", why)
+    })?;
+    match format {
+        None => Ok(of_name),
+        Some(format) if format.extension() == of_name.extension() => Ok(format),
+        Some(format) => {
+            let why = format!("{format} contradicts the name {}", path.display());
+            Err(Error::argument("--format", why))
+        }
+    }
+}
+
+/// The same name in a format: the extension is kept where it is right (`.jpeg`), else replaced.
+pub(crate) fn renamed(path: &Path, format: Format) -> PathBuf {
+    let right = Format::of(path).is_some_and(|own| own.extension() == format.extension());
+    if right {
+        path.to_owned()
+    } else {
+        path.with_extension(format.extension())
+    }
+}
+
+/// The output of one of several samples: `x-s1.png`.
+pub(crate) fn of_sample(path: &Path, sample: u32, samples: u32) -> PathBuf {
+    if samples == 1 {
+        return path.to_owned();
+    }
+    let mut name = path.file_stem().unwrap_or_default().to_os_string();
+    name.push(format!("-s{sample}"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
+
+/// Creates the folder that a file goes into.
+pub(crate) fn make_room(file: &Path) -> Result<()> {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    if folder.as_os_str().is_empty() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder)
+        .map_err(|e| Error::file(folder, format!("the output folder cannot be made: {e}")))
+}
+
+/// Makes the folder that results go into, and tries whether files can be made there: before hours of
+/// work, not after.
+pub(crate) fn prepare(input: &Path, output: &Path, first: &Entry) -> Result<()> {
+    let folder = match input.is_dir() {
+        true => output,
+        false => first.output.parent().unwrap_or(Path::new("")),
+    };
+    let probe = folder.join(format!(".posteriori-{}.probe", std::process::id()));
+    make_room(&probe)?;
+    let made = std::fs::write(&probe, "").and_then(|()| std::fs::remove_file(&probe));
+    made.map_err(|e| Error::file(folder, format!("no file can be made in this folder: {e}")))
+}
+
+/// A path with `/` between its parts on every system.
+pub(crate) fn slashed(path: &Path) -> String {
+    let parts = path.components().map(|c| c.as_os_str().to_string_lossy());
+    parts.collect::<Vec<_>>().join("/")
+}
+
+/// The path without links and `..`, as far as it exists.
+fn resolve(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut rest = Vec::new();
+    let mut up = 0;
+    let mut here = path.as_path();
+    loop {
+        if let Ok(real) = here.canonicalize() {
+            return rest.iter().rev().fold(real, |path, part| path.join(part));
+        }
+        match here.components().next_back() {
+            Some(Component::ParentDir) => up += 1,
+            Some(_) if up > 0 => up -= 1,
+            Some(Component::Normal(name)) => rest.push(name),
+            _ => {}
+        }
+        let Some(parent) = here.parent() else {
+            return path.clone();
+        };
+        here = parent;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_never_doubled() {
+        let renamed = |path: &str, format| renamed(Path::new(path), format).display().to_string();
+        assert_eq!(renamed("a/x.png", Format::Png16), "a/x.png");
+        assert_eq!(renamed("a/x.JPEG", Format::Jpeg(90)), "a/x.JPEG");
+        assert_eq!(renamed("x.tar.bmp", Format::Png), "x.tar.png");
+        let sample = |samples| of_sample(Path::new("a/x.png"), 1, samples);
+        assert_eq!(sample(1), Path::new("a/x.png"));
+        assert_eq!(sample(2), Path::new("a/x-s1.png"));
+        assert_eq!(of_sample(Path::new("a/x"), 0, 2), Path::new("a/x-s0"));
+    }
+
+    #[test]
+    fn the_input_is_never_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let input = dir.path().join("in");
+        std::fs::create_dir(&input).unwrap();
+        std::fs::write(input.join("x.png"), b"").unwrap();
+        let to = |output: &Path| entries(&input, output, false, None);
+        for bad in [
+            input.clone(),
+            input.join("out"),
+            input.join("not/yet/../x"),
+            dir.path().to_owned(),
+            dir.path().join("./in/."),
+        ] {
+            assert!(matches!(to(&bad), Err(Error::Argument { .. })), "{bad:?}");
+        }
+        let good = to(&dir.path().join("in2")).unwrap();
+        assert_eq!(good[0].output, dir.path().join("in2/x.png"));
+        let same = entries(
+            &input.join("x.png"),
+            &input.join("../in/x.png"),
+            false,
+            None,
+        );
+        assert!(matches!(same, Err(Error::Argument { .. })));
+    }
+
+    #[test]
+    fn two_inputs_never_share_an_output() {
+        let dir = tempfile::tempdir().unwrap();
+        let input = dir.path().join("in");
+        std::fs::create_dir(&input).unwrap();
+        for name in ["x.png", "x.jpg"] {
+            std::fs::write(input.join(name), b"").unwrap();
+        }
+        let output = dir.path().join("out");
+        assert_eq!(entries(&input, &output, false, None).unwrap().len(), 2);
+        let error = entries(&input, &output, false, Some(Format::Png)).unwrap_err();
+        assert!(error.to_string().contains("x.jpg and x.png"), "{error}");
+    }
+}

@@ -1,0 +1,132 @@
+//! `generate`: images from the prior alone.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::json;
+
+use posteriori::io::image::{self, Format};
+use posteriori::operators::Task;
+use posteriori::pipeline::Restored;
+use posteriori::rng::{Stream, image_key};
+
+use super::exit::DONE;
+use super::run::{MOST, Run, Writing, size, whole};
+use super::settings::{Flags, GENERATE, Settings};
+use super::ui::{Tally, Ui};
+use super::{files, memory, plan, record};
+
+/// Draw images from the model's prior, unconditionally or with a prompt
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where the images go: a folder, or a file for a single one
+    #[arg(short, long, value_name = "PATH")]
+    output: PathBuf,
+    /// How many images
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1",
+        allow_negative_numbers = true
+    )]
+    count: String,
+    /// The size of the images; by default the model's own
+    #[arg(long, value_name = "HxW")]
+    size: Option<String>,
+    #[command(flatten)]
+    settings: Flags<GENERATE>,
+}
+
+/// The image key of everything generated: the sample's number alone tells images apart.
+const KEY: &str = "generate";
+
+pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
+    let mut settings = Settings::gather(&args.settings, Some("ancestral"))?;
+    let run = Run::read(&mut settings)?;
+    let writing = Writing::read(&settings, Some(Format::Png))?;
+    let count = whole(&args.count, 1..=MOST)
+        .map_err(|e| posteriori::Error::argument("--count", e.to_string()))? as u32;
+    if args.settings.print {
+        super::print_settings(&settings, ui);
+        return Ok(DONE);
+    }
+    let size = match &args.size {
+        Some(text) => size(text)?,
+        None => plan::own_size(&run.model)?,
+    };
+    let (outputs, format) = outputs(&args.output, count, &writing)?;
+    let pipeline = run.open(ui)?;
+    let job = run.job(&Task::super_resolution(1), writing.seed)?;
+    let record = record::of_run(&run, settings.to_json(), writing.seed);
+    let steps = job.method.steps;
+    let mut tally = Tally::default();
+    ui.start_bar(u64::from(count) * steps as u64);
+    let mut wanted = Vec::new();
+    for (sample, output) in (0..).zip(&outputs) {
+        let name = output.display().to_string();
+        match writing.exists.admits(output) {
+            Ok(true) => wanted.push((sample, output, name)),
+            Ok(false) => tally.skip(ui, &name, &name),
+            Err(e) => tally.fail(ui, &name, &e),
+        }
+    }
+    for batch in wanted.chunks(run.batch) {
+        memory::check(&pipeline.plan(&job.clone().unguided(), size, batch.len())?)?;
+        let stream =
+            |&(sample, _, _): &(u32, _, _)| Stream::new(writing.seed, image_key(KEY), sample);
+        let streams: Vec<Stream> = batch.iter().map(stream).collect();
+        let before = (tally.done + tally.failed + tally.skipped) * steps;
+        let results = pipeline.generate(&job, size, &streams, |p| {
+            ui.advance((before + p.index * batch.len()) as u64, "");
+            let names: Vec<&String> = batch.iter().map(|(_, _, name)| name).collect();
+            ui.record(
+                "progress",
+                json!({ "items": names, "step": p.index, "of": p.of }),
+            );
+        })?;
+        for ((sample, output, name), result) in batch.iter().zip(results) {
+            let save = |Restored { image, .. }: Restored| {
+                files::make_room(output)?;
+                let fields = json!({ "task": "generate", "sample": sample });
+                image::save(output, &image, format, &record::with(&record, fields))
+            };
+            match result.and_then(save) {
+                Ok(()) => {
+                    tally.done += 1;
+                    ui.line(name);
+                    ui.record(
+                        "item",
+                        json!({ "item": name, "output": name, "verdict": "ok" }),
+                    );
+                }
+                Err(e) => tally.fail(ui, name, &e),
+            }
+        }
+    }
+    Ok(tally.finish(ui))
+}
+
+/// The files to write and their format.
+fn outputs(
+    output: &Path,
+    count: u32,
+    writing: &Writing,
+) -> posteriori::Result<(Vec<PathBuf>, Format)> {
+    let format = writing.format.unwrap_or(Format::Png);
+    let is_file = !output.is_dir() && Format::of(output).is_some();
+    if is_file && count == 1 {
+        return Ok((
+            vec![output.to_owned()],
+            files::named_format(output, writing.format)?,
+        ));
+    }
+    if is_file || output.is_file() {
+        let why = format!(
+            "{} is a file; {count} images need a folder",
+            output.display()
+        );
+        return Err(posteriori::Error::argument("--output", why));
+    }
+    let name = |index| output.join(format!("sample-{index:05}.{}", format.extension()));
+    Ok(((0..count).map(name).collect(), format))
+}

@@ -1,0 +1,108 @@
+//! The command line: it parses, prints and chooses exit codes; everything else is the library's.
+//!
+//! To add a command: its file here, with its arguments and `run`, and its lines in [`Command`] and [`run`].
+
+mod check;
+mod completions;
+mod degrade;
+mod doctor;
+mod evaluate;
+mod exit;
+mod files;
+mod generate;
+mod memory;
+mod methods;
+mod plan;
+mod record;
+mod restore;
+mod run;
+mod settings;
+mod ui;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde_json::json;
+
+use ui::Ui;
+
+/// Image restoration by diffusion posterior sampling.
+#[derive(Debug, Parser)]
+#[command(name = "posteriori", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Print JSON lines on stdout, each with a `schema`
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say nothing on stderr but errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Say more on stderr
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed outside items; 2 usage or config; \
+3 some items failed; 4 no usable device; 5 the plan does not fit.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Restore(restore::Args),
+    Degrade(degrade::Args),
+    Generate(generate::Args),
+    Plan(plan::Args),
+    Check(check::Args),
+    Doctor(doctor::Args),
+    Evaluate(evaluate::Args),
+    Verify(verify::Args),
+    Completions(completions::Args),
+}
+
+/// Runs the command of the process's arguments.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ui = Ui::new(cli.json, cli.quiet, cli.verbose);
+    let code = match run(cli.command, &ui) {
+        Ok(code) => code,
+        Err(error) => {
+            ui.end_bar();
+            let text = format!("{error:#}");
+            ui.record("error", json!({ "item": null, "error": text }));
+            ui.complain(format!("error: {text}"));
+            exit::code(&error)
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn run(command: Command, ui: &Ui) -> anyhow::Result<u8> {
+    match command {
+        Command::Restore(args) => restore::run(args, ui),
+        Command::Degrade(args) => degrade::run(args, ui),
+        Command::Generate(args) => generate::run(args, ui),
+        Command::Plan(args) => plan::run(args, ui),
+        Command::Check(args) => check::run(args, ui),
+        Command::Doctor(args) => doctor::run(args, ui),
+        Command::Evaluate(args) => evaluate::run(args, ui),
+        Command::Verify(args) => verify::run(args, ui),
+        Command::Completions(args) => completions::run(args, ui),
+    }
+}
+
+/// Prints the settings; `--print-config` does this and stops.
+fn print_settings(settings: &settings::Settings, ui: &Ui) {
+    ui.line(settings.to_toml().trim_end());
+    ui.record("plan", json!({ "settings": settings.to_json() }));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_tree_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

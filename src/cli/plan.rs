@@ -1,0 +1,83 @@
+//! `plan`: exact bytes, launches and FLOPs of a job, from the model's configurations alone.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use posteriori::models::config::Config;
+use posteriori::models::unet::UNetConfig;
+use posteriori::models::vae::VaeConfig;
+use posteriori::operators::Task;
+use posteriori::pipeline::plan::Plan;
+use posteriori::{DType, Error};
+
+use super::exit::DONE;
+use super::methods::tasks_and_methods_help;
+use super::run::{Run, size};
+use super::settings::{Flags, PLAN, Settings};
+use super::ui::Ui;
+
+/// Tell a job's memory and work before it runs; reads only the model's configurations
+#[derive(Debug, clap::Args)]
+#[command(after_help = tasks_and_methods_help())]
+pub(super) struct Args {
+    #[command(flatten)]
+    settings: Flags<PLAN>,
+    /// The size of the restored image; by default the model's own
+    #[arg(long, value_name = "HxW")]
+    size: Option<String>,
+}
+
+pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
+    let mut settings = Settings::gather(&args.settings, None)?;
+    if settings.text("task").is_none() {
+        ui.detail("no --task given: planning for sr8");
+        settings.fill("task", "sr8".into(), super::settings::Origin::Default);
+    }
+    let run = Run::read(&mut settings)?;
+    if args.settings.print {
+        super::print_settings(&settings, ui);
+        return Ok(DONE);
+    }
+    let size = match &args.size {
+        Some(text) => size(text)?,
+        None => own_size(&run.model)?,
+    };
+    let task = run.task.clone().unwrap_or(Task::super_resolution(8));
+    let job = run.job(&task, 0)?;
+    let dtype = precision(&run.precision)?;
+    let plan = Plan::of(&run.model, run.cse.as_deref(), &job, true, size, run.batch, dtype)?;
+    ui.line(format!("task        {task} by {}", run.preset));
+    ui.line(plan.to_string().trim_end());
+    ui.record("plan", fields(&plan, &task, &run));
+    Ok(DONE)
+}
+
+/// A plan as a record.
+pub(super) fn fields(plan: &Plan, task: &Task, run: &Run) -> Value {
+    let mut fields = serde_json::to_value(plan).unwrap_or_default();
+    fields["task"] = json!(task.to_string());
+    fields["method"] = json!(run.preset);
+    fields
+}
+
+/// The element type that a text names.
+pub(super) fn precision(text: &str) -> posteriori::Result<DType> {
+    let all = [DType::Bf16, DType::F16, DType::F32, DType::F64];
+    let found = all.into_iter().find(|dtype| dtype.name() == text);
+    let why = || format!("wanted bf16, f16, f32 or f64, got `{text}`");
+    found.ok_or_else(|| Error::argument("--precision", why()))
+}
+
+/// The size of the images that a model was trained on.
+pub(super) fn own_size(model: &Path) -> posteriori::Result<[usize; 2]> {
+    let unet = UNetConfig::read(&Config::open(&model.join("unet"))?)?;
+    let vae = model.join("vae");
+    let factor = if unet.context.is_some() || vae.is_dir() {
+        VaeConfig::read(&Config::open(&vae)?)?.factor()
+    } else {
+        1
+    };
+    Ok([unet.sample_size * factor; 2])
+}

@@ -1,0 +1,80 @@
+//! `verify`: is this engine right for my model? Every tensor of a golden file, computed and compared.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde_json::json;
+
+use posteriori::pipeline::device::Device;
+use posteriori::verify::{self, Row};
+
+use super::exit::{DONE, FAILED, ITEMS};
+use super::ui::Ui;
+
+/// Compare this engine's tensors for a model with those of PyTorch
+///
+/// Exits with 1 if a tensor fails, else with 3 if the file holds tensors that this version does not compute.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The checkpoint folder, in diffusers' layout
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// The golden file; its `.index.json` lies beside it
+    #[arg(long, value_name = "FILE")]
+    goldens: PathBuf,
+    /// Where to compute: auto or cpu
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Element type of the computation: f32 or f64
+    #[arg(long, default_value = "f32")]
+    precision: String,
+}
+
+pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
+    let device = Device::parse(&args.device)?.with_precision(&args.precision)?;
+    ui.line(format!(
+        "{:>10} {:>10}  {:<7} tensor",
+        "error", "tolerance", "verdict"
+    ));
+    let mut tell = |row: &Row| {
+        let verdict = if row.passed() { "ok" } else { "FAILED" };
+        let Row {
+            name,
+            error,
+            tolerance,
+        } = row;
+        ui.line(format!(
+            "{error:>10.2e} {tolerance:>10.2e}  {verdict:<7} {name}"
+        ));
+        ui.record(
+            "item",
+            json!({
+                "tensor": name, "error": error, "tolerance": tolerance,
+                "verdict": verdict.to_lowercase(),
+            }),
+        );
+    };
+    let report = verify::verify(&args.model, &args.goldens, &device, &mut tell)?;
+    for name in &report.unknown {
+        ui.line(format!("{:>10} {:>10}  {:<7} {name}", "", "", "unknown"));
+        ui.record("item", json!({ "tensor": name, "verdict": "unknown" }));
+    }
+    let passed = report.rows.iter().filter(|row| row.passed()).count();
+    let (failed, unknown) = (report.rows.len() - passed, report.unknown.len());
+    let (runtime, precision) = (device.rt().name(), device.dtype().name());
+    ui.line(format!(
+        "{passed} passed, {failed} failed, {unknown} unknown; runtime exercised: {runtime}, {precision}"
+    ));
+    ui.record(
+        "summary",
+        json!({
+            "passed": passed, "failed": failed, "unknown": unknown,
+            "runtime": runtime, "precision": precision,
+        }),
+    );
+    Ok(match (failed, unknown) {
+        (0, 0) => DONE,
+        (0, _) => ITEMS,
+        _ => FAILED,
+    })
+}
