@@ -1,9 +1,15 @@
 //! The integration tests, one module per theme.
 
 mod cli;
+mod gaussian;
 mod gradients;
+mod house;
+mod layers;
 mod matrices;
+mod operators;
 mod ops;
 mod oracle;
+mod pipeline;
 mod schedules;
+mod tasks;
 mod verify;
