@@ -202,7 +202,7 @@ impl Work<'_> {
         let told = (job.task.clone(), size, group.items.len());
         if !self.planned.contains(&told) {
             let dtype = plan::precision(&self.run.precision)?;
-            let plan = Plan::of(model, cse, &job, size, group.items.len(), dtype)?;
+            let plan = Plan::of(model, cse, &job, true, size, group.items.len(), dtype)?;
             self.tell_plan(&plan, &job.task);
             if self.pipeline.is_some() {
                 memory::check(&plan)?;
