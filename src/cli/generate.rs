@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::json;
 
+use posteriori::Error;
 use posteriori::io::image::{self, Format};
 use posteriori::operators::Task;
 use posteriori::pipeline::Restored;
+use posteriori::pipeline::job::Restore;
+use posteriori::pipeline::plan::Plan;
 use posteriori::rng::{Stream, image_key};
 
 use super::exit::DONE;
@@ -44,8 +47,8 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let mut settings = Settings::gather(&args.settings, Some("ancestral"))?;
     let run = Run::read(&mut settings)?;
     let writing = Writing::read(&settings, Some(Format::Png))?;
-    let count = whole(&args.count, 1..=MOST)
-        .map_err(|e| posteriori::Error::argument("--count", e.to_string()))? as u32;
+    let count =
+        whole(&args.count, 1..=MOST).map_err(|e| Error::argument("--count", e.to_string()))? as u32;
     if args.settings.print {
         super::print_settings(&settings, ui);
         return Ok(DONE);
@@ -70,8 +73,8 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             Err(e) => tally.fail(ui, &name, &e),
         }
     }
+    fits(&run, &job, size, run.batch.min(wanted.len()))?;
     for batch in wanted.chunks(run.batch) {
-        memory::check(&pipeline.plan(&job.clone().unguided(), size, batch.len())?)?;
         let stream =
             |&(sample, _, _): &(u32, _, _)| Stream::new(writing.seed, image_key(KEY), sample);
         let streams: Vec<Stream> = batch.iter().map(stream).collect();
@@ -106,6 +109,25 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     Ok(tally.finish(ui))
 }
 
+fn count(text: &str) -> posteriori::Result<u32> {
+    match whole(text, 1..=MOST) {
+        Ok(count) => Ok(count as u32),
+        Err(Error::Argument { why, .. }) => Err(Error::argument("--count", why)),
+        Err(other) => Err(other),
+    }
+}
+
+/// Whether a batch of this many images fits in memory.
+fn fits(run: &Run, job: &Restore, size: [usize; 2], batch: usize) -> posteriori::Result<()> {
+    if batch == 0 {
+        return Ok(());
+    }
+    let (job, dtype) = (job.clone().unguided(), plan::precision(&run.precision)?);
+    memory::check(&Plan::of(
+        &run.model, None, &job, false, size, batch, dtype,
+    )?)
+}
+
 /// The files to write and their format.
 fn outputs(
     output: &Path,
@@ -125,7 +147,7 @@ fn outputs(
             "{} is a file; {count} images need a folder",
             output.display()
         );
-        return Err(posteriori::Error::argument("--output", why));
+        return Err(Error::argument("--output", why));
     }
     let name = |index| output.join(format!("sample-{index:05}.{}", format.extension()));
     Ok(((0..count).map(name).collect(), format))

@@ -47,7 +47,8 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let task = run.task.clone().unwrap_or(Task::super_resolution(8));
     let job = run.job(&task, 0)?;
     let dtype = precision(&run.precision)?;
-    let plan = Plan::of(&run.model, run.cse.as_deref(), &job, true, size, run.batch, dtype)?;
+    let cse = run.cse.as_deref();
+    let plan = Plan::of(&run.model, cse, &job, true, size, run.batch, dtype)?;
     ui.line(format!("task        {task} by {}", run.preset));
     ui.line(plan.to_string().trim_end());
     ui.record("plan", fields(&plan, &task, &run));

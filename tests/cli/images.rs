@@ -51,7 +51,7 @@ fn what_is_no_usable_image() {
 fn sizes_that_do_not_fit_the_model() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("clean")).unwrap();
-    for (name, h, w) in [("one.png", 1, 1), ("odd.png", 9, 16), ("good.png", 16, 16)] {
+    for (name, h, w) in [("one.png", 1, 1), ("odd.png", 9, 16), ("good.png", 32, 32)] {
         save(
             dir.path().join("clean").join(name),
             &picture(h, w, 1),
