@@ -191,7 +191,7 @@ fn exp_f32(x: f32) -> f32 {
 /// f32 (the coefficients are Eigen's, and so are the fused additions they need). Within 3.5e-7 of erf; NaN stays NaN.
 #[inline(always)]
 fn erf_f32(x: f32) -> f32 {
-    const END: f32 = 3.832_506_9;
+    const END: f32 = 3.832_507;
     let x = if x > END { END } else { x };
     let x = if x < -END { -END } else { x };
     let s = x * x;
@@ -200,7 +200,7 @@ fn erf_f32(x: f32) -> f32 {
     let p = p.mul_add(s, 3.658_048_3e-3);
     let p = p.mul_add(s, 5.243_302e-2);
     let p = p.mul_add(s, 0.187_416_08);
-    let p = p.mul_add(s, 1.128_379_2);
+    let p = p.mul_add(s, std::f32::consts::FRAC_2_SQRT_PI);
     let q = 3.891_857_3e-5f32;
     let q = q.mul_add(s, 1.143_296e-3);
     let q = q.mul_add(s, 1.475_208_8e-2);

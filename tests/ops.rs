@@ -1,6 +1,9 @@
 //! Every variant of every op against the textbook loops in f64.
 
-use posteriori::ops;
+use posteriori::ops::activation::{self, Activation};
+use posteriori::ops::{self, add, attention, concat, embed, geglu, layer_norm, softmax, upsample};
+use posteriori::runtime::Runtime;
+use posteriori::{Cx, DType, Tensor};
 
 #[test]
 fn every_variant_is_within_the_computed_bound() {
@@ -16,5 +19,55 @@ fn every_variant_is_within_the_computed_bound() {
                 row.worst
             );
         }
+    }
+}
+
+/// Wrong shapes, types and values come back as errors, never as panics.
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let cx = Cx::native();
+    let f64s = Cx::new(Runtime::native(), DType::F64).unwrap();
+    let zeros = |cx: &Cx, dims: [usize; 3]| cx.upload(&vec![0.0f32; dims.iter().product()], dims);
+    let (x, y) = (
+        zeros(&cx, [2, 3, 8]).unwrap(),
+        zeros(&cx, [2, 3, 6]).unwrap(),
+    );
+    let (empty, one) = (
+        zeros(&cx, [2, 0, 8]).unwrap(),
+        zeros(&cx, [1, 3, 8]).unwrap(),
+    );
+    let none = zeros(&cx, [2, 3, 0]).unwrap();
+    let wide = zeros(&f64s, [2, 3, 8]).unwrap();
+    let w = cx.upload(&[1.0f32; 8], [8]).unwrap();
+    for x in [&empty, &none, &wide] {
+        assert!(activation::forward(&cx, x, Activation::Silu).is_err());
+        assert!(geglu::forward(&cx, x).is_err());
+        assert!(softmax::forward(&cx, x).is_err());
+        assert!(add::forward(&cx, x, x).is_err());
+        assert!(concat::forward(&cx, x, x).is_err());
+        assert!(layer_norm::forward(&cx, x, &w, &w, 1e-5).is_err());
+        assert!(attention::forward(&cx, x, x, x, 2, false).is_err());
+    }
+    assert!(add::forward(&cx, &x, &y).is_err() && upsample::vjp(&cx, &x).is_err());
+    assert!(concat::vjp(&cx, &x, 8).is_err() && concat::vjp(&cx, &x, 9).is_err());
+    for (q, k, heads, causal) in [(&x, &y, 2, false), (&x, &x, 0, false), (&x, &x, 3, false)] {
+        assert!(attention::forward(&cx, q, k, k, heads, causal).is_err());
+    }
+    let (_, saved) = attention::forward(&cx, &x, &one, &one, 2, false).unwrap();
+    assert!(attention::vjp(&cx, saved, &x, true).is_err());
+    let (_, saved) = attention::forward(&cx.forward_only(), &x, &x, &x, 2, true).unwrap();
+    assert!(attention::vjp(&cx, saved, &x, true).is_err());
+    let table = cx.upload(&[0.0f32; 20], [5, 4]).unwrap();
+    for id in [-1, 5, i32::MAX] {
+        let ids = Tensor::from_slice(cx.rt(), &[0, id], [1, 2]).unwrap();
+        assert!(embed::tokens(&cx, &ids, &table, &table).is_err());
+    }
+    assert!(embed::tokens(&cx, &table, &table, &table).is_err());
+    for (dim, freq_shift) in [(0, 0.0), (2, 1.0), (32, f64::NAN)] {
+        let wave = embed::Wave {
+            flip_sin_to_cos: true,
+            freq_shift,
+        };
+        assert!(embed::timestep(&cx, &w, dim, wave).is_err());
     }
 }

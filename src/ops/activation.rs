@@ -174,7 +174,16 @@ fn forward_chunks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
 fn map<T: Real>(y: &mut [T], x: &[T], f: impl Fn(T) -> T + Sync) {
     y.par_chunks_mut(CHUNK)
         .zip(x.par_chunks(CHUNK))
-        .for_each(|(y, x)| wide(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(x))));
+        .for_each(|(y, x)| {
+            wide(
+                #[inline(always)]
+                || {
+                    for (y, &x) in y.iter_mut().zip(x) {
+                        *y = f(x);
+                    }
+                },
+            );
+        });
 }
 
 fn vjp_chunks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
@@ -190,10 +199,13 @@ fn map_slope<T: Real>(dx: &mut [T], dy: &[T], x: &[T], slope: impl Fn(T) -> T + 
     dx.par_chunks_mut(CHUNK)
         .zip(dy.par_chunks(CHUNK).zip(x.par_chunks(CHUNK)))
         .for_each(|(dx, (dy, x))| {
-            wide(|| {
-                for ((dx, &dy), &x) in dx.iter_mut().zip(dy).zip(x) {
-                    *dx = dy * slope(x);
-                }
-            });
+            wide(
+                #[inline(always)]
+                || {
+                    for ((dx, &dy), &x) in dx.iter_mut().zip(dy).zip(x) {
+                        *dx = dy * slope(x);
+                    }
+                },
+            );
         });
 }

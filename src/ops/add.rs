@@ -89,10 +89,13 @@ fn forward_chunks<T: Real>(_: &Key, args: &mut NativeArgs<'_>) {
     y.par_chunks_mut(CHUNK)
         .zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)))
         .for_each(|(y, (a, b))| {
-            wide(|| {
-                for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
-                    *y = a + b;
-                }
-            });
+            wide(
+                #[inline(always)]
+                || {
+                    for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+                        *y = a + b;
+                    }
+                },
+            );
         });
 }

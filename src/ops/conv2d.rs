@@ -91,7 +91,7 @@ impl Key {
         let g = self.geometry;
         let row = (q / self.x[1] + g.before).checked_sub(tap / self.k)?;
         let col = (q % self.x[1] + g.before).checked_sub(tap % self.k)?;
-        if row % g.stride != 0 || col % g.stride != 0 {
+        if !row.is_multiple_of(g.stride) || !col.is_multiple_of(g.stride) {
             return None;
         }
         let (row, col) = (row / g.stride, col / g.stride);

@@ -114,7 +114,7 @@ pub fn vjp(cx: &Cx, saved: Saved, dy: &Tensor) -> Result<Tensor> {
 
 fn key(x: &Tensor, backward: bool) -> Result<Key> {
     let both = x.shape().channels();
-    if both == 0 || both % 2 != 0 || x.dims().is_empty() {
+    if both == 0 || !both.is_multiple_of(2) || x.dims().is_empty() {
         return Err(Error::shape("geglu", "[n, .., 2c]", x.shape()));
     }
     Ok(Key {
@@ -154,14 +154,17 @@ fn forward_rows<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     y.par_chunks_mut(rows * c)
         .zip(x.par_chunks(rows * 2 * c))
         .for_each(|(y, x)| {
-            wide(|| {
-                for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(2 * c)) {
-                    let (a, g) = x.split_at(c);
-                    for ((y, &a), &g) in y.iter_mut().zip(a).zip(g) {
-                        *y = a * g.gelu();
+            wide(
+                #[inline(always)]
+                || {
+                    for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(2 * c)) {
+                        let (a, g) = x.split_at(c);
+                        for ((y, &a), &g) in y.iter_mut().zip(a).zip(g) {
+                            *y = a * g.gelu();
+                        }
                     }
-                }
-            });
+                },
+            );
         });
 }
 
@@ -171,15 +174,19 @@ fn vjp_rows<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     dx.par_chunks_mut(rows * 2 * c)
         .zip(dy.par_chunks(rows * c).zip(x.par_chunks(rows * 2 * c)))
         .for_each(|(dx, (dy, x))| {
-            wide(|| {
-                let rows = dx.chunks_exact_mut(2 * c).zip(dy.chunks_exact(c));
-                for ((dx, dy), x) in rows.zip(x.chunks_exact(2 * c)) {
-                    let ((da, dg), (a, g)) = (dx.split_at_mut(c), x.split_at(c));
-                    for i in 0..c {
-                        da[i] = dy[i] * g[i].gelu();
-                        dg[i] = dy[i] * a[i] * g[i].gelu_slope();
+            wide(
+                #[inline(always)]
+                || {
+                    let rows = dx.chunks_exact_mut(2 * c).zip(dy.chunks_exact(c));
+                    for ((dx, dy), x) in rows.zip(x.chunks_exact(2 * c)) {
+                        let ((da, dg), (a, g)) = (dx.split_at_mut(c), x.split_at(c));
+                        let slopes = da.iter_mut().zip(dg).zip(a.iter().zip(g));
+                        for (((da, dg), (&a, &g)), &dy) in slopes.zip(dy) {
+                            *da = dy * g.gelu();
+                            *dg = dy * a * g.gelu_slope();
+                        }
                     }
-                }
-            });
+                },
+            );
         });
 }

@@ -190,7 +190,7 @@ pub fn vjp(cx: &Cx, saved: Saved, p: Params<'_>, dy: &Tensor) -> Result<Tensor> 
 
 fn key(x: &Tensor, p: Params<'_>, backward: bool) -> Result<Key> {
     let c = x.shape().channels();
-    if c == 0 || p.w.dims() != [c] || p.groups == 0 || c % p.groups != 0 {
+    if c == 0 || p.w.dims() != [c] || p.groups == 0 || !c.is_multiple_of(p.groups) {
         let want = format!("[n, .., {}] in {} groups", p.w.shape().elements(), p.groups);
         return Err(Error::shape("group_norm", want, x.shape()));
     }
@@ -299,11 +299,14 @@ fn block_moments<T: Real>(x: &[T], c: usize, groups: usize) -> Vec<Moments> {
     let size = c / groups;
     let count = (x.len() / groups) as f64;
     let mut sums = vec![T::ZERO; c];
-    wide(|| {
-        for row in x.chunks_exact(c) {
-            sums.iter_mut().zip(row).for_each(|(s, &x)| *s += x);
-        }
-    });
+    wide(
+        #[inline(always)]
+        || {
+            for row in x.chunks_exact(c) {
+                sums.iter_mut().zip(row).for_each(|(s, &x)| *s += x);
+            }
+        },
+    );
     let group_sum = |sums: &[T], g: usize| {
         sums[g * size..][..size]
             .iter()
@@ -313,13 +316,16 @@ fn block_moments<T: Real>(x: &[T], c: usize, groups: usize) -> Vec<Moments> {
     let means: Vec<f64> = (0..groups).map(|g| group_sum(&sums, g) / count).collect();
     let mu: Vec<T> = (0..c).map(|i| T::of(means[i / size])).collect();
     sums.fill(T::ZERO);
-    wide(|| {
-        for row in x.chunks_exact(c) {
-            for ((s, &x), &mu) in sums.iter_mut().zip(row).zip(&mu) {
-                *s += (x - mu) * (x - mu);
+    wide(
+        #[inline(always)]
+        || {
+            for row in x.chunks_exact(c) {
+                for ((s, &x), &mu) in sums.iter_mut().zip(row).zip(&mu) {
+                    *s += (x - mu) * (x - mu);
+                }
             }
-        }
-    });
+        },
+    );
     // The deviations were taken from the rounded mean: correct for the part that rounding moved.
     let moments = |g: usize| {
         let moved = means[g] - T::of(means[g]).f64();
@@ -366,17 +372,65 @@ fn forward_blocks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         y.par_chunks_mut(BLOCK * c)
             .zip(x.par_chunks(BLOCK * c))
             .for_each(|(y, x)| {
-                wide(|| {
-                    for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                        for (((y, &x), &scale), &shift) in
-                            y.iter_mut().zip(x).zip(&scale).zip(&shift)
-                        {
-                            let u = x * scale + shift;
-                            *y = if key.silu { u * u.sigmoid() } else { u };
+                wide(
+                    #[inline(always)]
+                    || {
+                        for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                            for (((y, &x), &scale), &shift) in
+                                y.iter_mut().zip(x).zip(&scale).zip(&shift)
+                            {
+                                let u = x * scale + shift;
+                                *y = if key.silu { u * u.sigmoid() } else { u };
+                            }
                         }
-                    }
-                });
+                    },
+                );
             });
+    }
+}
+
+/// What each channel of a sample is multiplied with and moved by: `xhat = x rs - mu_rs`.
+struct Channels<'a, T> {
+    rs: Vec<T>,
+    mu_rs: Vec<T>,
+    w: &'a [T],
+    b: &'a [T],
+}
+
+impl<T: Real> Channels<'_, T> {
+    /// `dx = dxhat = du w` over a block of pixels, and each channel's sums of `dxhat` and `dxhat xhat`.
+    #[inline(always)]
+    fn sums(&self, silu: bool, dx: &mut [T], x: &[T], dy: &[T], s1: &mut [T], s2: &mut [T]) {
+        let c = self.w.len();
+        let (rs, mu_rs, w, b) = (&self.rs[..c], &self.mu_rs[..c], self.w, &self.b[..c]);
+        let (s1, s2) = (&mut s1[..c], &mut s2[..c]);
+        let rows = dx.chunks_exact_mut(c).zip(x.chunks_exact(c));
+        for ((dx, x), dy) in rows.zip(dy.chunks_exact(c)) {
+            for i in 0..c {
+                let xhat = x[i] * rs[i] - mu_rs[i];
+                let du = if silu {
+                    dy[i] * (xhat * w[i] + b[i]).silu_slope()
+                } else {
+                    dy[i]
+                };
+                dx[i] = du * w[i];
+                s1[i] += dx[i];
+                s2[i] += dx[i] * xhat;
+            }
+        }
+    }
+
+    /// `dx = rstd (dxhat - m1 - xhat m2)`, where `dx` holds `dxhat`.
+    #[inline(always)]
+    fn finish(&self, dx: &mut [T], x: &[T], m1: &[T], m2: &[T]) {
+        let c = self.w.len();
+        let (rs, mu_rs, m1, m2) = (&self.rs[..c], &self.mu_rs[..c], &m1[..c], &m2[..c]);
+        for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+            for i in 0..c {
+                let xhat = x[i] * rs[i] - mu_rs[i];
+                dx[i] = rs[i] * (dx[i] - m1[i] - xhat * m2[i]);
+            }
+        }
     }
 }
 
@@ -386,36 +440,21 @@ fn vjp_blocks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (w, b) = (args.input::<T>(5), args.input::<T>(6));
     let (sample, c, groups) = (key.pixels * key.c, key.c, key.groups);
     for n in 0..key.samples {
-        let channel = |i: usize| n * groups + i * groups / c;
-        let rs: Vec<T> = (0..c).map(|i| rstd[channel(i)]).collect();
-        let mu_rs: Vec<T> = (0..c).map(|i| mean[channel(i)] * rs[i]).collect();
+        let group = |i: usize| n * groups + i * groups / c;
+        let rs: Vec<T> = (0..c).map(|i| rstd[group(i)]).collect();
+        let mu_rs = (0..c).map(|i| mean[group(i)] * rs[i]).collect();
+        let channels = Channels { rs, mu_rs, w, b };
         let (x, dy) = (&x[n * sample..][..sample], &dy[n * sample..][..sample]);
         let dx = &mut dx[n * sample..][..sample];
-        // dx holds dxhat = du w between the passes.
         let sums: Vec<(Vec<T>, Vec<T>)> = dx
             .par_chunks_mut(BLOCK * c)
             .zip(x.par_chunks(BLOCK * c).zip(dy.par_chunks(BLOCK * c)))
             .map(|(dx, (x, dy))| {
                 let (mut s1, mut s2) = (vec![T::ZERO; c], vec![T::ZERO; c]);
-                wide(|| {
-                    for ((dx, x), dy) in dx
-                        .chunks_exact_mut(c)
-                        .zip(x.chunks_exact(c))
-                        .zip(dy.chunks_exact(c))
-                    {
-                        for i in 0..c {
-                            let xhat = x[i] * rs[i] - mu_rs[i];
-                            let du = if key.silu {
-                                dy[i] * (xhat * w[i] + b[i]).silu_slope()
-                            } else {
-                                dy[i]
-                            };
-                            dx[i] = du * w[i];
-                            s1[i] += dx[i];
-                            s2[i] += dx[i] * xhat;
-                        }
-                    }
-                });
+                wide(
+                    #[inline(always)]
+                    || channels.sums(key.silu, dx, x, dy, &mut s1, &mut s2),
+                );
                 (s1, s2)
             })
             .collect();
@@ -432,14 +471,10 @@ fn vjp_blocks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         dx.par_chunks_mut(BLOCK * c)
             .zip(x.par_chunks(BLOCK * c))
             .for_each(|(dx, x)| {
-                wide(|| {
-                    for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                        for i in 0..c {
-                            let xhat = x[i] * rs[i] - mu_rs[i];
-                            dx[i] = rs[i] * (dx[i] - m1[i] - xhat * m2[i]);
-                        }
-                    }
-                });
+                wide(
+                    #[inline(always)]
+                    || channels.finish(dx, x, &m1, &m2),
+                );
             });
     }
 }

@@ -230,20 +230,23 @@ fn forward_rows<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         .zip(x.par_chunks(rows * c))
         .zip(mean.par_chunks_mut(rows).zip(rstd.par_chunks_mut(rows)))
         .for_each(|((y, x), (mean, rstd))| {
-            wide(|| {
-                let rows = y.chunks_exact_mut(c).zip(x.chunks_exact(c));
-                for ((y, x), (mean, rstd)) in rows.zip(mean.iter_mut().zip(rstd)) {
-                    let mu = sum(x) * share;
-                    // y holds the deviations until they can be scaled.
-                    y.iter_mut().zip(x).for_each(|(y, &x)| *y = x - mu);
-                    let var = sum_pairs(y, y, |a, b| a * b) * share;
-                    let r = T::ONE / (var + T::of(key.eps)).sqrt();
-                    (*mean, *rstd) = (mu, r);
-                    for ((y, &w), &b) in y.iter_mut().zip(w).zip(b) {
-                        *y = *y * r * w + b;
+            wide(
+                #[inline(always)]
+                || {
+                    let rows = y.chunks_exact_mut(c).zip(x.chunks_exact(c));
+                    for ((y, x), (mean, rstd)) in rows.zip(mean.iter_mut().zip(rstd)) {
+                        let mu = sum(x) * share;
+                        // y holds the deviations until they can be scaled.
+                        y.iter_mut().zip(x).for_each(|(y, &x)| *y = x - mu);
+                        let var = sum_pairs(y, y, |a, b| a * b) * share;
+                        let r = T::ONE / (var + T::of(key.eps)).sqrt();
+                        (*mean, *rstd) = (mu, r);
+                        for ((y, &w), &b) in y.iter_mut().zip(w).zip(b) {
+                            *y = *y * r * w + b;
+                        }
                     }
-                }
-            });
+                },
+            );
         });
 }
 
@@ -255,20 +258,23 @@ fn vjp_rows<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         .zip(dy.par_chunks(rows * c).zip(x.par_chunks(rows * c)))
         .zip(mean.par_chunks(rows).zip(rstd.par_chunks(rows)))
         .for_each(|((dx, (dy, x)), (mean, rstd))| {
-            wide(|| {
-                let rows = dx.chunks_exact_mut(c).zip(dy.chunks_exact(c));
-                let stats = mean.iter().zip(rstd);
-                for (((dx, dy), x), (&mu, &r)) in rows.zip(x.chunks_exact(c)).zip(stats) {
-                    // dx holds dxhat = dy w between the passes.
-                    for ((dx, &dy), &w) in dx.iter_mut().zip(dy).zip(w) {
-                        *dx = dy * w;
+            wide(
+                #[inline(always)]
+                || {
+                    let rows = dx.chunks_exact_mut(c).zip(dy.chunks_exact(c));
+                    let stats = mean.iter().zip(rstd);
+                    for (((dx, dy), x), (&mu, &r)) in rows.zip(x.chunks_exact(c)).zip(stats) {
+                        // dx holds dxhat = dy w between the passes.
+                        for ((dx, &dy), &w) in dx.iter_mut().zip(dy).zip(w) {
+                            *dx = dy * w;
+                        }
+                        let m1 = sum(dx) * share;
+                        let m2 = sum_pairs(dx, x, |d, x| d * ((x - mu) * r)) * share;
+                        for (dx, &x) in dx.iter_mut().zip(x) {
+                            *dx = r * (*dx - m1 - (x - mu) * r * m2);
+                        }
                     }
-                    let m1 = sum(dx) * share;
-                    let m2 = sum_pairs(dx, x, |d, x| d * ((x - mu) * r)) * share;
-                    for (dx, &x) in dx.iter_mut().zip(x) {
-                        *dx = r * (*dx - m1 - (x - mu) * r * m2);
-                    }
-                }
-            });
+                },
+            );
         });
 }

@@ -149,16 +149,19 @@ fn forward_rows<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     y.par_chunks_mut(chunk(key))
         .zip(x.par_chunks(chunk(key)))
         .for_each(|(y, x)| {
-            wide(|| {
-                for (y, x) in y.chunks_exact_mut(key.c).zip(x.chunks_exact(key.c)) {
-                    let most = largest(x, x[0]);
-                    for (y, &x) in y.iter_mut().zip(x) {
-                        *y = (x - most).exp();
+            wide(
+                #[inline(always)]
+                || {
+                    for (y, x) in y.chunks_exact_mut(key.c).zip(x.chunks_exact(key.c)) {
+                        let most = largest(x, x[0]);
+                        for (y, &x) in y.iter_mut().zip(x) {
+                            *y = (x - most).exp();
+                        }
+                        let scale = T::ONE / sum(y);
+                        y.iter_mut().for_each(|y| *y *= scale);
                     }
-                    let scale = T::ONE / sum(y);
-                    y.iter_mut().for_each(|y| *y = *y * scale);
-                }
-            });
+                },
+            );
         });
 }
 
@@ -167,14 +170,17 @@ fn vjp_rows<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     dx.par_chunks_mut(chunk(key))
         .zip(dy.par_chunks(chunk(key)).zip(y.par_chunks(chunk(key))))
         .for_each(|(dx, (dy, y))| {
-            wide(|| {
-                let rows = dx.chunks_exact_mut(key.c).zip(dy.chunks_exact(key.c));
-                for ((dx, dy), y) in rows.zip(y.chunks_exact(key.c)) {
-                    let dot = sum_pairs(dy, y, |dy, y| dy * y);
-                    for ((dx, &dy), &y) in dx.iter_mut().zip(dy).zip(y) {
-                        *dx = y * (dy - dot);
+            wide(
+                #[inline(always)]
+                || {
+                    let rows = dx.chunks_exact_mut(key.c).zip(dy.chunks_exact(key.c));
+                    for ((dx, dy), y) in rows.zip(y.chunks_exact(key.c)) {
+                        let dot = sum_pairs(dy, y, |dy, y| dy * y);
+                        for ((dx, &dy), &y) in dx.iter_mut().zip(dy).zip(y) {
+                            *dx = y * (dy - dot);
+                        }
                     }
-                }
-            });
+                },
+            );
         });
 }

@@ -106,7 +106,7 @@ pub fn forward(cx: &Cx, x: &Tensor) -> Result<Tensor> {
 /// [`Error::Shape`] when `dy` is not an image of even height and width.
 pub fn vjp(cx: &Cx, dy: &Tensor) -> Result<Tensor> {
     let [n, h, w, c] = dy.nhwc("upsample.vjp")?;
-    if h % 2 != 0 || w % 2 != 0 {
+    if !h.is_multiple_of(2) || !w.is_multiple_of(2) {
         return Err(Error::shape("upsample.vjp", "[n, 2h, 2w, c]", dy.shape()));
     }
     let key = Key {
@@ -163,13 +163,16 @@ fn vjp_rows<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         .for_each(|(dx, dy)| {
             let (above, below) = dy.split_at(2 * w * c);
             let pairs = above.chunks_exact(2 * c).zip(below.chunks_exact(2 * c));
-            wide(|| {
-                for (dx, (above, below)) in dx.chunks_exact_mut(c).zip(pairs) {
-                    let ((a, b), (p, q)) = (above.split_at(c), below.split_at(c));
-                    for i in 0..c {
-                        dx[i] = a[i] + b[i] + p[i] + q[i];
+            wide(
+                #[inline(always)]
+                || {
+                    for (dx, (above, below)) in dx.chunks_exact_mut(c).zip(pairs) {
+                        let ((a, b), (p, q)) = (above.split_at(c), below.split_at(c));
+                        for i in 0..c {
+                            dx[i] = a[i] + b[i] + p[i] + q[i];
+                        }
                     }
-                }
-            });
+                },
+            );
         });
 }

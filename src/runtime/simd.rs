@@ -3,7 +3,8 @@
 use crate::dtype::Real;
 
 /// Runs `f` compiled for the widest vector unit of this processor. Loops in `f` over slices, with
-/// everything they call inlined, become vector loops.
+/// everything they call inlined, become vector loops. Write `#[inline(always)]` before the closure:
+/// one that stays a function of its own is compiled for the oldest processor.
 #[inline]
 pub fn wide<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)

@@ -71,31 +71,34 @@ fn forward_head<T: Real>(
         scores.resize(rows * keys, T::ZERO);
         let k = Mat::rows(&k[start * width..], keys, d, width);
         scaled(scores, keys, false, key.scale(), q, k.t());
-        wide(|| {
-            for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
-                let (row, hidden) = row.split_at_mut(key.seen(first + i, start, keys));
-                hidden.fill(T::ZERO);
-                let before = most[i];
-                most[i] = largest(row, before);
-                for s in row.iter_mut() {
-                    *s = (*s - most[i]).exp();
-                }
-                let shrink = (before - most[i]).exp();
-                total[i] = total[i] * shrink + sum(row);
-                if start > 0 && most[i] > before {
-                    for o in &mut o[i * width..][..d] {
-                        *o = *o * shrink;
+        wide(
+            #[inline(always)]
+            || {
+                for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
+                    let (row, hidden) = row.split_at_mut(key.seen(first + i, start, keys));
+                    hidden.fill(T::ZERO);
+                    let before = most[i];
+                    most[i] = largest(row, before);
+                    for s in row.iter_mut() {
+                        *s = (*s - most[i]).exp();
+                    }
+                    let shrink = (before - most[i]).exp();
+                    total[i] = total[i] * shrink + sum(row);
+                    if start > 0 && most[i] > before {
+                        for o in &mut o[i * width..][..d] {
+                            *o *= shrink;
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
         let v = Mat::rows(&v[start * width..], keys, d, width);
         gemm(o, width, start > 0, Mat::rows(scores, rows, keys, keys), v);
     }
     for (i, &total) in total.iter().enumerate() {
         let share = T::ONE / total;
         for o in &mut o[i * width..][..d] {
-            *o = *o * share;
+            *o *= share;
         }
         most[i] += T::of(total.f64().ln());
     }
@@ -160,21 +163,24 @@ fn cotangents<T: Real>(key: &Key, head: Head<'_, T>, at: Block, p: &mut [T], ds:
     let k = keys(&head.k[source..]);
     scaled(p, at.stride, false, scale, queries(q), k);
     gemm(ds, at.stride, false, queries(dy), keys(&head.v[source..]));
-    wide(|| {
-        let blocks = p.chunks_mut(at.stride).zip(ds.chunks_mut(at.stride));
-        for (i, (p, ds)) in blocks.take(at.rows).enumerate() {
-            let row = at.first + i;
-            let (dy, o) = (&head.dy[row * width..][..d], &head.o[row * width..][..d]);
-            let (delta, lse) = (sum_pairs(dy, o, |a, b| a * b), head.lse[row]);
-            let seen = key.seen(row, at.start, at.keys);
-            p[seen..at.keys].fill(T::ZERO);
-            ds[seen..at.keys].fill(T::ZERO);
-            for (p, ds) in p[..seen].iter_mut().zip(&mut ds[..seen]) {
-                *p = (*p - lse).exp();
-                *ds = scale * *p * (*ds - delta);
+    wide(
+        #[inline(always)]
+        || {
+            let blocks = p.chunks_mut(at.stride).zip(ds.chunks_mut(at.stride));
+            for (i, (p, ds)) in blocks.take(at.rows).enumerate() {
+                let row = at.first + i;
+                let (dy, o) = (&head.dy[row * width..][..d], &head.o[row * width..][..d]);
+                let (delta, lse) = (sum_pairs(dy, o, |a, b| a * b), head.lse[row]);
+                let seen = key.seen(row, at.start, at.keys);
+                p[seen..at.keys].fill(T::ZERO);
+                ds[seen..at.keys].fill(T::ZERO);
+                for (p, ds) in p[..seen].iter_mut().zip(&mut ds[..seen]) {
+                    *p = (*p - lse).exp();
+                    *ds = scale * *p * (*ds - delta);
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {

@@ -285,7 +285,7 @@ pub fn vjp(
 fn key(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool, pass: Pass) -> Result<Key> {
     let [samples, tq, width] = q.ntc("attention, q")?;
     let [sources, tk, _] = k.ntc("attention, k")?;
-    if width == 0 || heads == 0 || width % heads != 0 {
+    if width == 0 || heads == 0 || !width.is_multiple_of(heads) {
         let want = format!("[n, t, a multiple of {heads}]");
         return Err(Error::shape("attention, q", want, q.shape()));
     }
