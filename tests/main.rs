@@ -1,8 +1,14 @@
 //! The integration tests, one module per theme.
 
+mod gaussian;
 mod gradients;
+mod house;
+mod layers;
 mod matrices;
+mod operators;
 mod ops;
 mod oracle;
+mod pipeline;
 mod schedules;
+mod tasks;
 mod verify;

@@ -78,13 +78,15 @@ fn forward_head<T: Real>(
                     let (row, hidden) = row.split_at_mut(key.seen(first + i, start, keys));
                     hidden.fill(T::ZERO);
                     let before = most[i];
-                    most[i] = largest(row, before);
+                    // A local, not `most[i]`: the loop over the row could be writing to that.
+                    let now = largest(row, before);
                     for s in row.iter_mut() {
-                        *s = (*s - most[i]).exp();
+                        *s = (*s - now).exp();
                     }
-                    let shrink = (before - most[i]).exp();
+                    let shrink = (before - now).exp();
                     total[i] = total[i] * shrink + sum(row);
-                    if start > 0 && most[i] > before {
+                    most[i] = now;
+                    if start > 0 && now > before {
                         for o in &mut o[i * width..][..d] {
                             *o *= shrink;
                         }
@@ -159,9 +161,9 @@ fn cotangents<T: Real>(key: &Key, head: Head<'_, T>, at: Block, p: &mut [T], ds:
     let queries = |x| Mat::rows(x, at.rows, d, width);
     let keys = |x| Mat::rows(x, at.keys, d, width).t();
     let (from, source) = (at.first * width, at.start * width);
-    let (scale, q, dy) = (key.scale::<T>(), &head.q[from..], &head.dy[from..]);
+    let (q, dy) = (&head.q[from..], &head.dy[from..]);
     let k = keys(&head.k[source..]);
-    scaled(p, at.stride, false, scale, queries(q), k);
+    scaled(p, at.stride, false, key.scale(), queries(q), k);
     gemm(ds, at.stride, false, queries(dy), keys(&head.v[source..]));
     wide(
         #[inline(always)]
@@ -171,6 +173,7 @@ fn cotangents<T: Real>(key: &Key, head: Head<'_, T>, at: Block, p: &mut [T], ds:
                 let row = at.first + i;
                 let (dy, o) = (&head.dy[row * width..][..d], &head.o[row * width..][..d]);
                 let (delta, lse) = (sum_pairs(dy, o, |a, b| a * b), head.lse[row]);
+                let scale = key.scale::<T>(); // a local: see `forward_head`
                 let seen = key.seen(row, at.start, at.keys);
                 p[seen..at.keys].fill(T::ZERO);
                 ds[seen..at.keys].fill(T::ZERO);

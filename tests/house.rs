@@ -1,0 +1,230 @@
+//! The rules of the house: which way imports point, where `unsafe` and third-party crates may be,
+//! how long a file may get.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The layers, lowest first. An import may point to the same layer or down.
+const LAYERS: [&[&str]; 9] = [
+    &["error", "dtype", "shape", "rng"],
+    &["runtime", "tensor"],
+    &["cx"],
+    &["ops"],
+    &["nn"],
+    &["models"],
+    &["samplers", "operators", "diffusion", "metrics"],
+    &["pipeline", "verify"],
+    &["cli", "main", "lib"],
+];
+
+/// Side rooms: what each may import of the layers.
+const IO_MAY_IMPORT: [&str; 4] = ["error", "dtype", "io", "runtime"];
+
+/// Crates that only some rooms know.
+const CRATES: [(&str, &[&str]); 8] = [
+    ("safetensors", &["io"]),
+    ("image", &["io"]),
+    ("moxcms", &["io"]),
+    ("png", &["io"]),
+    ("gemm", &["runtime"]),
+    ("memmap2", &["runtime"]),
+    ("clap", &["cli", "main"]),
+    ("indicatif", &["cli", "main"]),
+];
+
+fn sources() -> Vec<(PathBuf, String)> {
+    fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut found,
+    );
+    assert!(found.len() > 50, "the sources were not found");
+    found
+}
+
+/// The room a file is in: its first folder under `src`, or its own name.
+fn room(path: &Path) -> String {
+    let below = path
+        .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .unwrap();
+    let first = below
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_string_lossy()
+        .into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with("//"))
+}
+
+/// The rooms that a file's code names after `crate::` or `posteriori::`.
+fn imports(text: &str) -> Vec<String> {
+    let mut rooms = Vec::new();
+    for line in code(text) {
+        for prefix in ["crate::", "posteriori::"] {
+            for (_, rest) in line
+                .match_indices(prefix)
+                .map(|(i, p)| line.split_at(i + p.len()))
+            {
+                rooms.push(
+                    rest.split(|c: char| !c.is_alphanumeric() && c != '_')
+                        .next()
+                        .unwrap()
+                        .to_owned(),
+                );
+            }
+        }
+    }
+    rooms
+}
+
+#[test]
+fn imports_point_down() {
+    let level: BTreeMap<&str, usize> = LAYERS
+        .iter()
+        .enumerate()
+        .flat_map(|(i, rooms)| rooms.iter().map(move |r| (*r, i)))
+        .collect();
+    for (path, text) in sources() {
+        let own = room(&path);
+        for target in imports(&text) {
+            let allowed = if own == "io" {
+                IO_MAY_IMPORT.contains(&target.as_str()) || level.get(target.as_str()).is_none()
+            } else {
+                assert!(level.contains_key(own.as_str()), "{own} is in no layer");
+                level
+                    .get(target.as_str())
+                    .is_none_or(|&t| t <= level[own.as_str()])
+            };
+            assert!(
+                allowed,
+                "{} imports `{target}`, which is above it",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn ops_do_not_call_ops() {
+    let rooms: Vec<String> = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops"))
+        .unwrap()
+        .map(|e| {
+            e.unwrap()
+                .file_name()
+                .to_string_lossy()
+                .trim_end_matches(".rs")
+                .to_owned()
+        })
+        .filter(|name| !["mod", "variant", "check"].contains(&name.as_str()))
+        .collect();
+    for (path, text) in sources().into_iter().filter(|(p, _)| room(p) == "ops") {
+        let below: Vec<_> = path.iter().skip_while(|c| *c != "ops").skip(1).collect();
+        let own = below[0]
+            .to_string_lossy()
+            .trim_end_matches(".rs")
+            .to_owned();
+        for other in rooms.iter().filter(|r| **r != own && own != "mod") {
+            let call = format!("ops::{other}");
+            assert!(
+                !code(&text).any(|line| line.contains(&call)),
+                "{} uses {call}",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn every_room_of_ops_is_on_the_list() {
+    let list =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops/mod.rs")).unwrap();
+    for (path, text) in sources().into_iter().filter(|(p, _)| room(p) == "ops") {
+        for line in code(&text).filter(|l| l.starts_with("pub static ") && l.contains(": Op<")) {
+            let name = line["pub static ".len()..].split(':').next().unwrap();
+            let below: Vec<_> = path.iter().skip_while(|c| *c != "ops").skip(1).collect();
+            let own = below[0]
+                .to_string_lossy()
+                .trim_end_matches(".rs")
+                .to_owned();
+            let row = format!("&{own}::{name}");
+            assert!(
+                list.contains(&row),
+                "{row} of {} is not in ops::ALL",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn unsafe_stays_in_the_runtime() {
+    for (path, text) in sources() {
+        let has = code(&text).any(|line| {
+            line.split(|c: char| !c.is_alphanumeric() && c != '_')
+                .any(|word| word == "unsafe")
+        });
+        assert!(
+            !has || room(&path) == "runtime",
+            "unsafe in {}",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn crates_are_known_where_they_belong() {
+    for (path, text) in sources() {
+        for (name, rooms) in CRATES {
+            let (use_it, path_it) = (format!("use {name}"), format!("{name}::"));
+            let uses = code(&text).any(|line| {
+                let named = line.match_indices(&path_it).any(|(i, _)| {
+                    !line[..i].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
+                });
+                line.starts_with(&format!("{use_it}::")) || line == format!("{use_it};") || named
+            });
+            // `super::image::` and a local `mod image` are not the crate.
+            let local = ["io", "pipeline"].contains(&room(&path).as_str()) && name == "image";
+            assert!(
+                !uses || local || rooms.contains(&room(&path).as_str()),
+                "{} knows {name}",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn files_stay_readable() {
+    for (path, text) in sources() {
+        let lines = text.lines().count();
+        assert!(
+            lines <= 600,
+            "{} has {lines} lines; 600 at most: make it a folder",
+            path.display()
+        );
+        assert!(
+            text.starts_with("//!"),
+            "{} does not say what it is",
+            path.display()
+        );
+    }
+}
