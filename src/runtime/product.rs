@@ -173,15 +173,15 @@ impl Product<'_> {
         panels: &mut [f32],
     ) {
         let b = &self.b[tap * self.depth * self.width..][..self.depth * self.width];
-        let depth = panels.len() / columns.len().next_multiple_of(isa.width);
-        for (p, panel) in panels.chunks_exact_mut(depth * isa.width).enumerate() {
+        if !self.transposed {
+            let b = &b[from * self.width + columns.start..];
+            return isa.pack(b, self.width, columns.len(), panels);
+        }
+        let panel = panels.len() / columns.len().div_ceil(isa.width);
+        for (p, panel) in panels.chunks_exact_mut(panel).enumerate() {
             let start = columns.start + p * isa.width;
             let count = isa.width.min(columns.end - start);
-            if self.transposed {
-                isa.pack_transposed(&b[start * self.depth + from..], self.depth, count, panel);
-            } else {
-                isa.pack(&b[from * self.width + start..], self.width, count, panel);
-            }
+            isa.pack_transposed(&b[start * self.depth + from..], self.depth, count, panel);
         }
     }
 

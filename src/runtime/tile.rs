@@ -12,6 +12,10 @@ pub(super) struct Isa {
     pub(super) width: usize,
     /// `kernels[r - 1]` computes a tile of `r` rows.
     kernels: &'static [Kernel],
+    /// Packs `[depth, panels]` whole panels.
+    #[cfg(target_arch = "x86_64")]
+    copy: unsafe fn(from: *const f32, stride: usize, to: *mut f32, size: [usize; 2]),
+    /// Transposes 8 x 8 elements; rows of `to` are `width` apart.
     #[cfg(target_arch = "x86_64")]
     flip: unsafe fn(from: *const f32, stride: usize, to: *mut f32, width: usize),
 }
@@ -58,22 +62,32 @@ impl Isa {
         unsafe { kernel(rows.as_ptr(), from, depth, panel.as_ptr(), out.as_mut_ptr()) }
     }
 
-    /// Packs columns of `b`, whose rows are `stride` apart, into a panel: `to[l, j] = b[l * stride + j]`
-    /// for `j < columns`, else 0.
+    /// Packs columns of `b`, whose rows are `stride` apart, into panels of `depth` rows:
+    /// `to[p, l, j] = b[l * stride + p * width + j]`, zero from column `columns` on. Row by row, so that
+    /// each page of `b` is met once.
     #[inline(always)]
     pub(super) fn pack(&self, b: &[f32], stride: usize, columns: usize, to: &mut [f32]) {
-        for (l, to) in to.chunks_exact_mut(self.width).enumerate() {
+        let panels = columns.div_ceil(self.width);
+        let (panel, depth) = (to.len() / panels, to.len() / panels / self.width);
+        #[cfg(target_arch = "x86_64")]
+        if columns == panels * self.width {
+            assert!((depth - 1) * stride + columns <= b.len());
+            // SAFETY: this `Isa` was chosen for this processor; `b` has all rows (asserted) and `to` is
+            // made of whole panels.
+            unsafe { (self.copy)(b.as_ptr(), stride, to.as_mut_ptr(), [depth, panels]) };
+            return;
+        }
+        for l in 0..depth {
             let from = &b[l * stride..][..columns];
-            match columns {
-                16 => to[..16].copy_from_slice(&from[..16]), // a fixed length: no call
-                32 => to[..32].copy_from_slice(&from[..32]),
-                _ => to[..columns].copy_from_slice(from),
+            for (p, from) in from.chunks(self.width).enumerate() {
+                let to = &mut to[p * panel + l * self.width..][..self.width];
+                to[..from.len()].copy_from_slice(from);
+                to[from.len()..].fill(0.0);
             }
-            to[columns..].fill(0.0);
         }
     }
 
-    /// As [`Isa::pack`] for a transposed `b`: `to[l, j] = b[j * stride + l]`.
+    /// As [`Isa::pack`] for a transposed `b` and one panel: `to[l, j] = b[j * stride + l]`.
     #[inline(always)]
     pub(super) fn pack_transposed(&self, b: &[f32], stride: usize, columns: usize, to: &mut [f32]) {
         let (width, depth) = (self.width, to.len() / self.width);
@@ -113,6 +127,7 @@ mod x86 {
         kernels: &[
             avx2::<1>, avx2::<2>, avx2::<3>, avx2::<4>, avx2::<5>, avx2::<6>,
         ],
+        copy: copy::<2>,
         flip,
     };
 
@@ -136,6 +151,7 @@ mod x86 {
             ];
             &KERNELS
         },
+        copy: copy::<4>,
         flip,
     };
 
@@ -197,6 +213,38 @@ mod x86 {
         _mm512_fmadd_ps,
         _mm512_storeu_ps
     );
+
+    /// Rows ahead of the copied one that are fetched: the hardware does not follow strides of pages.
+    const AHEAD: usize = 12;
+
+    /// Copies panels of `V` vectors of 8, row by row.
+    ///
+    /// # Safety
+    /// `depth` rows of `panels` times `V` vectors must be in bounds of both, and the processor must have AVX.
+    #[target_feature(enable = "avx")]
+    unsafe fn copy<const V: usize>(
+        from: *const f32,
+        stride: usize,
+        to: *mut f32,
+        [depth, panels]: [usize; 2],
+    ) {
+        for l in 0..depth {
+            for p in 0..panels {
+                // SAFETY: the caller's promise; fetching ahead may go anywhere.
+                unsafe {
+                    let from = from.add(l * stride + p * V * 8);
+                    let to = to.add((p * depth + l) * V * 8);
+                    for v in 0..V {
+                        if v % 2 == 0 {
+                            let ahead = from.wrapping_add(AHEAD * stride + v * 8);
+                            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                        }
+                        _mm256_storeu_ps(to.add(v * 8), _mm256_loadu_ps(from.add(v * 8)));
+                    }
+                }
+            }
+        }
+    }
 
     /// Transposes 8 x 8 numbers.
     ///
