@@ -123,13 +123,13 @@ fn sd2_saves_at_most_1_6_gb_an_image() {
     let folder = oracle::data("sd2-base");
     let job = Restore::new(Task::super_resolution(8), Method::dps());
     for batch in [1, 4] {
-        let plan = Plan::of(&folder, None, &job, [512, 512], batch, DType::Bf16).unwrap();
+        let plan = Plan::of(&folder, None, &job, true, [512, 512], batch, DType::Bf16).unwrap();
         assert!(plan.saved <= batch * 1_600_000_000, "{plan}");
         // PERFORMANCE: UNet .8043 + .9858, decoder 2.5145 + 2.5661 TFLOP; the rest is elementwise.
         let tflop = plan.step.flops as f64 / 1e12 / batch as f64;
         assert!((6.8..7.1).contains(&tflop), "{plan}");
     }
-    let plan = Plan::of(&folder, None, &job, [512, 512], 1, DType::Bf16).unwrap();
+    let plan = Plan::of(&folder, None, &job, true, [512, 512], 1, DType::Bf16).unwrap();
     // 865,910,724 + 83,653,863 parameters of two bytes.
     assert_eq!(plan.weights, 2 * (865_910_724 + 83_653_863));
 }
@@ -138,13 +138,18 @@ fn sd2_saves_at_most_1_6_gb_an_image() {
 fn guidance_lowers_the_residual() {
     let pipeline = Pipeline::open(oracle::checkpoint("tiny-pixel"), Device::cpu()).unwrap();
     let y = measurement(3, 8);
-    let residual = |method: Method| {
-        let job = Restore::new(Task::super_resolution(4), method).seed(1);
+    let residual = |mut method: Method| {
+        // The settings of the goldens' trajectories, at which this random network is a crude denoiser.
+        (method.coordinates, method.spacing) = (Coordinates::Vp, Spacing::Leading);
+        let job = Restore::new(Task::super_resolution(4), method.steps(8)).seed(1);
         pipeline.restore(&job, &y, |_| ()).unwrap().residual
     };
-    let free = residual(Method::ancestral().steps(20));
-    assert!(residual(Method::dps().steps(20).zeta(1.0)) < 0.7 * free);
-    assert!(residual(Method::dmap().steps(20).zeta(1.0)) < 0.7 * free);
+    let free = residual(Method::ancestral());
+    let (dps, dmap) = (
+        residual(Method::dps().zeta(1.5)),
+        residual(Method::dmap().zeta(1.5)),
+    );
+    assert!(dps < 0.7 * free && dmap < 0.7 * free, "{free} {dps} {dmap}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub mod device;
 pub mod job;
 pub mod plan;
 pub mod prior;
+mod run;
 
 use std::path::{Path, PathBuf};
 
@@ -12,17 +13,14 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::image::Image;
 use crate::models::controlnet::ControlNet;
-use crate::operators::Operator;
-use crate::ops::{noise, residual};
-use crate::rng::{INITIAL, Stream};
+use crate::rng::Stream;
 use crate::runtime::Runtime;
-use crate::samplers::{self, Measurement, Problem};
-use crate::tensor::Tensor;
 
 use device::Device;
 use job::Restore;
 use plan::Plan;
-use prior::{Conditional, Prior, Unguided};
+use prior::Prior;
+use run::Run;
 
 /// A prior on a device, ready to restore.
 #[derive(Debug)]
@@ -109,15 +107,7 @@ impl Pipeline {
     /// # Errors
     /// What the job itself would return for that size.
     pub fn plan(&self, job: &Restore, size: [usize; 2], batch: usize) -> Result<Plan> {
-        let controlnet = self.controlnet.as_ref().map(|(folder, _)| folder.as_path());
-        Plan::of(
-            self.prior.folder(),
-            controlnet,
-            job,
-            size,
-            batch,
-            self.dtype,
-        )
+        self.plan_for(job, true, size, batch)
     }
 
     /// Restores one image, telling `progress` after every step.
@@ -157,9 +147,8 @@ impl Pipeline {
             return Ok(Vec::new());
         };
         let size = job.task.image_size([first.y.height, first.y.width]);
-        self.planned(job, size, items.len(), |cx| {
-            self.restore_in(cx, job, items, &progress)
-        })
+        let plan = self.plan_for(job, true, size, items.len())?;
+        self.planned(job, &plan, &progress, |run| run.restore(items))
     }
 
     /// Draws images of `size = [h, w]` from the prior, one for each stream.
@@ -174,183 +163,46 @@ impl Pipeline {
         progress: impl Fn(Progress),
     ) -> Result<Vec<Result<Restored>>> {
         let job = &job.clone().unguided();
-        let shape = [streams.len(), size[0], size[1], 3];
-        self.planned(job, size, streams.len(), |cx| {
-            self.solve(cx, job, None, shape, streams, &progress)
-        })
+        let plan = self.plan_for(job, false, size, streams.len())?;
+        self.planned(job, &plan, &progress, |run| run.generate(size, streams))
     }
 
     fn cx(&self) -> Result<Cx> {
         Cx::new(self.rt.clone(), self.dtype)
     }
 
-    /// Runs `work` with its planned slab reserved.
+    fn plan_for(
+        &self,
+        job: &Restore,
+        measured: bool,
+        size: [usize; 2],
+        batch: usize,
+    ) -> Result<Plan> {
+        let controlnet = self.controlnet.as_ref().map(|(folder, _)| folder.as_path());
+        let folder = self.prior.folder();
+        Plan::of(folder, controlnet, job, measured, size, batch, self.dtype)
+    }
+
+    /// Does `work` with the slab of `plan` reserved.
     fn planned<R>(
         &self,
         job: &Restore,
-        size: [usize; 2],
-        batch: usize,
-        work: impl FnOnce(&Cx) -> Result<R>,
+        plan: &Plan,
+        progress: &dyn Fn(Progress),
+        work: impl FnOnce(&Run<'_>) -> Result<R>,
     ) -> Result<R> {
-        let plan = self.plan(job, size, batch)?;
+        let cx = &self.cx()?;
+        // The text encoder runs once, before the slab is reserved: its plan is not the job's.
+        let context = self.prior.context(cx, &job.prompt)?;
         self.rt.reserve(plan.slab)?;
-        let result = work(&self.cx()?);
+        let result = work(&Run {
+            pipeline: self,
+            cx,
+            job,
+            context: context.as_ref(),
+            progress,
+        });
         self.rt.unreserve();
         result
     }
-
-    fn restore_in(
-        &self,
-        cx: &Cx,
-        job: &Restore,
-        items: &[Item<'_>],
-        progress: &dyn Fn(Progress),
-    ) -> Result<Vec<Result<Restored>>> {
-        let Some(first) = items.first() else {
-            return Ok(Vec::new());
-        };
-        let [h, w] = job.task.image_size([first.y.height, first.y.width]);
-        let streams: Vec<_> = items
-            .iter()
-            .map(|i| Stream::new(job.seed, i.key, i.sample))
-            .collect();
-        let operator = job.task.build(cx, [h, w])?;
-        let y = upload_images(cx, items.iter().map(|i| i.y), operator.measurement_shape())?;
-        self.solve(
-            cx,
-            job,
-            Some((&*operator, &y)),
-            [items.len(), h, w, 3],
-            &streams,
-            progress,
-        )
-    }
-
-    fn solve(
-        &self,
-        cx: &Cx,
-        job: &Restore,
-        measured: Option<(&dyn Operator, &Tensor)>,
-        image: [usize; 4],
-        streams: &[Stream],
-        progress: &dyn Fn(Progress),
-    ) -> Result<Vec<Result<Restored>>> {
-        let mut steps = job.steps(&self.prior.schedule)?;
-        let codec = self.prior.codec();
-        let shape = codec.state_shape(image)?;
-        let context = self.prior.context(cx, &job.prompt)?;
-        let hint = self.hint(cx, measured)?;
-        let plain = Unguided {
-            unet: &self.prior.unet,
-            context: context.as_ref(),
-        };
-        let conditional =
-            self.controlnet
-                .as_ref()
-                .zip(hint.as_ref())
-                .map(|((_, controlnet), hint)| Conditional {
-                    unet: plain.unet,
-                    context: plain.context,
-                    controlnet,
-                    hint,
-                    scale: job.conditioning_scale,
-                });
-        let denoiser: &dyn crate::diffusion::prior::Denoiser = match &conditional {
-            Some(conditional) => conditional,
-            None => &plain,
-        };
-        let measurement = measured.map(|(operator, y)| Measurement { operator, y });
-        let problem = Problem {
-            denoiser,
-            guide: denoiser,
-            codec: &*codec,
-            measurement,
-        };
-        if let Runtime::Dry(_) = cx.rt() {
-            plan::thin(&mut steps);
-        }
-        let std = steps[0].initial_std(job.method.spacing, job.method.coordinates);
-        let x = noise::normals(cx, shape, streams, INITIAL, 0)?;
-        let x = crate::ops::combine::forward(cx, &[(std, &x)])?;
-        let draw = |step: usize, draw| noise::normals(cx, shape, streams, step as u32, draw);
-        let loss = std::cell::Cell::new(None);
-        let of = steps.len();
-        let watch = |step: usize, name: &'static str, value: &Tensor| match name {
-            "loss" => loss.set(
-                value
-                    .to_f64()
-                    .ok()
-                    .and_then(|l| l.into_iter().reduce(f64::max)),
-            ),
-            "x" => progress(Progress {
-                index: step + 1,
-                of,
-                loss: loss.get(),
-            }),
-            _ => {}
-        };
-        let outcome = samplers::run(cx, &*job.sampler(), &problem, &steps, x, &draw, &watch)?;
-        let images = codec.decode(cx, &outcome.x)?;
-        let residuals = match measured {
-            Some((operator, y)) => residual::forward(cx, &operator.measure(cx, &images)?, y)?
-                .0
-                .to_f64()?,
-            None => vec![0.0; image[0]],
-        };
-        let images = download_images(&images)?;
-        let results = images
-            .into_iter()
-            .zip(residuals)
-            .zip(outcome.diverged)
-            .enumerate();
-        Ok(results
-            .map(|(sample, ((image, residual), diverged))| match diverged {
-                Some(step) => Err(Error::Diverged { sample, step }),
-                None => image.map(|image| Restored { image, residual }),
-            })
-            .collect())
-    }
-
-    fn hint(&self, cx: &Cx, measured: Option<(&dyn Operator, &Tensor)>) -> Result<Option<Tensor>> {
-        let Some((_, controlnet)) = &self.controlnet else {
-            return Ok(None);
-        };
-        let (operator, y) = measured.ok_or_else(|| {
-            Error::argument("--cse", "a conditional score estimator needs a measurement")
-        })?;
-        controlnet
-            .embed_hint(cx, &operator.condition(cx, y)?)
-            .map(Some)
-    }
-}
-
-/// Images of one shape as `[n, h, w, 3]`.
-fn upload_images<'a>(
-    cx: &Cx,
-    images: impl Iterator<Item = &'a Image>,
-    shape: [usize; 3],
-) -> Result<Tensor> {
-    let mut values: Vec<f32> = Vec::new();
-    let mut n = 0;
-    for image in images {
-        if [image.height, image.width, 3] != shape {
-            let got = format!("[{}, {}, 3]", image.height, image.width);
-            return Err(Error::shape("measurement", format!("{shape:?}"), got));
-        }
-        values.extend_from_slice(&image.pixels);
-        n += 1;
-    }
-    cx.upload(&values, [n, shape[0], shape[1], shape[2]])
-}
-
-fn download_images(images: &Tensor) -> Result<Vec<Result<Image>>> {
-    let [_, h, w, _] = images.nhwc("images")?;
-    let pixels: Vec<f32> = match images.dtype() {
-        DType::F32 => images.to_vec()?,
-        _ => images.to_f64()?.into_iter().map(|v| v as f32).collect(),
-    };
-    Ok(pixels
-        .chunks_exact((h * w * 3).max(1))
-        .map(|p| Image::new(w, h, p.to_vec()))
-        .collect())
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::job::{Algorithm, Restore};
+use super::job::Restore;
 use super::prior::{Prior, open_controlnet};
+use super::run::Run;
 use super::{Item, Pipeline, Progress};
 use crate::cx::Cx;
 use crate::diffusion::schedule::Step;
@@ -69,7 +70,8 @@ pub struct OpTotals {
 }
 
 impl Plan {
-    /// Plans `job` for a checkpoint folder, of which only the configurations are read.
+    /// Plans `job` for a checkpoint folder, of which only the configurations are read; `measured` is
+    /// false for drawing from the prior.
     ///
     /// # Errors
     /// What the job itself would return.
@@ -77,6 +79,7 @@ impl Plan {
         folder: &Path,
         controlnet: Option<&Path>,
         job: &Restore,
+        measured: bool,
         size: [usize; 2],
         batch: usize,
         dtype: DType,
@@ -85,6 +88,7 @@ impl Plan {
         let cx = Cx::new(Runtime::Dry(Arc::clone(&dry)), dtype)?;
         let pipeline = dry_pipeline(&cx, folder, controlnet)?;
         let weights = dry.totals().permanent;
+        let context = pipeline.prior.context(&cx, "")?;
         // Launches of the second step; of the first, and what comes before it, when there is only one.
         let step = RefCell::new(BTreeMap::new());
         let count = |p: Progress| {
@@ -93,28 +97,26 @@ impl Plan {
             }
             dry.reset_launches();
         };
-        let streams = vec![Stream::new(job.seed, 0, 0); batch];
-        if job.method.algorithm == Algorithm::Ancestral && controlnet.is_none() {
-            pipeline.solve(
-                &cx,
-                job,
-                None,
-                [batch, size[0], size[1], 3],
-                &streams,
-                &count,
-            )?;
+        let run = Run {
+            pipeline: &pipeline,
+            cx: &cx,
+            job,
+            context: context.as_ref(),
+            progress: &count,
+        };
+        if !measured {
+            run.generate(size, &vec![Stream::new(job.seed, 0, 0); batch])?;
         } else {
             let [h, w, c] = job.task.build(&cx, size)?.measurement_shape();
             let y = Image::new(w, h, vec![0.0; h * w * c])?;
-            let items = vec![
+            run.restore(&vec![
                 Item {
                     y: &y,
                     key: 0,
                     sample: 0
                 };
                 batch
-            ];
-            pipeline.restore_in(&cx, job, &items, &count)?;
+            ])?;
         }
         let (totals, ops) = (dry.totals(), step.into_inner());
         Ok(Plan {

@@ -10,7 +10,7 @@ use crate::io::weights::Checkpoint;
 use crate::models::config::Config;
 use crate::models::controlnet::{ControlNet, ControlNetConfig};
 use crate::models::text::{TextConfig, TextModel};
-use crate::models::tokenizer::Tokenizer;
+use crate::models::tokenizer::{CONTEXT, Tokenizer};
 use crate::models::unet::{Features, UNet, UNetConfig};
 use crate::models::vae::{Vae, VaeConfig};
 use crate::nn::param::Weights;
@@ -80,7 +80,7 @@ impl Prior {
 
     /// The text context `[1, t, c]` of a prompt; `None` when this prior takes none.
     ///
-    /// The text encoder is loaded, run once and dropped. Without a `tokenizer/` folder only the empty
+    /// The text encoder is loaded, run once and dropped; the context outlives every step. Without a `tokenizer/` folder only the empty
     /// prompt is known: begin, end, padding.
     ///
     /// # Errors
@@ -90,13 +90,16 @@ impl Prior {
             return Ok(None);
         };
         if matches!(cx.rt(), Runtime::Dry(_)) {
-            return cx.empty([1, 77, width]).map(Some);
+            return cx
+                .constant(&vec![0.0; CONTEXT * width], [1, CONTEXT, width])
+                .map(Some);
         }
         let folder = self.folder.join("text_encoder");
         let config = TextConfig::read(&Config::open(&folder)?)?;
         let ids = prompt_ids(&self.folder, &config, prompt)?;
         let text = load(cx, &folder, &mut Vec::new(), |w| TextModel::new(w, config))?;
-        text.forward(cx, &ids, 1).map(Some)
+        let context = text.forward(cx, &ids, 1)?;
+        cx.constant(&context.to_f64()?, context.shape()).map(Some)
     }
 }
 

@@ -32,7 +32,8 @@ impl Arena {
             peak_live: 0,
             peak: 0,
         };
-        arena.give(0, capacity);
+        // The last range has no end, whatever the capacity: best fit must choose as in the simulation.
+        arena.give(0, usize::MAX);
         arena
     }
 
@@ -40,6 +41,9 @@ impl Arena {
     pub fn take(&mut self, bytes: usize) -> Option<usize> {
         let size = round_up(bytes);
         let &(have, offset) = self.by_size.range((size, 0)..).next()?;
+        if offset.checked_add(size)? > self.capacity {
+            return None;
+        }
         self.by_size.remove(&(have, offset));
         self.by_offset.remove(&offset);
         if have > size {
@@ -121,6 +125,31 @@ mod tests {
         }
         assert_eq!(arena.take(4096), Some(0));
         assert_eq!((arena.peak(), arena.live()), (4096, 4096));
+    }
+
+    /// The slab of the size that a simulation found serves the same requests at the same offsets.
+    #[test]
+    fn a_slab_of_the_simulated_size_is_enough() {
+        let run = |capacity: usize| {
+            let (mut arena, mut random) = (Arena::new(capacity), Philox::new(3));
+            let (mut live, mut offsets) = (Vec::new(), Vec::new());
+            for _ in 0..2000 {
+                if live.len() > 12 {
+                    let (offset, bytes) =
+                        live.swap_remove(random.below(live.len() as u32) as usize);
+                    arena.free(offset, bytes);
+                }
+                let bytes = 1 + random.below(50_000) as usize;
+                let offset = arena
+                    .take(bytes)
+                    .expect("the simulation found this capacity");
+                live.push((offset, bytes));
+                offsets.push(offset);
+            }
+            (arena.peak(), offsets)
+        };
+        let simulated = run(usize::MAX);
+        assert_eq!(run(simulated.0), simulated);
     }
 
     #[test]
