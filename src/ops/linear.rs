@@ -12,6 +12,7 @@ use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::runtime::gemm::{Mat, gemm};
 use crate::runtime::native::NativeArgs;
+use crate::runtime::product::{self, Product};
 use crate::tensor::Tensor;
 
 /// One launch: `samples` times `rows` rows of `k` in, `m` out.
@@ -67,6 +68,7 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "linear.forward",
     variants: &[
+        Variant::native("tiled", forward_tiled, forward_gemm::<f64>).when(fits_tiled),
         Variant::native("gemm", forward_gemm::<f32>, forward_gemm::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
@@ -77,6 +79,7 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "linear.vjp",
     variants: &[
+        Variant::native("tiled", vjp_tiled, vjp_gemm::<f64>).when(fits_tiled),
         Variant::native("gemm", vjp_gemm::<f32>, vjp_gemm::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
     ],
@@ -192,6 +195,41 @@ fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         }
         *dx = sum;
     }
+}
+
+/// A tile for a few rows would wait for the weights to be packed.
+fn fits_tiled(key: &Key) -> bool {
+    key.dtype == DType::F32 && key.rows >= 16 && product::available()
+}
+
+fn forward_tiled(key: &Key, args: &mut NativeArgs<'_>) {
+    let y = args.output::<f32>(0);
+    let product = Product {
+        a: args.input::<f32>(1),
+        b: args.input::<f32>(2),
+        taps: 1,
+        depth: key.k,
+        width: key.m,
+        transposed: true,
+        add: args.optional::<f32>(3),
+        residual: args.optional::<f32>(4),
+    };
+    product.run(y, |row, _| Some(row));
+}
+
+fn vjp_tiled(key: &Key, args: &mut NativeArgs<'_>) {
+    let dx = args.output::<f32>(0);
+    let product = Product {
+        a: args.input::<f32>(1),
+        b: args.input::<f32>(2),
+        taps: 1,
+        depth: key.m,
+        width: key.k,
+        transposed: false,
+        add: None,
+        residual: None,
+    };
+    product.run(dx, |row, _| Some(row));
 }
 
 /// Rows of one block: enough to amortise packing `w`, few enough to give every core some.

@@ -10,7 +10,9 @@ pub mod dry;
 pub mod gemm;
 pub mod mapped;
 pub mod native;
+pub mod product;
 pub mod simd;
+mod tile;
 
 use std::ops::Range;
 use std::sync::Arc;

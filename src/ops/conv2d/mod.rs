@@ -5,15 +5,15 @@
 //! embedding), `residual, y: [n, ho, wo, o]`. Only the input's cotangent is computed here:
 //! `dx[q, i] = sum over taps of dy[p, o] w[tap, i, o]` where `source(p, tap) = q`.
 
-use rayon::prelude::*;
+mod gathered;
+mod plain;
+mod tiled;
 
 use crate::cx::Cx;
-use crate::dtype::{DType, Real};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
-use crate::runtime::gemm::{Mat, gemm};
-use crate::runtime::native::NativeArgs;
 use crate::tensor::Tensor;
 
 /// Stride and zero padding of a square kernel.
@@ -140,8 +140,13 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "conv2d.forward",
     variants: &[
-        Variant::native("gathered_gemm", forward_gemm::<f32>, forward_gemm::<f64>),
-        Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
+        Variant::native("tiled", tiled::forward, gathered::forward::<f64>).when(tiled::fits),
+        Variant::native(
+            "gathered_gemm",
+            gathered::forward::<f32>,
+            gathered::forward::<f64>,
+        ),
+        Variant::native("plain", plain::forward::<f32>, plain::forward::<f64>),
     ],
     cases: || cases(false),
 };
@@ -150,8 +155,9 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "conv2d.vjp",
     variants: &[
-        Variant::native("gathered_gemm", vjp_gemm::<f32>, vjp_gemm::<f64>),
-        Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
+        Variant::native("tiled", tiled::vjp, gathered::vjp::<f64>).when(tiled::fits),
+        Variant::native("gathered_gemm", gathered::vjp::<f32>, gathered::vjp::<f64>),
+        Variant::native("plain", plain::vjp::<f32>, plain::vjp::<f64>),
     ],
     cases: || cases(true),
 };
@@ -285,148 +291,4 @@ pub fn vjp(
     let dx = cx.empty([samples, size[0], size[1], inputs])?;
     VJP.launch(cx, &key, &[Arg::Out(&dx), Arg::In(dy), Arg::In(w)])?;
     Ok(dx)
-}
-
-fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let (y, x, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
-    let (bias, shift, residual) = (
-        args.optional::<T>(3),
-        args.optional::<T>(4),
-        args.optional::<T>(5),
-    );
-    let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
-    for (i, y) in y.iter_mut().enumerate() {
-        let (n, p, o) = (i / key.outputs / py, i / key.outputs % py, i % key.outputs);
-        let mut sum = T::ZERO;
-        for tap in 0..key.taps() {
-            if let Some(q) = key.source(p, tap) {
-                for c in 0..key.inputs {
-                    sum += x[(n * px + q) * key.inputs + c]
-                        * w[(tap * key.inputs + c) * key.outputs + o];
-                }
-            }
-        }
-        *y = sum
-            + bias.map_or(T::ZERO, |b| b[o])
-            + shift.map_or(T::ZERO, |s| s[n * key.outputs + o])
-            + residual.map_or(T::ZERO, |r| r[i]);
-    }
-}
-
-fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let (dx, dy, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
-    let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
-    for (i, dx) in dx.iter_mut().enumerate() {
-        let (n, q, c) = (i / key.inputs / px, i / key.inputs % px, i % key.inputs);
-        let mut sum = T::ZERO;
-        for tap in 0..key.taps() {
-            if let Some(p) = key.target(q, tap) {
-                for o in 0..key.outputs {
-                    sum += dy[(n * py + p) * key.outputs + o]
-                        * w[(tap * key.inputs + c) * key.outputs + o];
-                }
-            }
-        }
-        *dx = sum;
-    }
-}
-
-/// Pixels of one strip: as many as keep the gathered rows (`k` floats each) within a few megabytes.
-fn strip(pixels: usize, k: usize) -> usize {
-    ((3 << 18) / k)
-        .clamp(64, 1024)
-        .min(pixels.div_ceil(2))
-        .max(1)
-}
-
-/// Copies, for each pixel of a strip and each tap, the `c` channels that `from` names, or zeros.
-fn gather<T: Real>(
-    to: &mut [T],
-    x: &[T],
-    c: usize,
-    taps: usize,
-    first: usize,
-    from: impl Fn(usize, usize) -> Option<usize>,
-) {
-    for (i, row) in to.chunks_exact_mut(taps * c).enumerate() {
-        for (tap, row) in row.chunks_exact_mut(c).enumerate() {
-            match from(first + i, tap) {
-                Some(q) => row.copy_from_slice(&x[q * c..][..c]),
-                None => row.fill(T::ZERO),
-            }
-        }
-    }
-}
-
-fn forward_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let (y, x, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
-    let (bias, shift, residual) = (
-        args.optional::<T>(3),
-        args.optional::<T>(4),
-        args.optional::<T>(5),
-    );
-    let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
-    let (inputs, outputs, depth) = (key.inputs, key.outputs, key.taps() * key.inputs);
-    let pointwise = key.taps() == 1 && key.geometry == Geometry::same(1);
-    let strip = strip(py, depth);
-    let w = Mat::rows(w, depth, outputs, outputs);
-    y.par_chunks_mut(py * outputs)
-        .enumerate()
-        .for_each(|(n, y)| {
-            let x = &x[n * px * inputs..][..px * inputs];
-            y.par_chunks_mut(strip * outputs).enumerate().for_each_init(
-                Vec::new,
-                |rows, (s, y)| {
-                    let (first, count) = (s * strip, y.len() / outputs);
-                    match residual {
-                        Some(r) => y.copy_from_slice(&r[(n * py + first) * outputs..][..y.len()]),
-                        None => y.fill(T::ZERO),
-                    }
-                    for add in [bias, shift.map(|s| &s[n * outputs..][..outputs])]
-                        .into_iter()
-                        .flatten()
-                    {
-                        y.chunks_exact_mut(outputs)
-                            .for_each(|y| y.iter_mut().zip(add).for_each(|(y, &a)| *y += a));
-                    }
-                    let rows = if pointwise {
-                        &x[first * inputs..][..count * inputs]
-                    } else {
-                        rows.resize(count * depth, T::ZERO);
-                        gather(rows, x, inputs, key.taps(), first, |p, tap| {
-                            key.source(p, tap)
-                        });
-                        &rows[..]
-                    };
-                    gemm(y, outputs, true, Mat::rows(rows, count, depth, depth), w);
-                },
-            );
-        });
-}
-
-fn vjp_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let (dx, dy, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
-    let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
-    let (inputs, outputs, depth) = (key.inputs, key.outputs, key.taps() * key.outputs);
-    let strip = strip(px, depth);
-    dx.par_chunks_mut(px * inputs)
-        .enumerate()
-        .for_each(|(n, dx)| {
-            let dy = &dy[n * py * outputs..][..py * outputs];
-            dx.par_chunks_mut(strip * inputs).enumerate().for_each_init(
-                Vec::new,
-                |rows, (s, dx)| {
-                    let count = dx.len() / inputs;
-                    rows.resize(count * depth, T::ZERO);
-                    gather(rows, dy, outputs, key.taps(), s * strip, |q, tap| {
-                        key.target(q, tap)
-                    });
-                    for tap in 0..key.taps() {
-                        let dy = Mat::rows(&rows[tap * outputs..], count, outputs, depth);
-                        let w = Mat::rows(&w[tap * inputs * outputs..], inputs, outputs, outputs);
-                        gemm(dx, inputs, tap > 0, dy, w.t());
-                    }
-                },
-            );
-        });
 }

@@ -1,0 +1,49 @@
+//! The textbook loops.
+
+use super::Key;
+use crate::dtype::Real;
+use crate::runtime::native::NativeArgs;
+
+pub(super) fn forward<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (y, x, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let (bias, shift, residual) = (
+        args.optional::<T>(3),
+        args.optional::<T>(4),
+        args.optional::<T>(5),
+    );
+    let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
+    for (i, y) in y.iter_mut().enumerate() {
+        let (n, p, o) = (i / key.outputs / py, i / key.outputs % py, i % key.outputs);
+        let mut sum = T::ZERO;
+        for tap in 0..key.taps() {
+            if let Some(q) = key.source(p, tap) {
+                for c in 0..key.inputs {
+                    sum += x[(n * px + q) * key.inputs + c]
+                        * w[(tap * key.inputs + c) * key.outputs + o];
+                }
+            }
+        }
+        *y = sum
+            + bias.map_or(T::ZERO, |b| b[o])
+            + shift.map_or(T::ZERO, |s| s[n * key.outputs + o])
+            + residual.map_or(T::ZERO, |r| r[i]);
+    }
+}
+
+pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (dx, dy, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
+    for (i, dx) in dx.iter_mut().enumerate() {
+        let (n, q, c) = (i / key.inputs / px, i / key.inputs % px, i % key.inputs);
+        let mut sum = T::ZERO;
+        for tap in 0..key.taps() {
+            if let Some(p) = key.target(q, tap) {
+                for o in 0..key.outputs {
+                    sum += dy[(n * py + p) * key.outputs + o]
+                        * w[(tap * key.inputs + c) * key.outputs + o];
+                }
+            }
+        }
+        *dx = sum;
+    }
+}

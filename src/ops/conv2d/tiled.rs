@@ -1,0 +1,71 @@
+//! Products that read the image where it is: see [`crate::runtime::product`].
+
+use rayon::prelude::*;
+
+use super::Key;
+use crate::dtype::DType;
+use crate::runtime::native::NativeArgs;
+use crate::runtime::product::{self, Product};
+
+pub(super) fn fits(key: &Key) -> bool {
+    key.dtype == DType::F32 && product::available()
+}
+
+pub(super) fn forward(key: &Key, args: &mut NativeArgs<'_>) {
+    let (y, x, w) = (
+        args.output::<f32>(0),
+        args.input::<f32>(1),
+        args.input::<f32>(2),
+    );
+    let (bias, shift, residual) = (
+        args.optional::<f32>(3),
+        args.optional::<f32>(4),
+        args.optional::<f32>(5),
+    );
+    let (from, to) = (
+        key.x[0] * key.x[1] * key.inputs,
+        key.y[0] * key.y[1] * key.outputs,
+    );
+    y.par_chunks_mut(to).enumerate().for_each(|(n, y)| {
+        let shift = shift.map(|s| &s[n * key.outputs..][..key.outputs]);
+        let both = bias
+            .zip(shift)
+            .map(|(b, s)| b.iter().zip(s).map(|(b, s)| b + s).collect::<Vec<_>>());
+        let product = Product {
+            a: &x[n * from..][..from],
+            b: w,
+            taps: key.taps(),
+            depth: key.inputs,
+            width: key.outputs,
+            transposed: false,
+            add: both.as_deref().or(bias).or(shift),
+            residual: residual.map(|r| &r[n * to..][..to]),
+        };
+        product.run(y, |p, tap| key.source(p, tap));
+    });
+}
+
+pub(super) fn vjp(key: &Key, args: &mut NativeArgs<'_>) {
+    let (dx, dy, w) = (
+        args.output::<f32>(0),
+        args.input::<f32>(1),
+        args.input::<f32>(2),
+    );
+    let (from, to) = (
+        key.y[0] * key.y[1] * key.outputs,
+        key.x[0] * key.x[1] * key.inputs,
+    );
+    dx.par_chunks_mut(to).enumerate().for_each(|(n, dx)| {
+        let product = Product {
+            a: &dy[n * from..][..from],
+            b: w,
+            taps: key.taps(),
+            depth: key.outputs,
+            width: key.inputs,
+            transposed: true,
+            add: None,
+            residual: None,
+        };
+        product.run(dx, |q, tap| key.target(q, tap));
+    });
+}
