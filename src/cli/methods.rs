@@ -86,7 +86,7 @@ pub(crate) fn tasks_help() -> String {
 
 /// The help's lists of tasks and methods.
 pub(crate) fn tasks_and_methods_help() -> String {
-    let rows = PRESETS.iter().map(|(name, doc, _)| (*name, *doc));
+    let rows = PRESETS.iter().map(|p| (p.name, p.doc));
     format!("Methods:\n{}\n{}", table(rows), tasks_help())
 }
 

@@ -48,8 +48,8 @@ enum Mixer {
 #[derive(Debug)]
 enum MixerSaved {
     None,
-    Transformer(TransformerSaved),
-    Spatial(SpatialSaved),
+    Transformer(Box<TransformerSaved>),
+    Spatial(Box<SpatialSaved>),
 }
 
 impl Mixer {
@@ -78,11 +78,11 @@ impl Mixer {
                     Error::shape("transformer", "a text context [n, s, c]", "none")
                 })?;
                 let (y, saved) = layer.forward(cx, &x, context)?;
-                (y, MixerSaved::Transformer(saved))
+                (y, MixerSaved::Transformer(saved.into()))
             }
             Mixer::Spatial(layer) => {
                 let (y, saved) = layer.forward(cx, &x)?;
-                (y, MixerSaved::Spatial(saved))
+                (y, MixerSaved::Spatial(saved.into()))
             }
         })
     }
@@ -90,9 +90,9 @@ impl Mixer {
     fn vjp(&self, cx: &Cx, saved: MixerSaved, dy: Tensor) -> Result<Tensor> {
         match (self, saved) {
             (Mixer::Transformer(layer), MixerSaved::Transformer(saved)) => {
-                layer.vjp(cx, saved, &dy)
+                layer.vjp(cx, *saved, &dy)
             }
-            (Mixer::Spatial(layer), MixerSaved::Spatial(saved)) => layer.vjp(cx, saved, &dy),
+            (Mixer::Spatial(layer), MixerSaved::Spatial(saved)) => layer.vjp(cx, *saved, &dy),
             _ => Ok(dy),
         }
     }

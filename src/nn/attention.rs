@@ -59,7 +59,7 @@ impl Attention {
         heads: usize,
         [bias, out_bias]: [bool; 2],
     ) -> Result<Self> {
-        if heads == 0 || c % heads != 0 {
+        if heads == 0 || !c.is_multiple_of(heads) {
             return Err(Error::config(
                 w.name(),
                 format!("{heads} attention heads do not divide {c} channels"),

@@ -32,7 +32,7 @@ impl GroupNorm {
     /// # Errors
     /// [`Error::Weight`]; [`Error::Config`] when `groups` does not divide `c`.
     pub fn new(w: &Weights<'_>, c: usize, groups: usize, eps: f64, silu: bool) -> Result<Self> {
-        if groups == 0 || c % groups != 0 {
+        if groups == 0 || !c.is_multiple_of(groups) {
             return Err(Error::config(
                 w.name(),
                 format!("norm_num_groups {groups} does not divide {c} channels"),

@@ -108,21 +108,31 @@ pub struct Method {
     pub solver: Solver,
 }
 
-/// The named settings: `--method NAME`.
-pub static PRESETS: &[(&str, &str, fn() -> Method)] = &[
-    ("dps", "DPS, 500 steps", Method::dps),
-    ("dmap", "the same as dmap-same", Method::dmap),
-    (
-        "dmap-same",
-        "DMAP at the cost of DPS: 250 steps, 2 ascents, zeta doubled",
-        Method::dmap,
-    ),
-    ("dmap-full", "DMAP, 500 steps, 3 ascents", Method::dmap_full),
-    (
-        "ancestral",
-        "no guidance: the prior (or, with --cse, the conditional score) alone",
-        Method::ancestral,
-    ),
+/// Settings with a name: `--method NAME`.
+pub struct Preset {
+    /// What `--method` calls it.
+    pub name: &'static str,
+    /// One line of help.
+    pub doc: &'static str,
+    /// The settings.
+    pub method: fn() -> Method,
+}
+
+/// Every preset.
+pub static PRESETS: &[Preset] = &[
+    Preset { name: "dps", doc: "DPS, 500 steps", method: Method::dps },
+    Preset { name: "dmap", doc: "the same as dmap-same", method: Method::dmap },
+    Preset {
+        name: "dmap-same",
+        doc: "DMAP at the cost of DPS: 250 steps, 2 ascents, zeta doubled",
+        method: Method::dmap,
+    },
+    Preset { name: "dmap-full", doc: "DMAP, 500 steps, 3 ascents", method: Method::dmap_full },
+    Preset {
+        name: "ancestral",
+        doc: "no guidance: the prior (or, with --cse, the conditional score) alone",
+        method: Method::ancestral,
+    },
 ];
 
 impl Method {
@@ -175,21 +185,12 @@ impl Method {
     /// # Errors
     /// [`Error::Argument`] listing the names.
     pub fn preset(name: &str) -> Result<Self> {
-        let names = || {
-            PRESETS
-                .iter()
-                .map(|(name, _, _)| *name)
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        let preset = PRESETS.iter().find(|(n, _, _)| *n == name);
-        let (_, _, make) = preset.ok_or_else(|| {
-            Error::argument(
-                "--method",
-                format!("wanted one of {}, got `{name}`", names()),
-            )
+        let preset = PRESETS.iter().find(|p| p.name == name).ok_or_else(|| {
+            let names: Vec<_> = PRESETS.iter().map(|p| p.name).collect();
+            let why = format!("wanted one of {}, got `{name}`", names.join(", "));
+            Error::argument("--method", why)
         })?;
-        Ok(make())
+        Ok((preset.method)())
     }
 
     /// The same with this many steps.

@@ -70,7 +70,7 @@ fn operator(cx: &Cx, name: &str, sink: &mut Sink<'_>) -> Result<()> {
 fn dense(matrix: &Banded) -> Vec<f64> {
     let mut values = vec![0.0; matrix.rows() * matrix.cols()];
     for i in 0..matrix.rows() {
-        for k in matrix.starts()[i] as usize..matrix.starts()[i + 1] as usize {
+        for k in matrix.starts()[i]..matrix.starts()[i + 1] {
             values[i * matrix.cols() + matrix.indices()[k] as usize] += matrix.values()[k];
         }
     }
