@@ -47,8 +47,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let mut settings = Settings::gather(&args.settings, Some("ancestral"))?;
     let run = Run::read(&mut settings)?;
     let writing = Writing::read(&settings, Some(Format::Png))?;
-    let count =
-        whole(&args.count, 1..=MOST).map_err(|e| Error::argument("--count", e.to_string()))? as u32;
+    let count = count(&args.count)?;
     if args.settings.print {
         super::print_settings(&settings, ui);
         return Ok(DONE);

@@ -60,6 +60,7 @@ fn values_out_of_range_are_named() {
     .expect(4, &["bf16"]);
     run(dir.path(), "degrade -i y -o x --task sr2 --noise -1").expect(2, &["--noise"]);
     run(dir.path(), "generate -o x --model PIXEL --size 0x8").expect(2, &["--size"]);
+    run(dir.path(), "generate -o x --model PIXEL --count 0").expect(2, &["error: --count: wanted"]);
     run(dir.path(), "nonsense").expect(2, &["nonsense"]);
     assert_eq!(tree(dir.path()), ["y/a.png"]);
 }
