@@ -2,8 +2,9 @@
 //! oracle's operators.
 
 use posteriori::operators::matrix::Banded;
+use posteriori::verify::portable;
 
-use crate::oracle::{Fixture, assert_close, random};
+use crate::oracle::{Fixture, assert_close};
 
 /// METHOD.md section 3: the taps of a reduction by F, outermost first, up to the middle.
 const HALF_8: [f64; 16] = [
@@ -119,8 +120,8 @@ fn transposes_are_adjoint() {
     ] {
         let transposed = a.transpose();
         assert_eq!(transposed.transpose(), a);
-        let x = random::normals(1, "x", a.cols(), 0.0, 1.0);
-        let y = random::normals(1, "y", a.rows(), 0.0, 1.0);
+        let x = portable::normals(1, "x", a.cols(), 0.0, 1.0);
+        let y = portable::normals(1, "y", a.rows(), 0.0, 1.0);
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         let left = dot(&a.matvec(&x).unwrap(), &y);
         let right = dot(&x, &transposed.matvec(&y).unwrap());
@@ -141,8 +142,8 @@ fn pseudo_inverses_invert_reductions() {
             assert_close("A A+", &back, &unit, 0.0, 1e-11);
         }
         // A+ A is the orthogonal projection on the row space: symmetric
-        let x = random::normals(2, "x", n, 0.0, 1.0);
-        let y = random::normals(2, "y", n, 0.0, 1.0);
+        let x = portable::normals(2, "x", n, 0.0, 1.0);
+        let y = portable::normals(2, "y", n, 0.0, 1.0);
         let project = |x: &[f64]| inverse.matvec(&a.matvec(x).unwrap()).unwrap();
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         assert_close(

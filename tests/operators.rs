@@ -5,9 +5,10 @@ use posteriori::operators::{Operator, Task, add_noise};
 use posteriori::ops::{banded, filter2d, mask, noise};
 use posteriori::rng::{self, Stream, image_key};
 use posteriori::runtime::Runtime;
+use posteriori::verify::portable;
 use posteriori::{Cx, DType, Error, Shape, Tensor};
 
-use crate::oracle::{Fixture, assert_close, data, random};
+use crate::oracle::{Fixture, assert_close, data};
 
 pub(crate) fn double() -> Cx {
     Cx::new(Runtime::native(), DType::F64).unwrap()
@@ -20,7 +21,7 @@ fn build(cx: &Cx, task: &str, size: [usize; 2]) -> Box<dyn Operator> {
 }
 
 pub(crate) fn normal(cx: &Cx, name: &str, shape: [usize; 4]) -> Tensor {
-    let values = random::normals(5, name, shape.iter().product(), 0.0, 1.0);
+    let values = portable::normals(5, name, shape.iter().product(), 0.0, 1.0);
     cx.upload(&values, shape).unwrap()
 }
 

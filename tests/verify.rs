@@ -1,6 +1,10 @@
 //! The tiny checkpoints against PyTorch and diffusers: every tensor of every golden file.
 
+use std::path::Path;
+
+use posteriori::Cx;
 use posteriori::pipeline::device::Device;
+use posteriori::pipeline::prior::Prior;
 use posteriori::verify::{Report, verify};
 
 use crate::oracle;
@@ -43,4 +47,25 @@ fn tiny_sd1() {
 #[test]
 fn tiny_pixel() {
     assert!(check("tiny-pixel").rows.len() > 180);
+}
+
+/// Files from before diffusers 0.15 call the autoencoder's projections `query, key, value, proj_attn`.
+#[test]
+fn old_attention_names_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let new = oracle::checkpoint("tiny-sd1");
+    oracle::with_legacy_names(&new, folder.path());
+    let cx = Cx::native();
+    let decode = |folder: &Path| {
+        let prior = Prior::open(&cx, folder).unwrap();
+        assert_eq!(prior.unread, Vec::<String>::new());
+        let z = cx.upload(&[0.5f32; 4 * 4 * 4], [1, 4, 4, 4]).unwrap();
+        prior
+            .codec()
+            .decode(&cx, &z)
+            .unwrap()
+            .to_vec::<f32>()
+            .unwrap()
+    };
+    assert!(decode(&new) == decode(folder.path()));
 }

@@ -120,14 +120,26 @@ pub struct Preset {
 
 /// Every preset.
 pub static PRESETS: &[Preset] = &[
-    Preset { name: "dps", doc: "DPS, 500 steps", method: Method::dps },
-    Preset { name: "dmap", doc: "the same as dmap-same", method: Method::dmap },
+    Preset {
+        name: "dps",
+        doc: "DPS, 500 steps",
+        method: Method::dps,
+    },
+    Preset {
+        name: "dmap",
+        doc: "the same as dmap-same",
+        method: Method::dmap,
+    },
     Preset {
         name: "dmap-same",
         doc: "DMAP at the cost of DPS: 250 steps, 2 ascents, zeta doubled",
         method: Method::dmap,
     },
-    Preset { name: "dmap-full", doc: "DMAP, 500 steps, 3 ascents", method: Method::dmap_full },
+    Preset {
+        name: "dmap-full",
+        doc: "DMAP, 500 steps, 3 ascents",
+        method: Method::dmap_full,
+    },
     Preset {
         name: "ancestral",
         doc: "no guidance: the prior (or, with --cse, the conditional score) alone",

@@ -11,6 +11,7 @@ mod goldens;
 mod networks;
 mod operators;
 pub mod portable;
+pub mod recipe;
 mod schedules;
 mod trajectories;
 

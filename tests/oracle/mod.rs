@@ -1,5 +1,5 @@
-//! Test support: the oracle's portable random numbers, its fixtures, and its tiny checkpoints rebuilt
-//! bit for bit from their recipes (`tests/data`), as `portable_rng.py` and `materialize.py` do.
+//! Test support: the oracle's fixtures, and its tiny checkpoints rebuilt bit for bit from their recipes
+//! (`tests/data`).
 //!
 //! A fixture's tensors and a checkpoint of the same name belong together: the fixtures are what an
 //! independent float64 implementation computed from that checkpoint.
@@ -9,11 +9,10 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod fixture;
-pub(crate) mod random;
 
 use std::path::PathBuf;
 
-pub(crate) use checkpoint::checkpoint;
+pub(crate) use checkpoint::{checkpoint, with_legacy_names};
 pub(crate) use fixture::Fixture;
 
 /// A path under `tests/data`.
