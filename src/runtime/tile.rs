@@ -91,19 +91,20 @@ impl Isa {
     #[inline(always)]
     pub(super) fn pack_transposed(&self, b: &[f32], stride: usize, columns: usize, to: &mut [f32]) {
         let (width, depth) = (self.width, to.len() / self.width);
-        let (mut whole, mut deep) = (0, 0);
+        // The part that is made of whole 8 x 8 blocks.
+        let (whole, deep) = match cfg!(target_arch = "x86_64") {
+            true => (columns / 8 * 8, depth / 8 * 8),
+            false => (0, 0),
+        };
+        assert!(whole == 0 || (whole - 1) * stride + deep <= b.len());
         #[cfg(target_arch = "x86_64")]
-        {
-            (whole, deep) = (columns / 8 * 8, depth / 8 * 8);
-            assert!(whole == 0 || (whole - 1) * stride + deep <= b.len());
-            for j in (0..whole).step_by(8) {
-                for l in (0..deep).step_by(8) {
-                    // SAFETY: this `Isa` was chosen for this processor; the 8 x 8 block lies inside `b`
-                    // (asserted) and inside `to` (j + 8 <= columns <= width, l + 8 <= depth).
-                    unsafe {
-                        let from = b.as_ptr().add(j * stride + l);
-                        (self.flip)(from, stride, to.as_mut_ptr().add(l * width + j), width);
-                    }
+        for j in (0..whole).step_by(8) {
+            for l in (0..deep).step_by(8) {
+                // SAFETY: this `Isa` was chosen for this processor; the 8 x 8 block lies inside `b`
+                // (asserted) and inside `to` (j + 8 <= columns <= width, l + 8 <= depth).
+                unsafe {
+                    let from = b.as_ptr().add(j * stride + l);
+                    (self.flip)(from, stride, to.as_mut_ptr().add(l * width + j), width);
                 }
             }
         }
