@@ -76,7 +76,7 @@ fn main() -> Result<()> {
     let x = noise::normals(&cx, shape, &streams, INITIAL, 0)?;
     let draw = |step: usize, draw: u32| noise::normals(&cx, shape, &streams, step as u32, draw);
     let watch = |step: usize, name: &str, value: &Tensor| {
-        if name == "loss" && step % 40 == 0 {
+        if name == "loss" && step.is_multiple_of(40) {
             println!(
                 "step {step:>3}: ||f(x0) - y|| = {:.3}",
                 value.to_f64().map_or(f64::NAN, |l| l[0])

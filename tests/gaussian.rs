@@ -109,7 +109,7 @@ fn the_exact_conditional_score_samples_the_posterior() {
     let (prior_variance, sigma_y) = (0.25, 0.3);
     // Half of the pixels are measured, y = x + sigma_y n; the others keep the prior.
     let y = |i: usize| 0.8 * (i as f64).sin();
-    let measured = |i: usize| i % 2 == 0;
+    let measured = |i: usize| i.is_multiple_of(2);
     let share = prior_variance / (prior_variance + sigma_y * sigma_y);
     let posterior = Gaussian {
         mean: (0..pixels)
