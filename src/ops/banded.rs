@@ -76,7 +76,7 @@ fn cases() -> Vec<Key> {
         (1, 1, 1, 1, 1, 1),
         (2, 31, 8, 33, 3, 64),
         (2, 7, 5, 9, 4, 40),
-        (3, 1, 31, 16, 60, 0),
+        (3, 1, 31, 16, 60, 7),
         (1, 3, 33, 113, 203, 500),
     ];
     let key = |(samples, outer, rows, cols, inner, elements)| Key {
@@ -119,7 +119,7 @@ impl Matrix {
         let span = starts.first() == Some(&0) && starts.last() == Some(&elements);
         let inside = indices.iter().all(|&i| (i as usize) < cols);
         let addressable = i32::try_from(elements).is_ok() && i32::try_from(cols).is_ok();
-        if !(ascend && span && inside && addressable && values.len() == elements) {
+        if !(elements > 0 && ascend && span && inside && addressable && values.len() == elements) {
             let want = format!(
                 "ascending starts from 0 to {elements}, {elements} columns below {cols} and {elements} values"
             );
