@@ -256,8 +256,8 @@ mod x86 {
         // SAFETY: the caller's promise.
         unsafe {
             let mut x = [_mm256_setzero_ps(); 8];
-            for i in 0..8 {
-                x[i] = _mm256_loadu_ps(from.add(i * stride));
+            for (i, x) in x.iter_mut().enumerate() {
+                *x = _mm256_loadu_ps(from.add(i * stride));
             }
             let mut y = x;
             for i in 0..4 {
