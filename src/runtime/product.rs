@@ -126,37 +126,31 @@ impl Product<'_> {
                     let picked = &scratch.picked[tap * task.rows..][..task.rows];
                     for (p, panel) in panels.chunks_exact(depth * isa.width).enumerate() {
                         let at = start + p * isa.width;
-                        let count = isa.width.min(columns.end - at);
-                        let corner = task.first * self.width + at;
-                        self.strip(isa, stage, picked, panel, target, corner, count);
+                        let area = Area {
+                            target,
+                            corner: task.first * self.width + at,
+                            columns: isa.width.min(columns.end - at),
+                        };
+                        self.strip(isa, stage, picked, panel, area);
                     }
                 }
             }
         }
     }
 
-    /// All rows of a strip times one panel: `count` columns of `c` from element `corner` on.
+    /// All rows of a strip times one panel.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn strip(
-        &self,
-        isa: &Isa,
-        stage: Stage,
-        picked: &[*const f32],
-        panel: &[f32],
-        target: Target,
-        corner: usize,
-        count: usize,
-    ) {
+    fn strip(&self, isa: &Isa, stage: Stage, picked: &[*const f32], panel: &[f32], area: Area) {
         let mut tile = [0.0; TILE];
         for (i, rows) in picked.chunks(isa.rows).enumerate() {
             // SAFETY: `pick` made every pointer one to a row of `self.depth` elements.
             unsafe { isa.multiply(rows, stage.from, stage.depth, panel, &mut tile) };
             let sums = tile.chunks_exact(isa.width).take(rows.len());
             for (r, sums) in sums.enumerate() {
-                let at = corner + (i * isa.rows + r) * self.width;
+                let at = area.corner + (i * isa.rows + r) * self.width;
                 // SAFETY: within `c`, since the task's rows and columns are; no other task has them.
-                let c = unsafe { std::slice::from_raw_parts_mut(target.0.add(at), count) };
+                let c =
+                    unsafe { std::slice::from_raw_parts_mut(area.target.0.add(at), area.columns) };
                 self.store(stage, at, sums, c);
             }
         }
@@ -208,6 +202,14 @@ impl Product<'_> {
             }
         }
     }
+}
+
+/// Where a panel's products go: `columns` of each row of a strip, the first at element `corner`.
+#[derive(Clone, Copy)]
+struct Area {
+    target: Target,
+    corner: usize,
+    columns: usize,
 }
 
 /// A part of the sum over chunks and taps.
