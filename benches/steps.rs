@@ -60,8 +60,8 @@ fn setting(name: &str, default: usize) -> Result<usize> {
 
 /// A model, and what is timed of it.
 enum Model {
-    Unet(UNet),
-    Vae(Vae),
+    Unet(Box<UNet>),
+    Vae(Box<Vae>),
 }
 
 impl Model {
@@ -71,12 +71,12 @@ impl Model {
             let folder = folder.join("unet");
             let config = UNetConfig::read(&Config::open(&folder)?)?;
             let unet = load(cx, &folder, unread, |w| UNet::new(w, config))?;
-            return Ok(Model::Unet(unet));
+            return Ok(Model::Unet(unet.into()));
         }
         let folder = folder.join("vae");
         let config = VaeConfig::read(&Config::open(&folder)?)?;
         let vae = load(cx, &folder, unread, |w| Vae::new(w, config))?;
-        Ok(Model::Vae(vae))
+        Ok(Model::Vae(vae.into()))
     }
 
     /// The pass on a random latent, pulling back a cotangent of ones.
