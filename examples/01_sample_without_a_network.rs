@@ -83,7 +83,7 @@ fn main() -> Result<()> {
             );
         }
     };
-    let x = samplers::run(&cx, &Dps { zeta: 0.3 }, &problem, &steps, x, &draw, &watch)?.x;
+    let x = samplers::run(&cx, &Dps { zeta: 1.0 }, &problem, &steps, x, &draw, &watch)?.x;
 
     let error = combine::forward(&cx, &[(1.0, &operator.measure(&cx, &x)?), (-1.0, &y)])?;
     let norm =
