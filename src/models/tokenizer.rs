@@ -374,7 +374,7 @@ mod tests {
     }
 
     // Text, the ids between start and the first end under SD1's special tokens, the same under SD2's (which pads
-    // with 0) where they differ. Made with the folders of `write`, transformers 5.17, /tmp/oracle/bin/python:
+    // with 0) where they differ. Made with the folders of `write`, transformers 5.17:
     //   t = CLIPTokenizer.from_pretrained(folder)
     //   t(text, padding="max_length", truncation=True, max_length=77)["input_ids"]
     #[rustfmt::skip]
