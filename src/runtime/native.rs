@@ -241,7 +241,7 @@ impl<'a> Slot<'a> {
             Arg::Absent => return Slot::Absent,
         };
         let Memory::Host(memory) = &t.buffer().0.memory else {
-            unreachable!("a native launch gets native tensors: Cx::check_home");
+            unreachable!("Op::launch refuses tensors of another runtime");
         };
         let range = t.byte_range();
         if out {
