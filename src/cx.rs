@@ -15,6 +15,7 @@ use crate::tensor::Tensor;
 pub struct Cx {
     rt: Runtime,
     dtype: DType,
+    network: DType,
     keep: bool,
     forced: BTreeMap<String, String>,
     taps: Option<Rc<RefCell<Taps>>>,
@@ -49,22 +50,35 @@ impl Kept {
 }
 
 impl Cx {
-    /// A context that keeps what a backward pass needs. `dtype` is the activations' element type.
+    /// A context that keeps what a backward pass needs. `dtype` is the element type of the networks'
+    /// activations, and what this context starts with.
     ///
     /// # Errors
     /// [`Error::Device`] when the runtime has no arithmetic in `dtype`.
     pub fn new(rt: Runtime, dtype: DType) -> Result<Self> {
-        if matches!(rt, Runtime::Native(_)) && !matches!(dtype, DType::F32 | DType::F64) {
-            let why =
-                format!("computes in f32 (f64 for checks), not in {dtype}; use --precision f32");
+        let (computes, instead) = match rt {
+            Runtime::Dry(_) => (true, ""),
+            Runtime::Native(_) => (
+                matches!(dtype, DType::F32 | DType::F64),
+                "f32 (f64 for checks), not in",
+            ),
+            #[cfg(feature = "emu")]
+            Runtime::Emu(_) => (
+                matches!(dtype, DType::F32 | DType::F16 | DType::Bf16),
+                "f32, f16 and bf16, not in",
+            ),
+        };
+        if !computes {
+            let why = format!("computes in {instead} {dtype}; use --precision f32");
             return Err(Error::Device {
-                device: "cpu".into(),
+                device: rt.name().into(),
                 why,
             });
         }
         Ok(Cx {
             rt,
             dtype,
+            network: dtype,
             keep: true,
             forced: BTreeMap::new(),
             taps: None,
@@ -76,6 +90,7 @@ impl Cx {
         Cx {
             rt: Runtime::native(),
             dtype: DType::F32,
+            network: DType::F32,
             keep: true,
             forced: BTreeMap::new(),
             taps: None,
@@ -86,6 +101,22 @@ impl Cx {
     pub fn forward_only(&self) -> Self {
         Cx {
             keep: false,
+            ..self.clone()
+        }
+    }
+
+    /// The same run as samplers and operators see it: in f32 (f64 in a run of f64) whatever the networks store.
+    pub fn state(&self) -> Self {
+        Cx {
+            dtype: self.network.wide(),
+            ..self.clone()
+        }
+    }
+
+    /// The same run as the networks see it.
+    pub fn network(&self) -> Self {
+        Cx {
+            dtype: self.network,
             ..self.clone()
         }
     }
@@ -141,6 +172,14 @@ impl Cx {
         Tensor::empty(&self.rt, shape, self.dtype)
     }
 
+    /// Statistics beside activations: in f32 whatever those are stored in (f64 in a run of f64).
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when the runtime has no room.
+    pub fn empty_wide(&self, shape: impl Into<Shape>) -> Result<Tensor> {
+        Tensor::empty(&self.rt, shape, self.dtype.wide())
+    }
+
     /// An activation with these values, rounded to the activations' type.
     ///
     /// # Errors
@@ -149,21 +188,7 @@ impl Cx {
         if self.dtype == T::DTYPE {
             return Tensor::from_slice(&self.rt, values, shape);
         }
-        let values = values.iter().map(|v| v.f64());
-        match self.dtype {
-            DType::F64 => Tensor::from_slice(&self.rt, &values.collect::<Vec<_>>(), shape),
-            DType::F32 => Tensor::from_slice(
-                &self.rt,
-                &values.map(|v| v as f32).collect::<Vec<_>>(),
-                shape,
-            ),
-            other if matches!(self.rt, Runtime::Dry(_)) => Tensor::empty(&self.rt, shape, other),
-            other => Err(Error::DType {
-                what: "upload".into(),
-                want: "f32 or f64".into(),
-                got: other.to_string(),
-            }),
-        }
+        Tensor::rounded(&self.rt, values.iter().map(|v| v.f64()), shape, self.dtype)
     }
 
     /// A tensor with these values, rounded to the activations' type, that outlives every step: a table.
@@ -171,19 +196,7 @@ impl Cx {
     /// # Errors
     /// [`Error::Shape`] when the number of values is not the shape's.
     pub fn constant(&self, values: &[f64], shape: impl Into<Shape>) -> Result<Tensor> {
-        match self.dtype {
-            DType::F64 => Tensor::permanent(&self.rt, values, shape),
-            DType::F32 => {
-                let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
-                Tensor::permanent(&self.rt, &values, shape)
-            }
-            // only a runtime without values gets here: `Cx::new` refuses the type on the native one
-            other => {
-                let shape = shape.into();
-                let buffer = self.rt.alloc_permanent(values.len() * other.size());
-                Tensor::over(buffer, shape, other)
-            }
-        }
+        Tensor::rounded_permanent(&self.rt, values.iter().copied(), shape, self.dtype)
     }
 
     /// Whether module outputs are being recorded. Layers then leave fused forms apart, so that every

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use half::{bf16, f16};
+
 /// The element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
@@ -24,6 +26,33 @@ impl DType {
             DType::F16 | DType::Bf16 => 2,
             DType::F32 | DType::I32 => 4,
             DType::F64 => 8,
+        }
+    }
+
+    /// Whether it has 16 bits.
+    pub const fn is_half(self) -> bool {
+        matches!(self, DType::F16 | DType::Bf16)
+    }
+
+    /// The type of statistics, biases and sampler state beside activations of this type: f64 for f64, else f32.
+    pub const fn wide(self) -> DType {
+        match self {
+            DType::F64 => DType::F64,
+            _ => DType::F32,
+        }
+    }
+
+    /// The bytes of these values, rounded to this type.
+    pub fn encode(self, values: impl Iterator<Item = f64>) -> Vec<u8> {
+        fn bytes<T: bytemuck::NoUninit>(values: impl Iterator<Item = T>) -> Vec<u8> {
+            bytemuck::cast_slice(&values.collect::<Vec<T>>()).to_vec()
+        }
+        match self {
+            DType::F32 => bytes(values.map(|v| v as f32)),
+            DType::F64 => bytes(values),
+            DType::F16 => bytes(values.map(f16::from_f64)),
+            DType::Bf16 => bytes(values.map(bf16::from_f64)),
+            DType::I32 => bytes(values.map(|v| v as i32)),
         }
     }
 
@@ -59,6 +88,12 @@ impl Element for f64 {
 }
 impl Element for i32 {
     const DTYPE: DType = DType::I32;
+}
+impl Element for f16 {
+    const DTYPE: DType = DType::F16;
+}
+impl Element for bf16 {
+    const DTYPE: DType = DType::Bf16;
 }
 
 /// The two types native arithmetic runs in: `f32` for work, `f64` for gradient checks.

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use half::{bf16, f16};
+
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::runtime::{Buffer, Runtime};
@@ -59,14 +61,40 @@ impl Tensor {
         shape: impl Into<Shape>,
     ) -> Result<Self> {
         let shape = shape.into();
-        let buffer = rt.alloc_permanent(shape.elements() * T::DTYPE.size());
+        let buffer = rt.alloc_permanent(shape.elements() * T::DTYPE.size())?;
         rt.copy_in(&buffer, bytemuck::cast_slice(values))?;
-        Ok(Tensor {
-            buffer,
-            offset: 0,
-            shape,
-            dtype: T::DTYPE,
-        })
+        Tensor::over(buffer, shape, T::DTYPE)
+    }
+
+    /// A transient tensor with these values, rounded to `dtype`.
+    ///
+    /// # Errors
+    /// As [`Tensor::from_slice`].
+    pub fn rounded(
+        rt: &Runtime,
+        values: impl Iterator<Item = f64>,
+        shape: impl Into<Shape>,
+        dtype: DType,
+    ) -> Result<Self> {
+        let t = Tensor::empty(rt, shape, dtype)?;
+        rt.copy_in(&t.buffer, &dtype.encode(values))?;
+        Ok(t)
+    }
+
+    /// The same, outliving every step.
+    ///
+    /// # Errors
+    /// As [`Tensor::permanent`].
+    pub fn rounded_permanent(
+        rt: &Runtime,
+        values: impl Iterator<Item = f64>,
+        shape: impl Into<Shape>,
+        dtype: DType,
+    ) -> Result<Self> {
+        let shape = shape.into();
+        let buffer = rt.alloc_permanent(shape.elements() * dtype.size())?;
+        rt.copy_in(&buffer, &dtype.encode(values))?;
+        Tensor::over(buffer, shape, dtype)
     }
 
     /// A tensor over a whole buffer that was filled elsewhere.
@@ -171,18 +199,18 @@ impl Tensor {
         Ok(values)
     }
 
-    /// Copies the values of an f32 or f64 tensor to the host as f64. On the dry runtime, zeros.
+    /// Copies the values to the host as f64. On the dry runtime, zeros.
     ///
     /// # Errors
-    /// [`Error::DType`] for other element types.
+    /// What a copy returns.
     pub fn to_f64(&self) -> Result<Vec<f64>> {
-        match self.dtype {
-            DType::F64 => self.to_vec::<f64>(),
-            _ if matches!(self.buffer.runtime(), Runtime::Dry(_)) => {
-                Ok(vec![0.0; self.shape.elements()])
-            }
-            _ => Ok(self.to_vec::<f32>()?.into_iter().map(f64::from).collect()),
-        }
+        Ok(match self.dtype {
+            DType::F64 => self.to_vec::<f64>()?,
+            DType::F32 => self.to_vec::<f32>()?.into_iter().map(f64::from).collect(),
+            DType::F16 => self.to_vec::<f16>()?.into_iter().map(f64::from).collect(),
+            DType::Bf16 => self.to_vec::<bf16>()?.into_iter().map(f64::from).collect(),
+            DType::I32 => self.to_vec::<i32>()?.into_iter().map(f64::from).collect(),
+        })
     }
 
     /// The shape as four numbers `[n, h, w, c]`.

@@ -6,14 +6,25 @@ use posteriori::runtime::Runtime;
 use posteriori::{Cx, DType, Tensor};
 
 #[test]
-fn every_variant_is_within_the_computed_bound() {
+fn every_native_variant_is_within_the_computed_bound() {
+    all_pass(&Runtime::native());
+}
+
+#[cfg(feature = "emu")]
+#[test]
+fn every_kernel_is_within_the_computed_bound_and_gives_the_same_bits_under_every_schedule() {
+    all_pass(&Runtime::emu(Default::default()));
+}
+
+fn all_pass(rt: &Runtime) {
     for op in ops::ALL {
-        for row in op.check().unwrap() {
+        for row in op.check(rt).unwrap() {
             assert!(
                 row.passed(),
-                "{} {} on {}: {:.2} of the bound, {}",
+                "{} {} in {} on {}: {:.2} of the bound, {}",
                 row.op,
                 row.variant,
+                row.dtype,
                 row.case,
                 row.used,
                 row.worst

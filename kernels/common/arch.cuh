@@ -55,9 +55,10 @@ ARCH_FN float to_f32(f16 x) {
 #endif
 }
 
-template <class T> ARCH_FN T from_f32(float x);
-template <> ARCH_FN float from_f32<float>(float x) { return x; }
-template <> ARCH_FN bf16 from_f32<bf16>(float x) {
+template <class T> struct As {};  // picks an overload by a type that no argument has
+
+ARCH_FN float round_to(As<float>, float x) { return x; }
+ARCH_FN bf16 round_to(As<bf16>, float x) {
 #ifdef __CUDACC__
   u16 y;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x));
@@ -66,7 +67,7 @@ template <> ARCH_FN bf16 from_f32<bf16>(float x) {
   return {emu::f32_to_bf16(x)};
 #endif
 }
-template <> ARCH_FN f16 from_f32<f16>(float x) {
+ARCH_FN f16 round_to(As<f16>, float x) {
 #ifdef __CUDACC__
   u16 y;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x));
@@ -75,6 +76,7 @@ template <> ARCH_FN f16 from_f32<f16>(float x) {
   return {emu::f32_to_f16(x)};
 #endif
 }
+template <class T> ARCH_FN T from_f32(float x) { return round_to(As<T>{}, x); }
 
 // Two values as one register of two halves, the first in the low bits: an operand of mma.
 template <class T> ARCH_FN u32 pack2(float low, float high) {
@@ -146,13 +148,12 @@ ARCH_FN void ldmatrix4_trans(u32 (&r)[4], u32 address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
 }
-template <class T> ARCH_FN void mma_m16n8k16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]);
-template <> ARCH_FN void mma_m16n8k16<bf16>(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+ARCH_FN void mma_m16n8k16(As<bf16>, float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-template <> ARCH_FN void mma_m16n8k16<f16>(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+ARCH_FN void mma_m16n8k16(As<f16>, float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
@@ -188,7 +189,7 @@ ARCH_FN void mma(float (&d)[I][J][4], const u32 (&a)[I][4], const u32 (&b)[J][2]
 #pragma unroll
   for (int i = 0; i < I; ++i)
 #pragma unroll
-    for (int j = 0; j < J; ++j) mma_m16n8k16<T>(d[i][j], a[i], b[j]);
+    for (int j = 0; j < J; ++j) mma_m16n8k16(As<T>{}, d[i][j], a[i], b[j]);
 #else
   emu::mma(&d[0][0][0], &a[0][0], &b[0][0], I, J, HalfKind<T>::kind, file_, line_);
 #endif
@@ -205,7 +206,7 @@ ARCH_FN void mma_smem(float (&d)[I][J][4], const u32 (&a_at)[I], const u32 (&b_a
 #pragma unroll
     for (int j = 0; j < J; ++j) {
       const u32 pair[2] = {b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]};
-      mma_m16n8k16<T>(d[i][j], a[i], pair);
+      mma_m16n8k16(As<T>{}, d[i][j], a[i], pair);
     }
 #else
   emu::mma_smem(&d[0][0][0], a_at, b_at, I, J, HalfKind<T>::kind, file_, line_);

@@ -5,6 +5,8 @@ use serde_json::json;
 
 use posteriori::Error;
 use posteriori::ops::ALL;
+use posteriori::ops::check::Row;
+use posteriori::runtime::Runtime;
 
 use super::exit::{DONE, FAILED};
 use super::ui::Ui;
@@ -15,6 +17,9 @@ pub(super) struct Args {
     /// Only ops whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     op: String,
+    /// Only on this runtime: native, emu
+    #[arg(long, value_name = "NAME")]
+    runtime: Option<String>,
 }
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
@@ -31,42 +36,73 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         );
         return Err(Error::argument("--op", why).into());
     }
+    let runtimes = runtimes(args.runtime.as_deref())?;
+    let names: Vec<&str> = runtimes.iter().map(Runtime::name).collect();
     ui.line(format!(
-        "{:<20} {:<16} {:>6}  {:<6} case",
-        "op", "variant", "bound", "verdict"
+        "{:<7} {:<20} {:<16} {:<5} {:>6}  {:<7} case",
+        "runtime", "op", "variant", "type", "bound", "verdict"
     ));
     let (mut passed, mut failed) = (0, 0);
-    for op in chosen {
-        for row in op.check()? {
-            let verdict = if row.passed() { "ok" } else { "FAILED" };
-            *(if row.passed() {
-                &mut passed
-            } else {
-                &mut failed
-            }) += 1;
-            let (op, variant, case, used) = (row.op, row.variant, &row.case, row.used);
-            let share = 100.0 * used;
-            ui.line(format!(
-                "{op:<20} {variant:<16} {share:>5.0}%  {verdict:<6} {case}"
-            ));
-            if !row.passed() {
-                ui.line(format!("    {}", row.worst));
+    for rt in &runtimes {
+        for op in &chosen {
+            for row in op.check(rt)? {
+                *(if row.passed() {
+                    &mut passed
+                } else {
+                    &mut failed
+                }) += 1;
+                show(&row, rt.name(), ui);
             }
-            ui.record(
-                "item",
-                json!({
-                    "op": op, "variant": variant, "case": case, "used": used,
-                    "worst": row.worst, "verdict": verdict.to_lowercase(),
-                }),
-            );
         }
     }
     ui.line(format!(
-        "{passed} passed, {failed} failed; runtimes exercised: native"
+        "{passed} passed, {failed} failed; runtimes exercised: {}",
+        names.join(", ")
     ));
     ui.record(
         "summary",
-        json!({ "passed": passed, "failed": failed, "runtimes": ["native"] }),
+        json!({ "passed": passed, "failed": failed, "runtimes": names }),
     );
     Ok(if failed == 0 { DONE } else { FAILED })
+}
+
+fn show(row: &Row, runtime: &str, ui: &Ui) {
+    let verdict = if row.passed() { "ok" } else { "FAILED" };
+    let (op, variant, dtype) = (row.op, row.variant, row.dtype.name());
+    let (case, share) = (&row.case, 100.0 * row.used);
+    ui.line(format!(
+        "{runtime:<7} {op:<20} {variant:<16} {dtype:<5} {share:>5.0}%  {verdict:<7} {case}"
+    ));
+    if !row.passed() {
+        ui.line(format!("    {}", row.worst));
+    }
+    ui.record(
+        "item",
+        json!({
+            "runtime": runtime, "op": op, "variant": variant, "dtype": dtype, "case": case,
+            "used": row.used, "worst": row.worst, "verdict": verdict.to_lowercase(),
+        }),
+    );
+}
+
+/// The runtimes of this build that a machine without a GPU has, or the one that is named.
+fn runtimes(only: Option<&str>) -> posteriori::Result<Vec<Runtime>> {
+    let all = [
+        Runtime::native(),
+        #[cfg(feature = "emu")]
+        Runtime::emu(Default::default()),
+    ];
+    let names: Vec<&str> = all.iter().map(Runtime::name).collect();
+    let why = format!(
+        "wanted one of {}; `emu` needs a build with --features emu",
+        names.join(", ")
+    );
+    let chosen: Vec<Runtime> = all
+        .into_iter()
+        .filter(|rt| only.is_none_or(|name| rt.name() == name))
+        .collect();
+    match chosen.is_empty() {
+        true => Err(Error::argument("--runtime", why)),
+        false => Ok(chosen),
+    }
 }

@@ -91,7 +91,8 @@ impl<'a> Weights<'a> {
     /// [`Error::Weight`] when it is missing, of another shape or type, or holds a NaN or infinity.
     pub fn get(&self, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
-        self.load(name, shape, |have| have == shape.dims())
+        let dtype = self.cx.dtype().wide();
+        self.load(name, shape, dtype, |have| have == shape.dims())
     }
 
     /// The weight `[m, k]` of a linear layer; a 1x1 convolution's `[m, k, 1, 1]` is the same thing.
@@ -99,7 +100,8 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// As [`Weights::get`].
     pub fn matrix(&self, name: &str, m: usize, k: usize) -> Result<Tensor> {
-        self.load(name, Shape::from([m, k]), |have| {
+        let shape = Shape::from([m, k]);
+        self.load(name, shape, self.cx.dtype(), |have| {
             have == [m, k] || have == [m, k, 1, 1]
         })
     }
@@ -111,12 +113,17 @@ impl<'a> Weights<'a> {
     pub fn kernel(&self, name: &str, o: usize, i: usize, k: usize) -> Result<Tensor> {
         let shape = Shape::from([k, k, i, o]);
         let Some(view) = self.view(name, &[o, i, k, k], |have| have == [o, i, k, k])? else {
-            return Ok(self.unfilled(shape));
+            return self.unfilled(shape, self.cx.dtype());
         };
         let full = self.full(name);
         let t = match self.cx.dtype() {
-            DType::F64 => self.fill(&full, &repack(&view.to_f64()?, o, i, k * k), shape),
-            _ => self.fill(&full, &repack(&view.to_f32()?, o, i, k * k), shape),
+            DType::F64 => self.fill(
+                &full,
+                &repack(&view.to_f64()?, o, i, k * k),
+                shape,
+                DType::F64,
+            ),
+            dtype => self.fill(&full, &repack(&view.to_f32()?, o, i, k * k), shape, dtype),
         };
         view.file.forget(view.range.clone());
         t
@@ -144,15 +151,22 @@ impl<'a> Weights<'a> {
         }
     }
 
-    fn load(&self, name: &str, shape: Shape, accepts: impl Fn(&[usize]) -> bool) -> Result<Tensor> {
+    fn load(
+        &self,
+        name: &str,
+        shape: Shape,
+        dtype: DType,
+        accepts: impl Fn(&[usize]) -> bool,
+    ) -> Result<Tensor> {
         let Some(view) = self.view(name, shape.dims(), accepts)? else {
-            return Ok(self.unfilled(shape));
+            return self.unfilled(shape, dtype);
         };
         let full = self.full(name);
-        if self.cx.dtype() == DType::F64 {
-            return self.fill(&full, &view.to_f64()?, shape);
+        if dtype == DType::F64 {
+            return self.fill(&full, &view.to_f64()?, shape, dtype);
         }
         if view.dtype == Kind::F32
+            && dtype == DType::F32
             && let Some(buffer) =
                 self.cx
                     .rt()
@@ -161,7 +175,7 @@ impl<'a> Weights<'a> {
             check_finite::<f32>(&full, bytemuck::cast_slice(view.bytes))?;
             return Tensor::over(buffer, shape, DType::F32);
         }
-        self.fill(&full, &view.to_f32()?, shape)
+        self.fill(&full, &view.to_f32()?, shape, dtype)
     }
 
     fn view(
@@ -191,18 +205,28 @@ impl<'a> Weights<'a> {
         Ok(Some(view))
     }
 
-    fn fill<T: Real>(&self, name: &str, values: &[T], shape: Shape) -> Result<Tensor> {
+    fn fill<T: Real>(
+        &self,
+        name: &str,
+        values: &[T],
+        shape: Shape,
+        dtype: DType,
+    ) -> Result<Tensor> {
         check_finite(name, values)?;
-        Tensor::permanent(self.cx.rt(), values, shape)
+        if T::DTYPE == dtype {
+            return Tensor::permanent(self.cx.rt(), values, shape);
+        }
+        let values = values.iter().map(|v| v.f64());
+        Tensor::rounded_permanent(self.cx.rt(), values, shape, dtype)
     }
 
-    fn unfilled(&self, shape: Shape) -> Tensor {
-        let dtype = self.cx.dtype();
+    /// A weight without values, for the dry runtime.
+    fn unfilled(&self, shape: Shape, dtype: DType) -> Result<Tensor> {
         let buffer = self
             .cx
             .rt()
-            .alloc_permanent(shape.elements() * dtype.size());
-        Tensor::over(buffer, shape, dtype).expect("the buffer was made for this shape")
+            .alloc_permanent(shape.elements() * dtype.size())?;
+        Tensor::over(buffer, shape, dtype)
     }
 }
 

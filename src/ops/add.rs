@@ -7,6 +7,7 @@ use crate::dtype::{DType, Real};
 use crate::error::Result;
 use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::Launch;
 use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::wide;
 use crate::tensor::Tensor;
@@ -47,6 +48,11 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "add.forward",
     variants: &[
+        Variant::kernels("plain", |key| {
+            Launch::each("add/fwd_1_plain", key.dtype, key.len)
+                .ints([key.len])
+                .into()
+        }),
         Variant::native("chunks", forward_chunks::<f32>, forward_chunks::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],

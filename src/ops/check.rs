@@ -1,13 +1,18 @@
 //! Is every variant right? Each against the textbook loops in f64, at a tolerance nobody chose.
 //!
-//! The rule: max|got - oracle| <= 2 max|plain - oracle| + 2 ulp(max|oracle|), where `plain` is the
-//! textbook variant in the same element type and the oracle is the textbook variant in f64.
+//! The rule: max|got - oracle| <= 2 max|plain - oracle| + 2 ulp(max|oracle|), and the same for the root of
+//! the mean square. `plain` is the textbook variant in f32 with its results rounded to the variant's element
+//! type, the oracle is the textbook variant in f64, both on inputs that were rounded to that type.
+//! On the emulator each case runs under several schedules, which must give the same bits.
 
 use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::ops::variant::{Fill, Key, Op, Spec};
+use crate::ops::variant::{Fill, Key, Op, Spec, Variant};
 use crate::rng::Philox;
+#[cfg(feature = "emu")]
+use crate::runtime::emu::Schedule;
+use crate::runtime::kernel::Target;
 use crate::runtime::{Arg, Runtime};
 use crate::tensor::Tensor;
 
@@ -18,6 +23,8 @@ pub struct Row {
     pub op: &'static str,
     /// The variant.
     pub variant: &'static str,
+    /// The element type of the activations.
+    pub dtype: DType,
     /// The case, printed.
     pub case: String,
     /// max|got - oracle| over all outputs, relative to the bound; passes up to 1.
@@ -39,11 +46,11 @@ pub trait AnyOp: Sync {
     fn name(&self) -> &'static str;
     /// The names of the variants, fastest first.
     fn variants(&self) -> Vec<&'static str>;
-    /// Every variant on every case it takes, in f32, on the native runtime.
+    /// Every variant of this runtime on every case it takes, in every element type of the runtime.
     ///
     /// # Errors
     /// What a launch returns.
-    fn check(&self) -> Result<Vec<Row>>;
+    fn check(&self, rt: &Runtime) -> Result<Vec<Row>>;
 }
 
 impl<K: Key> AnyOp for Op<K> {
@@ -55,73 +62,140 @@ impl<K: Key> AnyOp for Op<K> {
         self.variants.iter().map(|v| v.name).collect()
     }
 
-    fn check(&self) -> Result<Vec<Row>> {
+    fn check(&self, rt: &Runtime) -> Result<Vec<Row>> {
+        let native = Runtime::native();
         let mut rows = Vec::new();
         let oracle_name = self.variants.last().map_or("", |v| v.name);
         for (i, case) in (self.cases)().iter().enumerate() {
-            let inputs = Inputs::draw(case, i as u64);
-            let oracle = inputs.run(self, &case.with_dtype(DType::F64), oracle_name)?;
-            let plain = inputs.run(self, &case.with_dtype(DType::F32), oracle_name)?;
-            for v in self.variants.iter().filter(|v| (v.fits)(case)) {
-                let got = inputs.run(self, &case.with_dtype(DType::F32), v.name)?;
-                rows.push(compare(
-                    self.name,
-                    v.name,
-                    format!("{case:?}"),
-                    &got,
-                    &plain,
-                    &oracle,
-                ));
+            for dtype in dtypes(rt) {
+                let case = case.with_dtype(dtype);
+                let takes = |v: &&Variant<K>| v.takes(rt.target(), &case);
+                if !self.variants.iter().any(|v| takes(&v)) {
+                    continue;
+                }
+                let inputs = Inputs::draw(&case, i as u64);
+                let oracle =
+                    inputs.run(self, &native, &case.with_dtype(DType::F64), oracle_name)?;
+                let mut plain =
+                    inputs.run(self, &native, &case.with_dtype(DType::F32), oracle_name)?;
+                plain.iter_mut().for_each(Output::round);
+                for v in self.variants.iter().filter(takes) {
+                    let got = inputs.run(self, rt, &case, v.name)?;
+                    let mut row = compare(self.name, v.name, &case, &got, &plain, &oracle);
+                    for other in other_schedules(rt) {
+                        let again = inputs.run(self, &other, &case, v.name)?;
+                        row.expect_same_bits(&got, &again, &other);
+                    }
+                    rows.push(row);
+                }
             }
         }
         Ok(rows)
     }
 }
 
-/// Random values for the inputs of one case, the same for all variants; rounded to f32.
-struct Inputs(Vec<(Spec, Vec<f32>)>);
+/// The element types that are checked on a runtime.
+fn dtypes(rt: &Runtime) -> Vec<DType> {
+    match rt.target() {
+        Target::Native => vec![DType::F32],
+        Target::Kernels(_) => vec![DType::F32, DType::Bf16, DType::F16],
+    }
+}
+
+/// The same runtime under every other schedule of threads and copies that it has.
+fn other_schedules(rt: &Runtime) -> Vec<Runtime> {
+    match rt {
+        #[cfg(feature = "emu")]
+        Runtime::Emu(_) => {
+            let random = (1..=4).map(Schedule::Random);
+            std::iter::once(Schedule::Reverse)
+                .chain(random)
+                .map(Runtime::emu)
+                .collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// One output of a launch, and the type it was stored in.
+struct Output {
+    name: &'static str,
+    dtype: DType,
+    values: Vec<f64>,
+}
+
+impl Output {
+    fn round(&mut self) {
+        let round: fn(f64) -> f64 = match self.dtype {
+            DType::F16 => |v| half::f16::from_f64(v).to_f64(),
+            DType::Bf16 => |v| half::bf16::from_f64(v).to_f64(),
+            _ => return,
+        };
+        self.values.iter_mut().for_each(|v| *v = round(*v));
+    }
+}
+
+impl Row {
+    fn expect_same_bits(&mut self, got: &[Output], again: &[Output], rt: &Runtime) {
+        for (got, again) in got.iter().zip(again) {
+            let mut pairs = got.values.iter().zip(&again.values).enumerate();
+            if let Some((i, (a, b))) = pairs.find(|(_, (a, b))| a.to_bits() != b.to_bits()) {
+                self.used = f64::INFINITY;
+                self.worst = format!("{}[{i}]: {a:e} in order, {b:e} under {rt:?}", got.name);
+            }
+        }
+    }
+}
+
+/// Random values for the inputs of one case, the same for all variants; rounded to the case's type.
+struct Inputs {
+    dtype: DType,
+    args: Vec<(Spec, Vec<f64>)>,
+}
 
 impl Inputs {
     fn draw<K: Key>(case: &K, seed: u64) -> Self {
         let mut random = Philox::new(seed);
         let draw = |spec: Spec| {
-            let mut values: Vec<f32> = (0..spec.len)
-                .map(|_| match spec.fill {
-                    Fill::Normal(std) => (std * random.normal()) as f32,
-                    Fill::Positive => 0.5 + random.uniform() as f32,
-                    Fill::Ids(below) => random.below(below as u32) as f32,
-                    Fill::Starts(elements) => random.below(elements as u32 + 1) as f32,
-                    Fill::Absent => 0.0,
-                })
-                .collect();
+            let values = (0..spec.len).map(|_| match spec.fill {
+                Fill::Normal(std) => std * random.normal(),
+                Fill::Positive => 0.5 + random.uniform(),
+                Fill::Ids(below) => f64::from(random.below(below as u32)),
+                Fill::Starts(elements) => f64::from(random.below(elements as u32 + 1)),
+                Fill::Absent => 0.0,
+            });
+            let mut input = Output {
+                name: spec.name,
+                dtype: spec.dtype(case.dtype()),
+                values: values.map(|v| f64::from(v as f32)).collect(),
+            };
+            input.round();
+            let mut values = input.values;
             if let (Fill::Starts(elements), [first, .., last]) = (spec.fill, &mut values[..]) {
-                (*first, *last) = (0.0, elements as f32);
-                values.sort_by(f32::total_cmp);
+                (*first, *last) = (0.0, elements as f64);
+                values.sort_by(f64::total_cmp);
             }
             (spec, values)
         };
-        Inputs(case.args().into_iter().map(draw).collect())
+        Inputs {
+            dtype: case.dtype(),
+            args: case.args().into_iter().map(draw).collect(),
+        }
     }
 
-    fn run<K: Key>(
-        &self,
-        op: &Op<K>,
-        key: &K,
-        variant: &str,
-    ) -> Result<Vec<(&'static str, Vec<f64>)>> {
-        let cx = Cx::new(Runtime::native(), key.dtype())?.forcing(op.name, variant);
-        let tensor = |(spec, values): &(Spec, Vec<f32>)| match spec.fill {
-            Fill::Absent => Ok(None),
-            Fill::Ids(_) | Fill::Starts(_) => {
-                let ids: Vec<i32> = values.iter().map(|&v| v as i32).collect();
-                Tensor::from_slice(cx.rt(), &ids, [spec.len]).map(Some)
+    fn run<K: Key>(&self, op: &Op<K>, rt: &Runtime, key: &K, variant: &str) -> Result<Vec<Output>> {
+        let cx = Cx::new(rt.clone(), key.dtype())?.forcing(op.name, variant);
+        let tensor = |(spec, values): &(Spec, Vec<f64>)| {
+            if spec.fill == Fill::Absent {
+                return Ok(None);
             }
-            _ if spec.out => cx.upload(&vec![f32::NAN; spec.len], [spec.len]).map(Some),
-            _ => cx.upload(values, [spec.len]).map(Some),
+            let nan = if spec.out { f64::NAN } else { 0.0 };
+            let values = values.iter().map(|v| v + nan);
+            Tensor::rounded(rt, values, [spec.len], spec.dtype(key.dtype())).map(Some)
         };
-        let tensors = self.0.iter().map(tensor).collect::<Result<Vec<_>>>()?;
+        let tensors = self.args.iter().map(tensor).collect::<Result<Vec<_>>>()?;
         let args: Vec<Arg<'_>> = self
-            .0
+            .args
             .iter()
             .zip(&tensors)
             .map(|((spec, _), t)| match t {
@@ -132,36 +206,43 @@ impl Inputs {
             .collect();
         op.launch(&cx, key, &args)?;
         let outputs = self
-            .0
+            .args
             .iter()
             .zip(&tensors)
             .filter(|((spec, _), _)| spec.out);
         outputs
-            .filter_map(|((spec, _), t)| t.as_ref().map(|t| Ok((spec.name, t.to_f64()?))))
+            .filter_map(|((spec, _), t)| {
+                let values = t.as_ref()?.to_f64();
+                Some(values.map(|values| Output {
+                    name: spec.name,
+                    dtype: spec.dtype(self.dtype),
+                    values,
+                }))
+            })
             .collect()
     }
 }
 
-type Outputs = [(&'static str, Vec<f64>)];
-
-fn compare(
+fn compare<K: Key>(
     op: &'static str,
     variant: &'static str,
-    case: String,
-    got: &Outputs,
-    plain: &Outputs,
-    oracle: &Outputs,
+    case: &K,
+    got: &[Output],
+    plain: &[Output],
+    oracle: &[Output],
 ) -> Row {
     let mut row = Row {
         op,
         variant,
-        case,
+        dtype: case.dtype(),
+        case: format!("{case:?}"),
         used: 0.0,
         worst: String::new(),
     };
-    for (((name, got), (_, plain)), (_, oracle)) in got.iter().zip(plain).zip(oracle) {
-        let bound = bound(plain, oracle);
-        for (i, (&g, &o)) in got.iter().zip(oracle).enumerate() {
+    for ((got, plain), oracle) in got.iter().zip(plain).zip(oracle) {
+        let (bound, mean_bound) = bounds(got.dtype, &plain.values, &oracle.values);
+        let pairs = || got.values.iter().zip(&oracle.values);
+        for (i, (&g, &o)) in pairs().enumerate() {
             let used = if g.is_finite() {
                 (g - o).abs() / bound
             } else {
@@ -169,19 +250,39 @@ fn compare(
             };
             if used > row.used || row.worst.is_empty() {
                 row.used = used;
-                row.worst = format!("{name}[{i}]: got {g:e}, want {o:e}");
+                row.worst = format!("{}[{i}]: got {g:e}, want {o:e}", got.name);
             }
+        }
+        let used = root_mean_square(pairs().map(|(g, o)| g - o)) / mean_bound;
+        if used > row.used {
+            row.used = used;
+            row.worst = format!("{}: root mean square of the error", got.name);
         }
     }
     row
 }
 
-/// The bound of the rule above for one f32 output.
-pub fn bound(plain: &[f64], oracle: &[f64]) -> f64 {
-    let largest = oracle.iter().fold(0.0f64, |m, o| m.max(o.abs()));
-    let plain_error = plain
-        .iter()
-        .zip(oracle)
-        .fold(0.0f64, |m, (p, o)| m.max((p - o).abs()));
-    2.0 * plain_error + 2.0 * f64::from(f32::EPSILON) * largest.max(f64::from(f32::MIN_POSITIVE))
+/// The bounds of the rule above for one output stored in `dtype`: of the largest error, and of the root of
+/// the mean square.
+pub fn bounds(dtype: DType, plain: &[f64], oracle: &[f64]) -> (f64, f64) {
+    let ulp = match dtype {
+        DType::F16 => f64::from(half::f16::EPSILON),
+        DType::Bf16 => f64::from(half::bf16::EPSILON),
+        _ => f64::from(f32::EPSILON),
+    };
+    let errors = || plain.iter().zip(oracle).map(|(p, o)| p - o);
+    let largest =
+        |values: &mut dyn Iterator<Item = f64>| values.fold(0.0f64, |m, v| m.max(v.abs()));
+    let floor = f64::from(f32::MIN_POSITIVE);
+    let most = largest(&mut oracle.iter().copied()).max(floor);
+    let mean = root_mean_square(oracle.iter().copied()).max(floor);
+    (
+        2.0 * largest(&mut errors()) + 2.0 * ulp * most,
+        2.0 * root_mean_square(errors()) + 2.0 * ulp * mean,
+    )
+}
+
+fn root_mean_square(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0usize), |(sum, n), v| (sum + v * v, n + 1));
+    (sum / count.max(1) as f64).sqrt()
 }

@@ -1,13 +1,15 @@
 //! Variants: the ways an op can be run, in one table, fastest first.
 //!
-//! To add one: write it (`Run::Native`: a function in the op's room), add its row to the op's table.
-//! Dispatch, `posteriori check`, the tests and the benches walk the table.
+//! To add one: write it (`Run::Native`: a function in the op's room; `Run::Kernels`: a file in
+//! `kernels/<op>/`), add its row to the op's table. Dispatch, `posteriori check`, the tests and the benches
+//! walk the table.
 
 use std::fmt::Debug;
 
 use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::runtime::kernel::{Arch, Plan, Target};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::{Arg, Cost, Runtime};
 
@@ -34,6 +36,8 @@ pub struct Spec {
     pub len: usize,
     /// Written rather than read.
     pub out: bool,
+    /// In f32 beside 16-bit activations: statistics, biases, weights of norms.
+    pub wide: bool,
     /// What a check fills it with.
     pub fill: Fill,
 }
@@ -60,6 +64,7 @@ impl Spec {
             name,
             len,
             out: true,
+            wide: false,
             fill: Fill::Normal(1.0),
         }
     }
@@ -70,6 +75,7 @@ impl Spec {
             name,
             len,
             out: false,
+            wide: false,
             fill: Fill::Normal(1.0),
         }
     }
@@ -77,6 +83,20 @@ impl Spec {
     /// The same with another fill.
     pub const fn fill(self, fill: Fill) -> Self {
         Spec { fill, ..self }
+    }
+
+    /// The same, in f32 beside 16-bit activations.
+    pub const fn wide(self) -> Self {
+        Spec { wide: true, ..self }
+    }
+
+    /// Its element type in a launch whose activations are `dtype`.
+    pub const fn dtype(&self, dtype: DType) -> DType {
+        match self.fill {
+            Fill::Ids(_) | Fill::Starts(_) => DType::I32,
+            _ if self.wide => dtype.wide(),
+            _ => dtype,
+        }
     }
 
     /// The same, absent unless `present`.
@@ -105,6 +125,13 @@ pub enum Run<K> {
         /// In f64.
         f64: NativeKernel<K>,
     },
+    /// `.cu` kernels, in f32, bf16 and f16.
+    Kernels {
+        /// Which GPUs take them.
+        on: fn(Arch) -> bool,
+        /// What is launched.
+        plan: fn(&K) -> Plan,
+    },
 }
 
 /// One way to run an op.
@@ -127,17 +154,41 @@ impl<K> Variant<K> {
         }
     }
 
+    /// A variant of `.cu` kernels that takes every case, on every GPU from sm_80 on.
+    pub const fn kernels(name: &'static str, plan: fn(&K) -> Plan) -> Self {
+        Variant {
+            name,
+            fits: |_| true,
+            run: Run::Kernels { on: |_| true, plan },
+        }
+    }
+
     /// The same for the cases that `fits`.
     pub const fn when(self, fits: fn(&K) -> bool) -> Self {
         Variant { fits, ..self }
     }
 }
 
-/// An op in one direction, with its variants. The last variant is the textbook one: the oracle.
+impl<K: Key> Variant<K> {
+    /// Whether it runs this case on this target.
+    pub fn takes(&self, target: Target, key: &K) -> bool {
+        let runs = match (&self.run, target) {
+            (Run::Native { .. }, Target::Native) => !key.dtype().is_half(),
+            (Run::Kernels { on, .. }, Target::Kernels(arch)) => {
+                key.dtype() != DType::F64 && on(arch)
+            }
+            _ => false,
+        };
+        runs && (self.fits)(key)
+    }
+}
+
+/// An op in one direction, with its variants: those of `.cu` kernels, then the native ones. The last variant
+/// is the textbook one: the oracle.
 pub struct Op<K: 'static> {
     /// `room.direction`.
     pub name: &'static str,
-    /// Fastest first.
+    /// Fastest first, for each kind of runtime.
     pub variants: &'static [Variant<K>],
     /// The cases that checks and benches run: odd sizes on purpose.
     pub cases: fn() -> Vec<K>,
@@ -162,14 +213,17 @@ impl<K: Key> Op<K> {
             flops: key.flops(),
             bytes,
         };
-        if let Runtime::Dry(_) = cx.rt() {
-            return cx.rt().launch(self.name, cost, args, |_| ());
+        let rt = cx.rt();
+        if matches!(rt, Runtime::Dry(_)) && rt.target() == Target::Native {
+            return rt.launch(self.name, cost, args, |_| ());
         }
-        let variant = self.pick(cx, key)?;
-        let Run::Native { f32, f64 } = &variant.run;
-        let kernel = if key.dtype() == DType::F64 { f64 } else { f32 };
-        cx.rt()
-            .launch(self.name, cost, args, |native| kernel(key, native))
+        match &self.pick(cx, key)?.run {
+            Run::Native { f32, f64 } => {
+                let kernel = if key.dtype() == DType::F64 { f64 } else { f32 };
+                rt.launch(self.name, cost, args, |native| kernel(key, native))
+            }
+            Run::Kernels { plan, .. } => rt.launch_kernels(self.name, cost, args, &plan(key)),
+        }
     }
 
     /// The variant that [`Op::launch`] would run.
@@ -177,7 +231,7 @@ impl<K: Key> Op<K> {
     /// # Errors
     /// [`Error::NoVariant`] when none takes this case.
     pub fn pick(&self, cx: &Cx, key: &K) -> Result<&Variant<K>> {
-        let fits = |v: &&Variant<K>| (v.fits)(key);
+        let fits = |v: &&Variant<K>| v.takes(cx.rt().target(), key);
         let forced = cx.forced(self.name);
         forced
             .and_then(|name| self.variants.iter().filter(fits).find(|v| v.name == name))
@@ -210,11 +264,8 @@ fn check_args(op: &str, dtype: DType, specs: &[Spec], args: &[Arg<'_>], cx: &Cx)
                 t.shape(),
             ));
         }
-        let want = match spec.fill {
-            Fill::Ids(_) | Fill::Starts(_) => DType::I32,
-            _ => dtype,
-        };
-        if matches!(cx.rt(), Runtime::Native(_)) && t.dtype() != want {
+        let want = spec.dtype(dtype);
+        if t.dtype() != want {
             return Err(Error::DType {
                 what: format!("{op}, argument `{}`", spec.name),
                 want: want.to_string(),

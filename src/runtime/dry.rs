@@ -5,10 +5,12 @@ use std::sync::Mutex;
 
 use super::Cost;
 use super::arena::Arena;
+use super::kernel::Target;
 
 /// Counters of a run that computes nothing.
 #[derive(Debug)]
 pub struct Dry {
+    target: Target,
     state: Mutex<State>,
 }
 
@@ -47,18 +49,28 @@ pub struct Totals {
 
 impl Default for Dry {
     fn default() -> Self {
+        Dry::planning_for(Target::Native)
+    }
+}
+
+impl Dry {
+    /// Plans for a runtime of this kind.
+    pub fn planning_for(target: Target) -> Self {
         let state = State {
             arena: Arena::new(usize::MAX),
             permanent: 0,
             ops: BTreeMap::new(),
         };
         Dry {
+            target,
             state: Mutex::new(state),
         }
     }
-}
 
-impl Dry {
+    pub(super) fn target(&self) -> Target {
+        self.target
+    }
+
     pub(super) fn alloc(&self, bytes: usize) -> usize {
         self.lock()
             .arena
@@ -74,12 +86,12 @@ impl Dry {
         self.lock().permanent += bytes as u64;
     }
 
-    pub(super) fn launch(&self, op: &'static str, cost: Cost) {
+    pub(super) fn launch(&self, op: &'static str, cost: Cost, launches: u64) {
         let mut state = self.lock();
         let live = state.arena.live();
         let total = state.ops.entry(op).or_default();
         total.live = total.live.max(live);
-        total.launches += 1;
+        total.launches += launches;
         total.cost.flops += cost.flops;
         total.cost.bytes += cost.bytes;
     }

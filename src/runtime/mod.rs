@@ -7,7 +7,10 @@
 
 pub mod arena;
 pub mod dry;
+#[cfg(feature = "emu")]
+pub mod emu;
 pub mod gemm;
+pub mod kernel;
 pub mod mapped;
 pub mod native;
 pub mod product;
@@ -20,6 +23,9 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use dry::Dry;
+#[cfg(feature = "emu")]
+use emu::{Emu, EmuMemory};
+use kernel::{Plan, Target};
 use mapped::Mapped;
 use native::{HostMemory, Native, NativeArgs};
 
@@ -30,6 +36,9 @@ pub enum Runtime {
     Native(Arc<Native>),
     /// Computes nothing; counts bytes, launches and FLOPs.
     Dry(Arc<Dry>),
+    /// The `.cu` kernels on this machine's processors, in tests.
+    #[cfg(feature = "emu")]
+    Emu(Arc<Emu>),
 }
 
 /// One argument of a launch: outputs first, then inputs, as in the kernel's own parameter list.
@@ -73,6 +82,9 @@ struct Block {
 enum Memory {
     /// In this process's address space.
     Host(HostMemory),
+    /// Between guard pages.
+    #[cfg(feature = "emu")]
+    Emu(EmuMemory),
     /// A simulated arena block at this offset.
     Simulated(usize),
     /// Simulated, outside the arena (weights).
@@ -117,11 +129,29 @@ impl Runtime {
         Runtime::Dry(Arc::new(Dry::default()))
     }
 
+    /// The emulated runtime: the engine's `.cu` kernels under this schedule.
+    #[cfg(feature = "emu")]
+    pub fn emu(schedule: emu::Schedule) -> Self {
+        Runtime::Emu(Arc::new(Emu::new(schedule)))
+    }
+
     /// The name used in messages and reports.
     pub fn name(&self) -> &'static str {
         match self {
             Runtime::Native(_) => "native",
             Runtime::Dry(_) => "dry",
+            #[cfg(feature = "emu")]
+            Runtime::Emu(_) => "emu",
+        }
+    }
+
+    /// The kernels it runs, or plans for.
+    pub fn target(&self) -> Target {
+        match self {
+            Runtime::Native(_) => Target::Native,
+            Runtime::Dry(dry) => dry.target(),
+            #[cfg(feature = "emu")]
+            Runtime::Emu(_) => Target::Kernels(kernel::Arch(90)),
         }
     }
 
@@ -133,20 +163,27 @@ impl Runtime {
         let memory = match self {
             Runtime::Native(native) => Memory::Host(native.alloc(bytes)?),
             Runtime::Dry(dry) => Memory::Simulated(dry.alloc(bytes)),
+            #[cfg(feature = "emu")]
+            Runtime::Emu(_) => Memory::Emu(EmuMemory::new(bytes)?),
         };
         Ok(self.buffer(bytes, memory))
     }
 
     /// Bytes that outlive every step (weights, tables), outside the arena.
-    pub fn alloc_permanent(&self, bytes: usize) -> Buffer {
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when the memory is not to be had.
+    pub fn alloc_permanent(&self, bytes: usize) -> Result<Buffer> {
         let memory = match self {
             Runtime::Native(_) => Memory::Host(HostMemory::heap(bytes)),
+            #[cfg(feature = "emu")]
+            Runtime::Emu(_) => Memory::Emu(EmuMemory::new(bytes)?),
             Runtime::Dry(dry) => {
                 dry.permanent(bytes);
                 Memory::Permanent
             }
         };
-        self.buffer(bytes, memory)
+        Ok(self.buffer(bytes, memory))
     }
 
     /// The bytes `range` of a mapped file as a permanent buffer: without a copy on the native runtime
@@ -158,7 +195,7 @@ impl Runtime {
                 let memory = HostMemory::mapped(Arc::clone(file), range, align)?;
                 Some(self.buffer(bytes, Memory::Host(memory)))
             }
-            Runtime::Dry(_) => None,
+            _ => None,
         }
     }
 
@@ -170,8 +207,11 @@ impl Runtime {
         if to.bytes() != from.len() || !to.is_unique() {
             return Err(Error::shape("copy to the device", to.bytes(), from.len()));
         }
-        if let Memory::Host(memory) = &to.0.memory {
-            native::write(memory, from);
+        match &to.0.memory {
+            Memory::Host(memory) => native::write(memory, from),
+            #[cfg(feature = "emu")]
+            Memory::Emu(memory) => memory.write(from),
+            Memory::Simulated(_) | Memory::Permanent => {}
         }
         Ok(())
     }
@@ -183,14 +223,16 @@ impl Runtime {
             Memory::Host(memory) => {
                 to.copy_from_slice(&native::bytes(memory)[offset..offset + to.len()])
             }
-            _ => to.fill(0),
+            #[cfg(feature = "emu")]
+            Memory::Emu(memory) => memory.read(offset, to),
+            Memory::Simulated(_) | Memory::Permanent => to.fill(0),
         }
     }
 
-    /// Runs one kernel: `kernel` on the native runtime; on the dry runtime only the cost is noted.
+    /// Runs one native kernel; on the dry runtime only the cost is noted.
     ///
     /// # Errors
-    /// [`Error::Plan`] when an output is held by somebody else.
+    /// [`Error::Plan`] when an output is held by somebody else, [`Error::Device`] on a runtime of `.cu` kernels.
     pub fn launch(
         &self,
         op: &'static str,
@@ -198,19 +240,42 @@ impl Runtime {
         args: &[Arg<'_>],
         kernel: impl FnOnce(&mut NativeArgs<'_>),
     ) -> Result<()> {
-        for arg in args {
-            if let Arg::Out(t) = arg
-                && !t.buffer().is_unique()
-            {
-                let why = format!("{op} was given an output that another tensor still shares");
-                return Err(Error::Plan { why });
-            }
-        }
+        check_outputs(op, args)?;
         match self {
             Runtime::Native(native) => native.launch(op, args, kernel),
-            Runtime::Dry(dry) => dry.launch(op, cost),
+            Runtime::Dry(dry) => dry.launch(op, cost, 1),
+            #[cfg(feature = "emu")]
+            Runtime::Emu(_) => return Err(wrong_kind(self, op)),
         }
         Ok(())
+    }
+
+    /// Runs the `.cu` kernels of one op; on the dry runtime their number and cost are noted.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when an output is held by somebody else or there is no room for the scratch memory,
+    /// [`Error::Shape`] when a size is beyond what kernels count to, [`Error::Device`] when a kernel fails.
+    pub fn launch_kernels(
+        &self,
+        op: &'static str,
+        cost: Cost,
+        args: &[Arg<'_>],
+        plan: &Plan,
+    ) -> Result<()> {
+        check_outputs(op, args)?;
+        plan.check(op)?;
+        let _scratch = (plan.scratch > 0)
+            .then(|| self.alloc(plan.scratch))
+            .transpose()?;
+        match self {
+            Runtime::Native(_) => Err(wrong_kind(self, op)),
+            Runtime::Dry(dry) => {
+                dry.launch(op, cost, plan.launches.len() as u64);
+                Ok(())
+            }
+            #[cfg(feature = "emu")]
+            Runtime::Emu(emu) => emu.launch(args, plan, _scratch.as_ref()),
+        }
     }
 
     /// Reserves one slab that all transient tensors come from until [`Runtime::unreserve`].
@@ -220,7 +285,7 @@ impl Runtime {
     pub fn reserve(&self, bytes: usize) -> Result<()> {
         match self {
             Runtime::Native(native) => native.reserve(bytes),
-            Runtime::Dry(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -236,6 +301,8 @@ impl Runtime {
         match self {
             Runtime::Native(native) => native.peak(),
             Runtime::Dry(dry) => dry.peak(),
+            #[cfg(feature = "emu")]
+            Runtime::Emu(_) => 0,
         }
     }
 
@@ -245,5 +312,24 @@ impl Runtime {
             memory,
             runtime: self.clone(),
         }))
+    }
+}
+
+fn check_outputs(op: &'static str, args: &[Arg<'_>]) -> Result<()> {
+    for arg in args {
+        if let Arg::Out(t) = arg
+            && !t.buffer().is_unique()
+        {
+            let why = format!("{op} was given an output that another tensor still shares");
+            return Err(Error::Plan { why });
+        }
+    }
+    Ok(())
+}
+
+fn wrong_kind(rt: &Runtime, op: &str) -> Error {
+    Error::Device {
+        device: rt.name().into(),
+        why: format!("{op}: this runtime does not run kernels of that kind"),
     }
 }

@@ -1,0 +1,211 @@
+//! A launch of a `.cu` kernel: which entry, over what grid, with which arguments.
+//!
+//! An entry's parameters are pointers, then one struct of 32-bit words: whole numbers first, then reals.
+//! `kernels/<module>.cu` holds entries named `<module>[_<part>]_<dtype>`, with `_` for `/`.
+
+use std::fmt;
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+
+/// The generation of a GPU, as ten times its compute capability: 80, 89, 90, 100, 120.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arch(pub u32);
+
+impl Arch {
+    /// Whether it runs code that was compiled for sm_90a, which no other generation takes.
+    pub fn is_hopper(self) -> bool {
+        self.0 == 90
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sm_{}", self.0)
+    }
+}
+
+/// What kernels a runtime runs, or, for a dry one, is asked to plan for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Rust functions.
+    Native,
+    /// `.cu` kernels.
+    Kernels(Arch),
+}
+
+/// The name of a compiled kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Entry {
+    /// The file under `kernels/`, without its ending: `group_norm/fwd_1_plain`.
+    pub module: &'static str,
+    /// Which of the file's kernels, when there are several; else empty.
+    pub part: &'static str,
+    /// The storage type.
+    pub dtype: DType,
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = self.module.split('/');
+        f.write_str(words.next().unwrap_or_default())?;
+        for word in words.chain((!self.part.is_empty()).then_some(self.part)) {
+            write!(f, "_{word}")?;
+        }
+        write!(f, "_{}", self.dtype)
+    }
+}
+
+/// A pointer that a kernel gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ptr {
+    /// Argument i of the op's launch; null when that is absent.
+    Arg(usize),
+    /// This byte of the plan's scratch memory.
+    Scratch(usize),
+}
+
+/// One kernel launch of an op.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// What is launched.
+    pub entry: Entry,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+    /// The pointers, in order; `None`: all of the op's arguments.
+    pub pointers: Option<Vec<Ptr>>,
+    /// The words of the parameter struct.
+    pub params: Vec<u32>,
+    too_large: Option<usize>,
+}
+
+impl Launch {
+    /// `grid` blocks of `threads` threads of the kernel `module` for storage type `dtype`.
+    pub fn new(module: &'static str, dtype: DType, grid: [usize; 3], threads: u32) -> Self {
+        let mut launch = Launch {
+            entry: Entry {
+                module,
+                part: "",
+                dtype,
+            },
+            grid: [1; 3],
+            block: [threads, 1, 1],
+            shared: 0,
+            pointers: None,
+            params: Vec::new(),
+            too_large: None,
+        };
+        let limits = [i32::MAX as usize, 65_535, 65_535];
+        for (axis, (blocks, limit)) in grid.into_iter().zip(limits).enumerate() {
+            launch.grid[axis] = launch.checked(blocks, limit);
+        }
+        launch
+    }
+
+    /// One thread for each of `len` elements, in blocks of 256.
+    pub fn each(module: &'static str, dtype: DType, len: usize) -> Self {
+        Self::new(module, dtype, [len.div_ceil(256), 1, 1], 256)
+    }
+
+    /// The file's kernel `part`.
+    pub fn part(mut self, part: &'static str) -> Self {
+        self.entry.part = part;
+        self
+    }
+
+    /// With `bytes` of dynamic shared memory.
+    pub fn shared(mut self, bytes: usize) -> Self {
+        self.shared = self.checked(bytes, 227 << 10);
+        self
+    }
+
+    /// With these pointers instead of all arguments in their order.
+    pub fn pointers(mut self, pointers: impl Into<Vec<Ptr>>) -> Self {
+        self.pointers = Some(pointers.into());
+        self
+    }
+
+    /// Whole numbers, next in the parameter struct.
+    pub fn ints(mut self, values: impl IntoIterator<Item = usize>) -> Self {
+        for value in values {
+            let word = self.checked(value, i32::MAX as usize);
+            self.params.push(word);
+        }
+        self
+    }
+
+    /// Reals, next in the parameter struct.
+    pub fn floats(mut self, values: impl IntoIterator<Item = f64>) -> Self {
+        let words = values.into_iter().map(|v| (v as f32).to_bits());
+        self.params.extend(words);
+        self
+    }
+
+    fn checked(&mut self, value: usize, limit: usize) -> u32 {
+        if value > limit {
+            self.too_large = Some(value);
+        }
+        value as u32
+    }
+}
+
+/// The launches that run an op, in order, and the scratch memory between them.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// In order.
+    pub launches: Vec<Launch>,
+    /// Bytes.
+    pub scratch: usize,
+}
+
+impl From<Launch> for Plan {
+    fn from(launch: Launch) -> Self {
+        Plan {
+            launches: vec![launch],
+            scratch: 0,
+        }
+    }
+}
+
+impl Plan {
+    /// # Errors
+    /// [`Error::Shape`] when a size is beyond what a kernel counts to.
+    pub fn check(&self, op: &str) -> Result<()> {
+        match self.launches.iter().find_map(|l| l.too_large) {
+            None => Ok(()),
+            Some(size) => Err(Error::shape(
+                op,
+                "sizes below 2^31 and grids that a GPU takes; use a smaller batch or image",
+                size,
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_named_after_their_file() {
+        let launch = Launch::each("add/fwd_1_plain", DType::Bf16, 1000);
+        assert_eq!(launch.entry.to_string(), "add_fwd_1_plain_bf16");
+        assert_eq!(
+            launch.part("sums").entry.to_string(),
+            "add_fwd_1_plain_sums_bf16"
+        );
+    }
+
+    #[test]
+    fn sizes_that_no_kernel_counts_to_are_errors() {
+        let plan = |len| Plan::from(Launch::each("add/fwd_1_plain", DType::F32, 1).ints([len]));
+        assert!(plan(i32::MAX as usize).check("add").is_ok());
+        assert!(plan(1 << 31).check("add").is_err());
+        let tall = Launch::new("add/fwd_1_plain", DType::F32, [1, 65_536, 1], 32);
+        assert!(Plan::from(tall).check("add").is_err());
+    }
+}
