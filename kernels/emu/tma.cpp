@@ -1,5 +1,5 @@
-// The copy engine (TMA): tensor maps, tiled loads that complete on an mbarrier, tiled stores in groups; and the check of
-// the async proxy.
+// The copy engine (TMA): tensor maps, tiled loads that complete on an mbarrier, tiled stores in groups; and the check
+// of the async proxy.
 //
 // Loads sit in a queue and finish at issue, when no thread can run, or at random points in random order. Stores read
 // shared memory at issue, when the wait that requires it is reached, or either at random.
@@ -106,7 +106,7 @@ static u8* global_row(const TensorCopy& copy, u32 row) {
   return reinterpret_cast<u8*>(map.base) + offset;
 }
 
-// Calls each(global or null, shared address, bytes), in pieces that are 16 bytes inside the tensor and elements at its edge.
+// Calls each(global or null, shared address, bytes) for pieces of 16 bytes inside the tensor, elements at its edge.
 template <class F> static void for_each_piece(const TensorCopy& copy, F each) {
   const HostTensorMap& map = copy.map;
   const u32 width = row_bytes(map);

@@ -125,7 +125,8 @@ void wgmma(float* d, int n, u64 a, u64 b, bool a_transposed, bool b_transposed, 
   Lane* lane = running();
   WarpGroup& group = group_of(lane);
   core->used_wgmma = true;
-  if (((lane->warp->id | 3u) + 1) * 32 > core->threads) fail("wgmma at %s:%d: the warpgroup is not whole", file, line);
+  const u32 group_end = ((lane->warp->id | 3u) + 1) * 32;
+  if (group_end > core->threads) fail("wgmma at %s:%d: the warpgroup is not whole", file, line);
   if (!group.fenced[index_of(lane)]) fail("wgmma at %s:%d: no wgmma.fence since the last wait", file, line);
   check_descriptor(a, file, line);
   check_descriptor(b, file, line);
@@ -137,7 +138,9 @@ void wgmma(float* d, int n, u64 a, u64 b, bool a_transposed, bool b_transposed, 
     fresh.arrived = 0;
   }
   Wgmma& op = group.ops[index];
-  if (!same_operation(op.operands, mine)) fail("wgmma at %s:%d: threads of the warpgroup differ in its operands", file, line);
+  if (!same_operation(op.operands, mine)) {
+    fail("wgmma at %s:%d: threads of the warpgroup differ in its operands", file, line);
+  }
   op.d[index_of(lane)] = d;
   release(&group.issued_edge);
   if (++op.arrived < 128) return;
