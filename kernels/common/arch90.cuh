@@ -65,8 +65,8 @@ ARCH_FN void mbar_wait(u32 barrier, u32 parity ARCH_LOC) {
 
 // ---- TMA ----------------------------------------------------------------------------------------------------------
 
-// Between ordinary stores to shared memory and what the copy engine or the tensor cores read there: by every thread that
-// stored, before the barrier.
+// Between ordinary stores to shared memory and what the copy engine or the tensor cores read there: by every thread
+// that stored, before the barrier.
 ARCH_FN void fence_proxy_async() {
 #ifdef __CUDACC__
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -77,8 +77,9 @@ ARCH_FN void fence_proxy_async() {
 // Coordinates in elements, innermost first; outside the tensor are zeros. By one thread.
 ARCH_FN void tma_load_2d(u32 to, const TensorMap* map, u32 barrier, int x0, int x1) {
 #ifdef __CUDACC__
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
-               ::"r"(to), "l"(map), "r"(barrier), "r"(x0), "r"(x1) : "memory");
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
+      ::"r"(to), "l"(map), "r"(barrier), "r"(x0), "r"(x1) : "memory");
 #else
   const int at[2] = {x0, x1};
   emu::tma_load(to, map, barrier, at, 2);
@@ -121,8 +122,8 @@ ARCH_FN void tma_store_commit() {
   emu::tma_store_commit();
 #endif
 }
-// Until all but N of this thread's groups have read their shared memory, which may then be reused. Before the end of the
-// kernel, at least with N = 0.
+// Until all but N of this thread's groups have read their shared memory, which may then be reused; with N = 0 before
+// the end of the kernel.
 template <int N> ARCH_FN void tma_store_wait_read() {
 #ifdef __CUDACC__
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory");
@@ -184,7 +185,8 @@ ARCH_FN u64 wgmma_descriptor(u32 address, u32 leading, u32 stride) {
 template <int N> struct Width {};
 
 #define ARCH_R32 \
-  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29," \
+  "%30,%31"
 #define ARCH_R64 \
   ARCH_R32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57," \
            "%58,%59,%60,%61,%62,%63"

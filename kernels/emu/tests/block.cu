@@ -53,7 +53,7 @@ template <int FAULT> ARCH_FN void misbehave(float* out, float* part, int zero) {
   if constexpr (FAULT == FAR_PAST_OUTPUT) out[last + 1024] = 1.0f;
   if constexpr (FAULT == JUST_PAST_OUTPUT) out[last] = 1.0f;
   if constexpr (FAULT == NULL_POINTER) *reinterpret_cast<volatile int*>(static_cast<size_t>(zero)) = 1;
-  if constexpr (FAULT == DIVISION_BY_ZERO) out[0] = static_cast<float>(1 / zero);
+  if constexpr (FAULT == DIVISION_BY_ZERO) out[0] = static_cast<float>(7 / zero);
   if constexpr (FAULT == DEEP_STACK) {
     volatile char large[1 << 20];
     for (int i = 0; i < 1 << 20; i += 4096) large[i] = static_cast<char>(zero);

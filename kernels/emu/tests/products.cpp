@@ -1,7 +1,7 @@
 // Whole kernels on the emulator: the right ones under every schedule, and how fast they are.
 #include "products.h"
 
-#include <chrono>
+#include <ctime>
 
 Product::Product(Type type, bool transposed, u32 m, u32 n, u32 k)
     : transposed_(transposed), m_(m), n_(n), k_(k), x_(size_t{m} * k), w_(size_t{n} * k), y_(size_t{m} * n) {
@@ -75,8 +75,11 @@ std::string run_block(const std::string& kernel, const emu_schedule& schedule) {
     wanted[i / THREADS] += x[i] + 2.0f * x[i] * x[i];
   }
   const Shape shape{{BLOCKS, 1, 1}, {THREADS, 1, 1}, 256};
+  const bool past_the_end = kernel == "block_just_past_output";
+  float beyond = 0;
+  if (past_the_end) memcpy(&beyond, out.data() + BLOCKS * 2, sizeof beyond);
   const std::string error = launch(kernel, schedule, shape, out.data(), x.data(), 0);
-  if (kernel == "block_just_past_output") out[BLOCKS * 2] = std::nanf("");  // freeing checks it too
+  if (past_the_end) memcpy(out.data() + BLOCKS * 2, &beyond, sizeof beyond);  // freeing checks it too, and aborts
   if (!error.empty()) return error;
   for (u32 block = 0; block < BLOCKS; ++block) {
     if (out[block] != wanted[block]) return "wrong values";
@@ -107,12 +110,19 @@ void test_products(u64 seeds) {
 
 // ---- speed --------------------------------------------------------------------------------------------------------
 
+static double processor_seconds() {
+  timespec time;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// The best of a few, in processor time: other processes do not count.
 template <class F> static double seconds(F run) {
   double best = 1e9;
-  for (int i = 0; i < 5; ++i) {
-    const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < 8; ++i) {
+    const double start = processor_seconds();
     run();
-    best = std::fmin(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    best = std::fmin(best, processor_seconds() - start);
   }
   return best;
 }
