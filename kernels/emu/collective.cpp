@@ -85,6 +85,7 @@ void syncwarp(u32 mask, const char* file, int line) {
 }
 
 u32 active_lanes() { return running()->warp->alive; }
+void thread_fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 // ---- barriers of the block ----------------------------------------------------------------------------------------
 
