@@ -20,7 +20,7 @@ build() {
   local name=$1 folder=$out/$1 kernel_flags=$2 emulator_flags=$3 source room
   shift 3
   mkdir -p "$folder"
-  rm -f "$folder"/*.o "$folder"/driver
+  rm -f "$folder"/*.o "$folder"/*.log "$folder"/driver
   {
     for source in kernels/emu/*.cpp; do
       echo "$emulator_flags -c $source -o $folder/emu_$(basename "$source" .cpp).o"
@@ -32,7 +32,7 @@ build() {
       room=$(basename "$(dirname "$source")")
       echo "$kernel_flags -x c++ -c $source -o $folder/kernel_${room}_$(basename "$source" .cu).o"
     done
-  } | xargs -P "$jobs" -L 1 nice g++ $flags > "$folder/log" 2>&1 &&
+  } | xargs -P "$jobs" -L 1 g++ $flags > "$folder/log" 2>&1 &&
     g++ $kernel_flags -pthread "$folder"/*.o -o "$folder/driver" >> "$folder/log" 2>&1
   local good=$?
   verdict "$name: builds" $good
@@ -45,7 +45,7 @@ build() {
 # reported MODE KERNEL WHAT: the fault must end the driver with a report that says so.
 reported() {
   local log=$out/$1/$2.log
-  timeout 60 nice "$out/$1/driver" fault "$2" > "$log" 2>&1
+  timeout 60 "$out/$1/driver" fault "$2" > "$log" 2>&1
   local code=$?
   [ $code != 0 ] && [ $code != 124 ] && grep -q "$3" "$log"
   verdict "$1: fault $2 is reported" $?
@@ -54,7 +54,7 @@ reported() {
 driver() {  # MODE ARGUMENTS
   local name=$1
   shift
-  timeout 300 nice "$out/$name/driver" "$@"
+  timeout 300 "$out/$name/driver" "$@"
   verdict "$name: driver $*" $?
 }
 
