@@ -10,6 +10,7 @@ pub mod activation;
 pub mod add;
 pub mod attention;
 pub mod banded;
+pub mod cast;
 pub mod combine;
 pub mod concat;
 pub mod conv2d;
@@ -19,6 +20,7 @@ pub mod geglu;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod linear;
+pub mod lookup;
 pub mod mask;
 pub mod noise;
 pub mod residual;
@@ -54,6 +56,7 @@ pub static ALL: &[&dyn AnyOp] = &[
     &layer_norm::VJP,
     &linear::FORWARD,
     &linear::VJP,
+    &lookup::FORWARD,
     &mask::FORWARD,
     &noise::FORWARD,
     &residual::FORWARD,

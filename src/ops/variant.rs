@@ -49,6 +49,8 @@ pub enum Fill {
     Normal(f64),
     /// Uniform in (0.5, 1.5): weights of norms, reciprocal deviations.
     Positive,
+    /// 0, 1, 2 and so on.
+    Counts,
     /// Whole numbers below this (i32).
     Ids(usize),
     /// The row starts of a sparse matrix with this many elements: from 0 up to it, ascending (i32).

@@ -1,5 +1,6 @@
 //! [`Device`]: where a pipeline runs.
 
+use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
@@ -36,6 +37,11 @@ impl Device {
         match text {
             "auto" => Self::auto(),
             "cpu" => Ok(Self::cpu()),
+            #[cfg(feature = "emu")]
+            "emu" => Ok(Device {
+                rt: Runtime::emu(Default::default()),
+                dtype: DType::F32,
+            }),
             cuda if cuda == "cuda" || cuda.starts_with("cuda:") => {
                 let why = "this version has no CUDA runtime yet; use --device cpu".into();
                 Err(Error::Device {
@@ -58,20 +64,14 @@ impl Device {
         self.dtype = match precision {
             "f32" => DType::F32,
             "f64" => DType::F64,
-            "bf16" | "f16" => {
-                let why = format!(
-                    "computes in f32 (f64 for checks), not in {precision}; use --precision f32"
-                );
-                return Err(Error::Device {
-                    device: "cpu".into(),
-                    why,
-                });
-            }
+            "bf16" => DType::Bf16,
+            "f16" => DType::F16,
             _ => {
                 let why = format!("wanted f32, f64, bf16 or f16, got `{precision}`");
                 return Err(Error::argument("--precision", why));
             }
         };
+        Cx::new(self.rt.clone(), self.dtype)?;
         Ok(self)
     }
 

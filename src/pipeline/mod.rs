@@ -197,7 +197,7 @@ impl Pipeline {
         self.rt.reserve(plan.slab)?;
         let result = work(&Run {
             pipeline: self,
-            cx,
+            cx: &cx.state(),
             job,
             context: context.as_ref(),
             progress,

@@ -99,7 +99,7 @@ impl Plan {
         };
         let run = Run {
             pipeline: &pipeline,
-            cx: &cx,
+            cx: &cx.state(),
             job,
             context: context.as_ref(),
             progress: &count,
@@ -107,7 +107,7 @@ impl Plan {
         if !measured {
             run.generate(size, &vec![Stream::new(job.seed, 0, 0); batch])?;
         } else {
-            let [h, w, c] = job.task.build(&cx, size)?.measurement_shape();
+            let [h, w, c] = job.task.build(&cx.state(), size)?.measurement_shape();
             let y = Image::new(w, h, vec![0.0; h * w * c])?;
             run.restore(&vec![
                 Item {
