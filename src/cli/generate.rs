@@ -10,7 +10,7 @@ use posteriori::io::image::{self, Format};
 use posteriori::operators::Task;
 use posteriori::pipeline::Restored;
 use posteriori::pipeline::job::Restore;
-use posteriori::pipeline::plan::Plan;
+use posteriori::pipeline::plan::{Batch, Plan};
 use posteriori::rng::{Stream, image_key};
 
 use super::exit::DONE;
@@ -121,10 +121,13 @@ fn fits(run: &Run, job: &Restore, size: [usize; 2], batch: usize) -> posteriori:
     if batch == 0 {
         return Ok(());
     }
-    let (job, dtype) = (job.clone().unguided(), plan::precision(&run.precision)?);
-    memory::check(&Plan::of(
-        &run.model, None, &job, false, size, batch, dtype,
-    )?)
+    let work = Batch {
+        measured: false,
+        size,
+        batch,
+    };
+    let job = job.clone().unguided();
+    memory::check(&Plan::of(&run.model, None, &job, work, run.engine()?)?)
 }
 
 /// The files to write and their format.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use posteriori::io::image::{self, Image};
 use posteriori::operators::{Measurement, Task};
-use posteriori::pipeline::plan::Plan;
+use posteriori::pipeline::plan::{Batch, Plan};
 use posteriori::pipeline::{Item, Pipeline, Restored};
 use posteriori::{Error, rng};
 
@@ -201,8 +201,12 @@ impl Work<'_> {
         let (model, cse) = (&self.run.model, self.run.cse.as_deref());
         let told = (job.task.clone(), size, group.items.len());
         if !self.planned.contains(&told) {
-            let dtype = plan::precision(&self.run.precision)?;
-            let plan = Plan::of(model, cse, &job, true, size, group.items.len(), dtype)?;
+            let work = Batch {
+                measured: true,
+                size,
+                batch: group.items.len(),
+            };
+            let plan = Plan::of(model, cse, &job, work, self.run.engine()?)?;
             self.tell_plan(&plan, &job.task);
             if self.pipeline.is_some() {
                 memory::check(&plan)?;

@@ -8,7 +8,9 @@ use posteriori::operators::Task;
 use posteriori::pipeline::Pipeline;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::job::{Algorithm, Method, Restore};
-use posteriori::{Error, Result};
+use posteriori::pipeline::plan::Engine;
+use posteriori::runtime::kernel::{Arch, Target};
+use posteriori::{DType, Error, Result};
 
 use super::files::Exists;
 use super::methods;
@@ -80,6 +82,19 @@ impl Run {
         Ok(job)
     }
 
+    /// What a plan is for. On a machine without a GPU too, 16 bits mean one.
+    pub(crate) fn engine(&self) -> Result<Engine> {
+        let dtype = precision(&self.precision)?;
+        let device = self.device.as_deref().unwrap_or("auto");
+        let target = match device {
+            "auto" if !dtype.is_half() => Device::auto()?.rt().target(),
+            "auto" => Target::Kernels(Arch(90)),
+            gpu if gpu.starts_with("cuda") => Target::Kernels(Arch(90)),
+            device => Device::parse(device)?.rt().target(),
+        };
+        Ok(Engine { target, dtype })
+    }
+
     /// The models, on the device.
     pub(crate) fn open(&self, ui: &Ui) -> Result<Pipeline> {
         let device = Device::parse(self.device.as_deref().unwrap_or("auto"))?;
@@ -104,6 +119,14 @@ impl Run {
         let name = path.file_name().unwrap_or(path.as_os_str());
         name.to_string_lossy().into_owned()
     }
+}
+
+/// The element type that a text names.
+fn precision(text: &str) -> Result<DType> {
+    let all = [DType::Bf16, DType::F16, DType::F32, DType::F64];
+    let found = all.into_iter().find(|dtype| dtype.name() == text);
+    let why = || format!("wanted bf16, f16, f32 or f64, got `{text}`");
+    found.ok_or_else(|| Error::argument("--precision", why()))
 }
 
 fn method(settings: &Settings, preset: &str) -> Result<Method> {

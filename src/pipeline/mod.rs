@@ -18,7 +18,7 @@ use crate::runtime::Runtime;
 
 use device::Device;
 use job::Restore;
-use plan::Plan;
+use plan::{Batch, Engine, Plan};
 use prior::Prior;
 use run::Run;
 
@@ -180,7 +180,16 @@ impl Pipeline {
     ) -> Result<Plan> {
         let controlnet = self.controlnet.as_ref().map(|(folder, _)| folder.as_path());
         let folder = self.prior.folder();
-        Plan::of(folder, controlnet, job, measured, size, batch, self.dtype)
+        let work = Batch {
+            measured,
+            size,
+            batch,
+        };
+        let engine = Engine {
+            target: self.rt.target(),
+            dtype: self.dtype,
+        };
+        Plan::of(folder, controlnet, job, work, engine)
     }
 
     /// Does `work` with the slab of `plan` reserved.
