@@ -10,6 +10,7 @@ pub mod activation;
 pub mod add;
 pub mod attention;
 pub mod banded;
+pub mod cast;
 pub mod combine;
 pub mod concat;
 pub mod conv2d;
@@ -37,6 +38,7 @@ pub static ALL: &[&dyn AnyOp] = &[
     &attention::VJP,
     &attention::VJP_KV,
     &banded::FORWARD,
+    &cast::FORWARD,
     &combine::FORWARD,
     &concat::FORWARD,
     &concat::VJP,
