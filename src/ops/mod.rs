@@ -39,6 +39,7 @@ pub static ALL: &[&dyn AnyOp] = &[
     &attention::VJP,
     &attention::VJP_KV,
     &banded::FORWARD,
+    &cast::FORWARD,
     &combine::FORWARD,
     &concat::FORWARD,
     &concat::VJP,
