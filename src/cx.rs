@@ -159,6 +159,14 @@ impl Cx {
         run.map(|run| &run.times)
     }
 
+    /// The same run, with every tensor in memory that outlives every step.
+    pub fn permanently(&self) -> Self {
+        Cx {
+            permanent: true,
+            ..self.clone()
+        }
+    }
+
     /// What `compute` makes of these two tensors and nothing else: computed at its first use in a run, into
     /// memory that outlives every step. Outside of a run, computed each time.
     ///
@@ -176,11 +184,7 @@ impl Cx {
         if let Some((_, known)) = run.memo.borrow().get(&key) {
             return Ok(known.clone());
         }
-        let permanent = Cx {
-            permanent: true,
-            ..self.clone()
-        };
-        let made = compute(&permanent)?;
+        let made = compute(&self.permanently())?;
         run.memo
             .borrow_mut()
             .insert(key, (from.map(Tensor::clone), made.clone()));
@@ -235,7 +239,7 @@ impl Cx {
     /// # Errors
     /// [`Error::Plan`] when the runtime has no room.
     pub fn empty(&self, shape: impl Into<Shape>) -> Result<Tensor> {
-        self.alloc(shape.into(), self.dtype)
+        self.empty_in(self.dtype, shape)
     }
 
     /// Statistics beside activations: in f32 whatever those are stored in (f64 in a run of f64).
@@ -243,10 +247,16 @@ impl Cx {
     /// # Errors
     /// [`Error::Plan`] when the runtime has no room.
     pub fn empty_wide(&self, shape: impl Into<Shape>) -> Result<Tensor> {
-        self.alloc(shape.into(), self.dtype.wide())
+        self.empty_in(self.dtype.wide(), shape)
     }
 
-    fn alloc(&self, shape: Shape, dtype: DType) -> Result<Tensor> {
+    /// A tensor of this type and unspecified content; one that outlives every step where a result is
+    /// computed once.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when the runtime has no room.
+    pub fn empty_in(&self, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
+        let shape = shape.into();
         if !self.permanent {
             return Tensor::empty(&self.rt, shape, dtype);
         }

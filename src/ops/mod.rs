@@ -23,6 +23,7 @@ pub mod linear;
 pub mod lookup;
 pub mod mask;
 pub mod noise;
+pub mod repack;
 pub mod residual;
 pub mod softmax;
 pub mod sphere;
@@ -60,6 +61,7 @@ pub static ALL: &[&dyn AnyOp] = &[
     &lookup::FORWARD,
     &mask::FORWARD,
     &noise::FORWARD,
+    &repack::FORWARD,
     &residual::FORWARD,
     &softmax::FORWARD,
     &softmax::VJP,
