@@ -74,8 +74,8 @@ impl Cx {
                 matches!(dtype, DType::F32 | DType::F64),
                 "f32 (f64 for checks), not in",
             ),
-            #[cfg(feature = "emu")]
-            Runtime::Emu(_) => (
+            #[cfg(any(feature = "cuda", feature = "emu"))]
+            _ => (
                 matches!(dtype, DType::F32 | DType::F16 | DType::Bf16),
                 "f32, f16 and bf16, not in",
             ),

@@ -187,7 +187,7 @@ impl Tensor {
     /// Copies the values to the host.
     ///
     /// # Errors
-    /// [`Error::DType`] when `T` is not the element type.
+    /// [`Error::DType`] when `T` is not the element type; what a copy returns.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         if T::DTYPE != self.dtype {
             return Err(Error::DType {
@@ -200,7 +200,7 @@ impl Tensor {
         let to = bytemuck::cast_slice_mut(&mut values);
         self.buffer
             .runtime()
-            .copy_out(&self.buffer, self.offset * self.dtype.size(), to);
+            .copy_out(&self.buffer, self.offset * self.dtype.size(), to)?;
         Ok(values)
     }
 

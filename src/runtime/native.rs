@@ -142,14 +142,7 @@ impl Native {
                 owner: Owner::Transient(heap),
             });
         };
-        let offset = arena.take(bytes).ok_or_else(|| Error::Plan {
-            why: format!(
-                "the slab of {} bytes has no free range of {bytes} bytes ({} alive); this run differs from the one \
-                 that was planned",
-                arena.capacity(),
-                arena.live()
-            ),
-        })?;
+        let offset = arena.take(bytes).ok_or_else(|| arena.exhausted(bytes))?;
         // SAFETY: `take` returned a range inside the slab.
         let start = unsafe { heap.start.add(offset) };
         Ok(HostMemory {
