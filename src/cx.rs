@@ -275,6 +275,14 @@ impl Cx {
         Tensor::rounded(&self.rt, values.iter().map(|v| v.f64()), shape, self.dtype)
     }
 
+    /// Coefficients beside activations, in the type of [`Cx::empty_wide`].
+    ///
+    /// # Errors
+    /// As [`Cx::upload`].
+    pub fn upload_wide(&self, values: &[f64], shape: impl Into<Shape>) -> Result<Tensor> {
+        Tensor::rounded(&self.rt, values.iter().copied(), shape, self.dtype.wide())
+    }
+
     /// A tensor with these values, rounded to the activations' type, that outlives every step: a table.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use crate::diffusion::prior::Denoiser;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::image::Image;
+use crate::ops::noise::Draw;
 use crate::ops::{combine, noise, residual};
 use crate::rng::{INITIAL, Stream};
 use crate::runtime::Runtime;
@@ -139,7 +140,7 @@ impl Run<'_> {
             cx,
             &[(std, &noise::normals(cx, shape, streams, INITIAL, 0)?)],
         )?;
-        let draw = |step: usize, draw| noise::normals(cx, shape, streams, step as u32, draw);
+        let draw = |step: usize, draw| Draw::of(cx, streams, step as u32, draw);
         let loss = Cell::new(None);
         let largest = |l: &Tensor| l.to_f64().ok()?.into_iter().reduce(f64::max);
         let watch = |step: usize, name: &'static str, value: &Tensor| match name {

@@ -13,6 +13,7 @@ use crate::diffusion::prior::Denoiser;
 use crate::diffusion::schedule::{Coordinates, Solver, Spacing, Variance};
 use crate::error::{Error, Result};
 use crate::ops::combine;
+use crate::ops::noise::Draw;
 use crate::pipeline::prior::{Conditional, Unguided, hint};
 use crate::samplers::ancestral::Ancestral;
 use crate::samplers::dmap::{Dmap, Project};
@@ -158,7 +159,7 @@ impl<'a> Run<'a> {
                 .extend(download(t).unwrap_or_default());
         };
         note("x", &x);
-        let draw = |step: usize, draw: u32| noise.draw(cx, step, draw as usize);
+        let draw = |step: usize, draw: u32| noise.draw(cx, step, draw as usize).map(Draw::Given);
         samplers::run(
             cx,
             &*self.sampler,
