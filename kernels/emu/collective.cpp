@@ -85,10 +85,11 @@ void syncwarp(u32 mask, const char* file, int line) {
 }
 
 u32 active_lanes() { return running()->warp->alive; }
+void thread_fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 // ---- barriers of the block ----------------------------------------------------------------------------------------
 
-static void check_barrier(const Barrier& barrier, u32 id, u32 count, const char* file, int line) {
+static EMU_INLINE void check_barrier(const Barrier& barrier, u32 id, u32 count, const char* file, int line) {
   if (EMU_UNLIKELY(count == 0 && core->alive != core->threads)) {
     fail("__syncthreads at %s:%d after %u thread(s) exited", file, line, core->threads - core->alive);
   }
@@ -118,7 +119,7 @@ static void complete(Barrier& barrier) {
 }
 
 // Returns how many threads of this generation voted.
-static u32 meet(u32 id, u32 count, bool wait, bool vote, const char* file, int line) {
+static EMU_INLINE u32 meet(u32 id, u32 count, bool wait, bool vote, const char* file, int line) {
   if (EMU_UNLIKELY(id >= 16)) fail("barrier %u at %s:%d: there are 16", id, file, line);
   Lane* lane = running();
   Barrier& barrier = core->barriers[id];

@@ -89,6 +89,7 @@ void bar_sync(u32 id, u32 count, bool wait, const char* file, int line);
 // __syncthreads that also counts the threads whose predicate holds.
 u32 syncthreads_count(bool predicate, const char* file, int line);
 u32 active_lanes();
+void thread_fence();
 
 // ---- behind arch.cuh ----------------------------------------------------------------------------------------------
 
@@ -191,8 +192,8 @@ inline int __syncthreads_or(int p, EMU_LOC) { return emu::syncthreads_count(p !=
 inline int __syncthreads_and(int p, EMU_LOC) { return emu::syncthreads_count(p == 0, file_, line_) == 0; }
 inline void __syncwarp(unsigned mask = 0xffffffffu, EMU_LOC) { emu::syncwarp(mask, file_, line_); }
 inline void __threadfence_block() {}
-inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-inline void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence() { emu::thread_fence(); }
+inline void __threadfence_system() { emu::thread_fence(); }
 inline void __nanosleep(unsigned) { emu::yield(); }
 
 // ---- shuffles and votes -------------------------------------------------------------------------------------------

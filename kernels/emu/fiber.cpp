@@ -79,7 +79,7 @@ static Fiber* new_fiber() {
   return fiber;
 }
 
-static void switch_fiber(Fiber* from, Fiber* to, [[maybe_unused]] void* identity) {
+static EMU_INLINE void switch_fiber(Fiber* from, Fiber* to, [[maybe_unused]] void* identity) {
   core->stats.switches++;
 #if defined(EMU_ASAN)
   __sanitizer_start_switch_fiber(&from->fake, to->low, static_cast<size_t>(to->top - to->low));

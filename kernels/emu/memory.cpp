@@ -88,6 +88,9 @@ void* static_smem(const void* key, size_t bytes, size_t align) {
   return core->static_memory + start;
 }
 
+#if defined(EMU_ASAN)
+const char* shared_memory_damage() { return nullptr; }  // canaries are poisoned: the access itself is reported
+#else
 static bool is_canary(const u8* p, size_t n) {
   for (size_t i = 0; i < n; ++i) {
     if (p[i] != CANARY) return false;
@@ -96,16 +99,15 @@ static bool is_canary(const u8* p, size_t n) {
 }
 
 const char* shared_memory_damage() {
-#if !defined(EMU_ASAN)
   if (!is_canary(slack_start(), slack_bytes())) return "write past the end of dynamic shared memory";
   for (const StaticArray& array : core->statics) {
     const u8* start = core->static_memory + array.start;
     if (!is_canary(start + array.bytes, STATIC_GAP)) return "write past the end of a static shared array";
     if (!is_canary(start - STATIC_GAP, STATIC_GAP)) return "write before the start of a static shared array";
   }
-#endif
   return nullptr;
 }
+#endif
 
 u8* shared_ptr(u32 address, u32 bytes, const char* what) {
   if (EMU_LIKELY(address >= DYNAMIC_BASE && address - DYNAMIC_BASE + bytes <= ctx.smem_size)) {
@@ -151,6 +153,9 @@ static u8 slack_byte(const u8* p) {
   return at & 1 ? 0xff : static_cast<u8>(0x81 + (at * 0x9e3779b97f4a7c15ull >> 57) % 0x7e);
 }
 static bool slack_is_whole(const u8* start, const Allocation& allocation) {
+#if defined(EMU_ASAN)
+  return true;  // poisoned as well
+#endif
   for (const u8* p = start + allocation.bytes; p < start + allocation.bytes + allocation.slack; ++p) {
     if (*p != slack_byte(p)) return false;
   }

@@ -81,7 +81,7 @@ static bool same_wait(const Lane& a, const Lane& b) {
 
 // ---- picking ------------------------------------------------------------------------------------------------------
 
-static u32 lowest(u32 bits) { return static_cast<u32>(__builtin_ctz(bits)); }
+static EMU_INLINE u32 lowest(u32 bits) { return static_cast<u32>(__builtin_ctz(bits)); }
 static u32 highest(u32 bits) { return 31 - static_cast<u32>(__builtin_clz(bits)); }
 static u32 random_bit(u32 bits) {
   for (u32 skip = random_below(static_cast<u32>(__builtin_popcount(bits))); skip; --skip) bits &= bits - 1;
@@ -102,7 +102,7 @@ static u32 random_warp(bool fair) {
 }
 
 // Stays in the running warp while it can; a fair pick goes round.
-static Lane* pick_forward(bool fair) {
+static EMU_INLINE Lane* pick_forward(bool fair) {
   const Lane* lane = running();
   Warp* warp = lane->warp;
   const bool others = (core->ready_warps & (core->ready_warps - 1)) != 0;
@@ -114,7 +114,7 @@ static Lane* pick_forward(bool fair) {
   return &warp->lanes[lowest(after ? after : warp->ready)];
 }
 
-static Lane* pick_ready(bool fair) {
+static EMU_INLINE Lane* pick_ready(bool fair) {
   if (EMU_LIKELY(core->schedule.order == Order::Forward)) return pick_forward(fair);
   if (core->schedule.order == Order::Reverse && !fair) {
     Warp& warp = core->warps[highest(core->ready_warps)];
@@ -126,7 +126,7 @@ static Lane* pick_ready(bool fair) {
 
 // The next thread to run, no longer marked ready. Copies of the copy engine may finish here; when no thread is ready,
 // one must.
-Lane* pick(bool fair) {
+static EMU_INLINE Lane* pick(bool fair = false) {
   const bool random = core->schedule.async == Async::Random;
   if (EMU_UNLIKELY(random && core->load_count) && one_in(4)) finish_one_load(true);
   while (EMU_UNLIKELY(!core->ready_warps)) {
@@ -140,7 +140,7 @@ Lane* pick(bool fair) {
   return lane;
 }
 
-static void run_another(bool fair) {
+static EMU_INLINE void run_another(bool fair) {
   Lane* from = running();
   Lane* to = pick(fair);
   if (to == from) return;

@@ -8,6 +8,7 @@
 
 #define EMU_LIKELY(x) __builtin_expect(!!(x), 1)
 #define EMU_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define EMU_INLINE inline __attribute__((always_inline))  // on the way from one thread to the next
 
 namespace emu {
 
@@ -281,7 +282,6 @@ inline void set_ready(Warp* warp, u32 lanes) {
   warp->ready |= lanes;
   core->ready_warps |= 1u << warp->id;
 }
-Lane* pick(bool fair = false);
 
 // collective.cpp
 // True in the last lane to arrive, which must carry out the operation at once; the others resume afterwards.

@@ -1,6 +1,7 @@
 // Planted faults: each must show under some schedule, as an error or as wrong values; and the interface's own promises.
 #include <atomic>
 #include <functional>
+#include <set>
 #include <thread>
 
 #include "products.h"
@@ -125,10 +126,11 @@ static void launch_from_many_threads() {
 
 void test_interface() {
   check("an unknown kernel is null", emu_function("no_such_kernel") == nullptr);
-  bool found = false;
-  for (size_t i = 0; i < emu_kernel_count(); ++i) found = found || !strcmp(emu_kernel_name(i), "block_sums");
-  check("registered kernels can be listed", found && emu_kernel_name(emu_kernel_count()) == nullptr,
-        std::to_string(emu_kernel_count()) + " of them");
+  const size_t count = emu_kernel_count();
+  std::set<std::string> names;
+  for (size_t i = 0; i < count; ++i) names.insert(emu_kernel_name(i));
+  const bool listed = names.size() == count && names.count("block_sums") && !emu_kernel_name(count);
+  check("registered kernels can be listed, each once", listed, std::to_string(count) + " of them");
   Buffer<float> out(4);
   auto refused = [&](const char* what, const Shape& shape) {
     const std::string error = launch("block_sums", IN_ORDER, shape, out.data(), out.data(), 0);

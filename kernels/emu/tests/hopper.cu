@@ -16,7 +16,8 @@ enum Fault {
   NO_STORE_WAIT
 };
 
-constexpr int STAGES = 4, DEPTH = 64, ROWS = 64;
+[[maybe_unused]] constexpr int STAGES = 4;  // not seen below sm_90a
+constexpr int DEPTH = 64, ROWS = 64;
 constexpr u32 X_BYTES = ROWS * DEPTH * 2;
 template <int N> constexpr u32 STAGE_BYTES = X_BYTES + N * DEPTH * 2;
 

@@ -15,27 +15,31 @@ verdict() {  # description, 0 when good
   if [ "$2" = 0 ]; then echo "ok    $1"; else echo "FAIL  $1"; failed=$((failed + 1)); fi
 }
 
-# build NAME KERNEL_FLAGS EMULATOR_FLAGS: all of it to $out/NAME/driver.
+# build NAME KERNEL_FLAGS EMULATOR_FLAGS [KERNEL...]: the emulator, its tests and those kernels to $out/NAME/driver.
 build() {
-  local folder=$out/$1 kernel_flags=$2 emulator_flags=$3 source
+  local name=$1 folder=$out/$1 kernel_flags=$2 emulator_flags=$3 source room
+  shift 3
   mkdir -p "$folder"
   rm -f "$folder"/*.o "$folder"/driver
   {
-    for source in kernels/emu/*.cpp; do echo "$emulator_flags -c $source -o $folder/emu_$(basename "$source" .cpp).o"; done
-    for source in kernels/emu/tests/*.cpp; do echo "$kernel_flags -c $source -o $folder/driver_$(basename "$source" .cpp).o"; done
-    for source in kernels/emu/tests/*.cu; do echo "$kernel_flags -x c++ -c $source -o $folder/test_$(basename "$source" .cu).o"; done
-    for source in kernels/*/*.cu; do
-      [ -e "$source" ] || continue
-      echo "$kernel_flags -x c++ -c $source -o $folder/kernel_$(basename "$(dirname "$source")")_$(basename "$source" .cu).o"
+    for source in kernels/emu/*.cpp; do
+      echo "$emulator_flags -c $source -o $folder/emu_$(basename "$source" .cpp).o"
+    done
+    for source in kernels/emu/tests/*.cpp; do
+      echo "$kernel_flags -c $source -o $folder/driver_$(basename "$source" .cpp).o"
+    done
+    for source in kernels/emu/tests/*.cu "$@"; do
+      room=$(basename "$(dirname "$source")")
+      echo "$kernel_flags -x c++ -c $source -o $folder/kernel_${room}_$(basename "$source" .cu).o"
     done
   } | xargs -P "$jobs" -L 1 nice g++ $flags > "$folder/log" 2>&1 &&
     g++ $kernel_flags -pthread "$folder"/*.o -o "$folder/driver" >> "$folder/log" 2>&1
   local good=$?
-  verdict "$1: builds" $good
+  verdict "$name: builds" $good
   if [ $good != 0 ]; then cat "$folder/log"; return 1; fi
   [ -s "$folder/log" ] && cat "$folder/log"
   [ ! -s "$folder/log" ]
-  verdict "$1: without warnings" $?
+  verdict "$name: without warnings" $?
 }
 
 # reported MODE KERNEL WHAT: the fault must end the driver with a report that says so.
@@ -55,7 +59,10 @@ driver() {  # MODE ARGUMENTS
 }
 
 plain() {
-  build plain "" "" && driver plain all 8
+  local kernels
+  shopt -s nullglob
+  kernels=(kernels/*/*.cu)  # the engine's own: they compile, and no two register one name
+  build plain "" "" "${kernels[@]}" && driver plain all 8
 }
 
 asan() {
@@ -78,7 +85,7 @@ tsan() {
   driver tsan right 1
   local fault
   for fault in block_no_barrier block_no_barrier_before_reuse block_lost_updates block_no_syncwarp \
-    block_no_syncwarp_but_a_shuffle gemm_no_barrier hopper_early_release; do
+    block_no_syncwarp_but_a_shuffle gemm_no_barrier hopper_early_release hopper_no_full_wait; do
     reported tsan $fault "data race"
   done
 }

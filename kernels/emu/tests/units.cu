@@ -31,6 +31,7 @@ REGISTER_KERNEL(unit_ldmatrix_trans)
 
 // What stmatrix wrote, 64 rows of 8 halves, from registers [lane][2][4].
 extern "C" __global__ void unit_stmatrix(u16* rows, const u32* registers) {
+#ifdef HAVE_SM90A
   DYN_SMEM(smem);
   const int lane = threadIdx.x;
   u32 r[2][4];
@@ -41,6 +42,7 @@ extern "C" __global__ void unit_stmatrix(u16* rows, const u32* registers) {
   __syncwarp();
   const u16* shared = reinterpret_cast<const u16*>(smem);
   for (int i = lane; i < 64 * 8; i += 32) rows[i] = shared[i];
+#endif
 }
 REGISTER_KERNEL(unit_stmatrix)
 
