@@ -1,6 +1,7 @@
 //! Linear: `y = x w^T + bias + residual` over the last dimension.
 //!
-//! `x: [n, .., k]`, `w: [m, k]` as in the checkpoint, `bias: [m]`, `residual: [n, .., m]`.
+//! `x: [n, .., k]`, `w: [m, k]` as in the checkpoint, `bias: [m]` (in f32 beside 16-bit activations),
+//! `residual: [n, .., m]`.
 //! The cotangent of the residual is `dy` itself; of the input, `dx = dy w`.
 
 use rayon::prelude::*;
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::runtime::gemm::{Mat, gemm};
+use crate::runtime::kernel::Launch;
 use crate::runtime::native::NativeArgs;
 use crate::runtime::product::{self, Product};
 use crate::tensor::Tensor;
@@ -54,7 +56,7 @@ impl KeyTrait for Key {
             Spec::out("y", rows * self.m),
             Spec::input("x", rows * self.k),
             w,
-            Spec::input("bias", self.m).present(self.bias),
+            Spec::input("bias", self.m).wide().present(self.bias),
             Spec::input("residual", rows * self.m).present(self.residual),
         ]
     }
@@ -68,6 +70,12 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "linear.forward",
     variants: &[
+        Variant::kernels("plain", |key| {
+            let rows = key.samples * key.rows;
+            Launch::each("linear/fwd_1_plain", key.dtype, rows * key.m)
+                .ints([rows, key.k, key.m])
+                .into()
+        }),
         Variant::native("tiled", forward_tiled, forward_gemm::<f64>).when(fits_tiled),
         Variant::native("gemm", forward_gemm::<f32>, forward_gemm::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
@@ -79,6 +87,12 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "linear.vjp",
     variants: &[
+        Variant::kernels("plain", |key| {
+            let rows = key.samples * key.rows;
+            Launch::each("linear/vjp_1_plain", key.dtype, rows * key.k)
+                .ints([rows, key.k, key.m])
+                .into()
+        }),
         Variant::native("tiled", vjp_tiled, vjp_gemm::<f64>).when(fits_tiled),
         Variant::native("gemm", vjp_gemm::<f32>, vjp_gemm::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
