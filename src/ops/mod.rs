@@ -24,6 +24,7 @@ pub mod noise;
 pub mod residual;
 pub mod softmax;
 pub mod sphere;
+mod tensor_cores;
 pub mod upsample;
 
 use check::AnyOp;

@@ -13,6 +13,7 @@ mod tiled;
 use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::ops::tensor_cores::Tile;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::tensor::Tensor;
@@ -145,6 +146,18 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "conv2d.forward",
     variants: &[
+        Variant::kernels("few_outputs", kernels::forward_few_outputs)
+            .when(kernels::fits_few_outputs),
+        Variant::kernels("tensor_cores_128", |key| {
+            kernels::forward_tiles(key, Tile::Large)
+        })
+        .when(kernels::fits_large_tiles),
+        Variant::kernels("tensor_cores_64", |key| {
+            kernels::forward_tiles(key, Tile::Small)
+        })
+        .when(kernels::fits_small_tiles),
+        Variant::kernels("eight_outputs", kernels::forward_eight_outputs)
+            .when(kernels::fits_eight_outputs),
         Variant::kernels("plain", kernels::forward_plain),
         Variant::native("tiled", tiled::forward, gathered::forward::<f64>).when(tiled::fits),
         Variant::native(
@@ -161,6 +174,15 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "conv2d.vjp",
     variants: &[
+        Variant::kernels("few_inputs", kernels::vjp_few_inputs).when(kernels::fits_few_inputs),
+        Variant::kernels("tensor_cores_128", |key| {
+            kernels::vjp_tiles(key, Tile::Large)
+        })
+        .when(kernels::fits_large_tiles),
+        Variant::kernels("tensor_cores_64", |key| {
+            kernels::vjp_tiles(key, Tile::Small)
+        })
+        .when(kernels::fits_small_tiles),
         Variant::kernels("plain", kernels::vjp_plain),
         Variant::native("tiled", tiled::vjp, gathered::vjp::<f64>).when(tiled::fits),
         Variant::native("gathered_gemm", gathered::vjp::<f32>, gathered::vjp::<f64>),
@@ -180,6 +202,12 @@ fn cases(backward: bool) -> Vec<Key> {
         before: 1,
         after: 1,
     };
+    // More than 31 blocks of 128 x 128 outputs, either way.
+    let large = if backward {
+        (1, [62, 66], 120, 8, 3, Geometry::same(3))
+    } else {
+        (1, [62, 66], 8, 120, 3, Geometry::same(3))
+    };
     let all = [
         (1, [1, 1], 1, 1, 3, Geometry::same(3)),
         (2, [7, 5], 3, 31, 3, Geometry::same(3)),
@@ -190,6 +218,12 @@ fn cases(backward: bool) -> Vec<Key> {
         (1, [9, 7], 8, 20, 3, asymmetric),
         (2, [8, 12], 16, 24, 3, halving),
         (1, [9, 7], 5, 8, 3, halving),
+        (2, [10, 9], 40, 72, 3, Geometry::same(3)),
+        (3, [5, 9], 88, 136, 1, Geometry::same(1)),
+        (2, [6, 7], 66, 3, 3, Geometry::same(3)),
+        (1, [5, 7], 130, 6, 3, Geometry::same(3)),
+        (2, [5, 5], 4, 40, 3, Geometry::same(3)),
+        large,
     ];
     let key = |(i, (samples, x, inputs, outputs, k, geometry)): (
         usize,
