@@ -27,6 +27,7 @@ pub mod repack;
 pub mod residual;
 pub mod softmax;
 pub mod sphere;
+mod tensor_cores;
 pub mod upsample;
 
 use check::AnyOp;
