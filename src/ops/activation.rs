@@ -8,6 +8,7 @@ use crate::dtype::{DType, Real};
 use crate::error::Result;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::Launch;
 use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::wide;
 use crate::tensor::Tensor;
@@ -21,6 +22,17 @@ pub enum Activation {
     Gelu,
     /// `x sigmoid(1.702 x)`: CLIP's.
     QuickGelu,
+}
+
+impl Activation {
+    /// As in the names of the kernels.
+    const fn name(self) -> &'static str {
+        match self {
+            Activation::Silu => "silu",
+            Activation::Gelu => "gelu",
+            Activation::QuickGelu => "quick_gelu",
+        }
+    }
 }
 
 /// One launch over `len` elements.
@@ -61,6 +73,12 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "activation.forward",
     variants: &[
+        Variant::kernels("plain", |key| {
+            Launch::each("activation/fwd_1_plain", key.dtype, key.len)
+                .part(key.act.name())
+                .ints([key.len])
+                .into()
+        }),
         Variant::native("chunks", forward_chunks::<f32>, forward_chunks::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
@@ -71,6 +89,12 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "activation.vjp",
     variants: &[
+        Variant::kernels("plain", |key| {
+            Launch::each("activation/vjp_1_plain", key.dtype, key.len)
+                .part(key.act.name())
+                .ints([key.len])
+                .into()
+        }),
         Variant::native("chunks", vjp_chunks::<f32>, vjp_chunks::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
     ],

@@ -9,6 +9,7 @@ use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::Launch;
 use crate::runtime::native::NativeArgs;
 use crate::tensor::Tensor;
 
@@ -59,6 +60,15 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "concat.forward",
     variants: &[
+        Variant::kernels("plain", |key| {
+            Launch::each(
+                "concat/fwd_1_plain",
+                key.dtype,
+                key.rows * (key.ca + key.cb),
+            )
+            .ints([key.rows, key.ca, key.cb])
+            .into()
+        }),
         Variant::native("rows", forward_rows::<f32>, forward_rows::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
@@ -69,6 +79,15 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "concat.vjp",
     variants: &[
+        Variant::kernels("plain", |key| {
+            Launch::each(
+                "concat/vjp_1_plain",
+                key.dtype,
+                key.rows * (key.ca + key.cb),
+            )
+            .ints([key.rows, key.ca, key.cb])
+            .into()
+        }),
         Variant::native("rows", vjp_rows::<f32>, vjp_rows::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
     ],

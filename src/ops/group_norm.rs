@@ -11,6 +11,7 @@ use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::Launch;
 use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::wide;
 use crate::tensor::Tensor;
@@ -45,25 +46,26 @@ impl KeyTrait for Key {
             self.samples * self.pixels * self.c,
             self.samples * self.groups,
         );
-        let w = Spec::input("w", self.c).fill(Fill::Positive);
+        let w = Spec::input("w", self.c).fill(Fill::Positive).wide();
+        let b = Spec::input("b", self.c).wide();
         if self.backward {
             return vec![
                 Spec::out("dx", x),
                 Spec::input("dy", x),
                 Spec::input("x", x),
-                Spec::input("mean", stats).fill(Fill::Normal(0.1)),
-                Spec::input("rstd", stats).fill(Fill::Positive),
+                Spec::input("mean", stats).fill(Fill::Normal(0.1)).wide(),
+                Spec::input("rstd", stats).fill(Fill::Positive).wide(),
                 w,
-                Spec::input("b", self.c),
+                b,
             ];
         }
         vec![
             Spec::out("y", x),
-            Spec::out("mean", stats),
-            Spec::out("rstd", stats),
+            Spec::out("mean", stats).wide(),
+            Spec::out("rstd", stats).wide(),
             Spec::input("x", x),
             w,
-            Spec::input("b", self.c),
+            b,
         ]
     }
 
@@ -77,6 +79,13 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "group_norm.forward",
     variants: &[
+        Variant::kernels("plain", |key| {
+            let grid = [key.groups, key.samples, 1];
+            Launch::new("group_norm/fwd_1_plain", key.dtype, grid, 256)
+                .ints([key.pixels, key.c, key.groups, usize::from(key.silu)])
+                .floats([key.eps])
+                .into()
+        }),
         Variant::native("blocks", forward_blocks::<f32>, forward_blocks::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
@@ -87,6 +96,12 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "group_norm.vjp",
     variants: &[
+        Variant::kernels("plain", |key| {
+            let grid = [key.groups, key.samples, 1];
+            Launch::new("group_norm/vjp_1_plain", key.dtype, grid, 256)
+                .ints([key.pixels, key.c, key.groups, usize::from(key.silu)])
+                .into()
+        }),
         Variant::native("blocks", vjp_blocks::<f32>, vjp_blocks::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
     ],
@@ -144,8 +159,8 @@ pub struct Params<'a> {
 pub fn forward(cx: &Cx, x: &Tensor, p: Params<'_>) -> Result<(Tensor, Saved)> {
     let key = key(x, p, false)?;
     let y = cx.empty(x.shape())?;
-    let mean = cx.empty([key.samples, key.groups])?;
-    let rstd = cx.empty([key.samples, key.groups])?;
+    let mean = cx.empty_wide([key.samples, key.groups])?;
+    let rstd = cx.empty_wide([key.samples, key.groups])?;
     let args = [
         Arg::Out(&y),
         Arg::Out(&mean),

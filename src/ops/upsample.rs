@@ -9,6 +9,7 @@ use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::Launch;
 use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::wide;
 use crate::tensor::Tensor;
@@ -53,6 +54,15 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "upsample.forward",
     variants: &[
+        Variant::kernels("plain", |key| {
+            Launch::each(
+                "upsample/fwd_1_plain",
+                key.dtype,
+                4 * key.rows * key.w * key.c,
+            )
+            .ints([key.rows, key.w, key.c])
+            .into()
+        }),
         Variant::native("rows", forward_rows::<f32>, forward_rows::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
@@ -63,6 +73,11 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "upsample.vjp",
     variants: &[
+        Variant::kernels("plain", |key| {
+            Launch::each("upsample/vjp_1_plain", key.dtype, key.rows * key.w * key.c)
+                .ints([key.rows, key.w, key.c])
+                .into()
+        }),
         Variant::native("rows", vjp_rows::<f32>, vjp_rows::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
     ],
