@@ -1,7 +1,7 @@
 // dx[i, j] = dy[2i, 2j] + dy[2i, 2j + 1] + dy[2i + 1, 2j] + dy[2i + 1, 2j + 1]: each pixel gets the sum of its copies.
 //
 // dx: [rows, w, c], dy: [2 rows, 2w, c], where rows are the image rows of all samples. One thread for 16 bytes of dx.
-// Wants c to be whole 16 bytes.
+// Wants c to be whole 16 bytes; it counts packs here.
 #include "vector.cuh"
 
 namespace {
@@ -12,16 +12,16 @@ struct Params {
 
 template <class T> ARCH_FN void upsample(T* __restrict__ dx, const T* __restrict__ dy, Params p) {
   constexpr int N = vec::WIDTH<T>;
-  const u32 i = blockIdx.x * blockDim.x + threadIdx.x, packs = p.c / N;  // of one pixel
+  const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= static_cast<u32>(p.packs)) return;
-  const u32 pixel = i / packs, row = pixel / p.w, col = pixel % p.w;
-  const T* const above = dy + (4 * static_cast<size_t>(row) * p.w + 2 * col) * p.c + i % packs * N;
-  const T* const below = above + 2 * static_cast<size_t>(p.w) * p.c;
+  const u32 pixel = i / p.c, row = pixel / p.w, col = pixel % p.w;
+  const T* const above = dy + ((4 * static_cast<size_t>(row) * p.w + 2 * col) * p.c + i % p.c) * N;
+  const T* const below = above + 2 * static_cast<size_t>(p.w) * p.c * N;
   float v[4][N];
   vec::load(v[0], above);
-  vec::load(v[1], above + p.c);
+  vec::load(v[1], above + p.c * N);
   vec::load(v[2], below);
-  vec::load(v[3], below + p.c);
+  vec::load(v[3], below + p.c * N);
 #pragma unroll
   for (int k = 0; k < N; ++k) v[0][k] = v[0][k] + v[1][k] + v[2][k] + v[3][k];
   vec::store(dx + static_cast<size_t>(i) * N, v[0]);

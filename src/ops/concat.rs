@@ -9,7 +9,7 @@ use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
-use crate::runtime::kernel::Launch;
+use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
 use crate::tensor::Tensor;
 
@@ -60,6 +60,7 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "concat.forward",
     variants: &[
+        Variant::kernels("vector", |key| vector("concat/fwd_2_vector", key)).when(packed),
         Variant::kernels("plain", |key| {
             Launch::each(
                 "concat/fwd_1_plain",
@@ -79,6 +80,7 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "concat.vjp",
     variants: &[
+        Variant::kernels("vector", |key| vector("concat/vjp_2_vector", key)).when(packed),
         Variant::kernels("plain", |key| {
             Launch::each(
                 "concat/vjp_1_plain",
@@ -94,6 +96,19 @@ pub static VJP: Op<Key> = Op {
     cases: || cases(true),
 };
 
+/// A thread for every 16 bytes of `y`.
+fn vector(module: &'static str, key: &Key) -> Plan {
+    let (ca, cb) = (key.ca / key.dtype.pack(), key.cb / key.dtype.pack());
+    let packs = key.rows * (ca + cb);
+    let launch = Launch::each(module, key.dtype, packs);
+    launch.ints([packs, ca, cb]).into()
+}
+
+/// Whether rows are whole 16 bytes, so that each is aligned.
+fn packed(key: &Key) -> bool {
+    [key.ca, key.cb].map(|c| c % key.dtype.pack()) == [0, 0]
+}
+
 fn cases(backward: bool) -> Vec<Key> {
     let key = |(rows, ca, cb)| Key {
         dtype: DType::F32,
@@ -102,9 +117,15 @@ fn cases(backward: bool) -> Vec<Key> {
         cb,
         backward,
     };
-    [(1, 1, 1), (31, 33, 1), (77, 31, 64), (113 * 3, 203, 77)]
-        .map(key)
-        .to_vec()
+    [
+        (1, 1, 1),
+        (31, 33, 1),
+        (77, 31, 64),
+        (113 * 3, 203, 77),
+        (33, 24, 40),
+    ]
+    .map(key)
+    .to_vec()
 }
 
 /// `y: [.., ca + cb]` from `a: [.., ca]` and `b: [.., cb]`.

@@ -72,6 +72,12 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "layer_norm.forward",
     variants: &[
+        Variant::kernels("registers", |key| {
+            launch("layer_norm/fwd_2_registers", key)
+                .floats([key.eps])
+                .into()
+        })
+        .when(packed),
         Variant::kernels("plain", |key| {
             launch("layer_norm/fwd_1_plain", key)
                 .floats([key.eps])
@@ -87,6 +93,10 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "layer_norm.vjp",
     variants: &[
+        Variant::kernels("registers", |key| {
+            launch("layer_norm/vjp_2_registers", key).into()
+        })
+        .when(packed),
         Variant::kernels("plain", |key| launch("layer_norm/vjp_1_plain", key).into()),
         Variant::native("rows", vjp_rows::<f32>, vjp_rows::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
@@ -98,6 +108,11 @@ pub static VJP: Op<Key> = Op {
 fn launch(module: &'static str, key: &Key) -> Launch {
     let rows = key.samples * key.rows;
     Launch::each(module, key.dtype, 32 * rows).ints([rows, key.c])
+}
+
+/// Whether a row is whole 16 bytes and a warp can hold it in registers.
+fn packed(key: &Key) -> bool {
+    key.c.is_multiple_of(key.dtype.pack()) && key.c <= 1280
 }
 
 fn cases(backward: bool) -> Vec<Key> {
@@ -115,6 +130,8 @@ fn cases(backward: bool) -> Vec<Key> {
         (3, 77, 31),
         (1, 113, 203),
         (2, 40, 320),
+        (1, 5, 8),
+        (1, 3, 1280),
     ];
     sizes.map(key).to_vec()
 }
