@@ -8,7 +8,7 @@ use posteriori::operators::Task;
 use posteriori::pipeline::Pipeline;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::job::{Algorithm, Method, Restore};
-use posteriori::{Error, Result};
+use posteriori::{DType, Error, Result};
 
 use super::files::Exists;
 use super::methods;
@@ -30,7 +30,7 @@ pub(crate) struct Run {
     cse_scale: f64,
     pub(crate) batch: usize,
     device: Option<String>,
-    pub(crate) precision: String,
+    precision: Option<String>,
 }
 
 /// What is written, and when.
@@ -65,7 +65,7 @@ impl Run {
             cse_scale: settings.read("cse-scale", number)?.unwrap_or(1.0),
             batch: settings.need("batch", |t| whole(t, 1..=MOST))? as usize,
             device: settings.text("device").map(String::from),
-            precision: settings.need("precision", |t| Ok(t.to_owned()))?,
+            precision: settings.text("precision").map(String::from),
         })
     }
 
@@ -80,10 +80,22 @@ impl Run {
         Ok(job)
     }
 
-    /// The models, on the device.
-    pub(crate) fn open(&self, ui: &Ui) -> Result<Pipeline> {
-        let device = Device::parse(self.device.as_deref().unwrap_or("auto"))?;
-        let device = device.with_precision(&self.precision)?;
+    /// The element type that is asked for; where no device decides, f32 by default.
+    pub(crate) fn precision(&self) -> Result<DType> {
+        let text = self.precision.as_deref().unwrap_or("f32");
+        let all = [DType::Bf16, DType::F16, DType::F32, DType::F64];
+        let found = all.into_iter().find(|dtype| dtype.name() == text);
+        let why = || format!("wanted bf16, f16, f32 or f64, got `{text}`");
+        found.ok_or_else(|| Error::argument("--precision", why()))
+    }
+
+    /// The models, on the device. Settles the precision.
+    pub(crate) fn open(&self, settings: &mut Settings, ui: &Ui) -> Result<Pipeline> {
+        let mut device = Device::parse(self.device.as_deref().unwrap_or("auto"))?;
+        if let Some(precision) = &self.precision {
+            device = device.with_precision(precision)?;
+        }
+        settings.fill("precision", device.dtype().to_string(), Origin::Default);
         let mut pipeline = Pipeline::open(&self.model, device)?;
         if let Some(cse) = &self.cse {
             pipeline = pipeline.with_controlnet(cse)?;

@@ -19,7 +19,26 @@ use crate::error::Result;
 use crate::io::image::Image;
 use crate::rng::Stream;
 use crate::runtime::dry::{Dry, OpTotal};
+use crate::runtime::kernel::Target;
 use crate::runtime::{Cost, Runtime};
+
+/// What a plan is for: the kernels that will run, and the element type of activations.
+#[derive(Clone, Copy, Debug)]
+pub struct On {
+    /// Of a runtime.
+    pub target: Target,
+    /// Of a device.
+    pub dtype: DType,
+}
+
+impl From<DType> for On {
+    fn from(dtype: DType) -> Self {
+        On {
+            target: Target::Native,
+            dtype,
+        }
+    }
+}
 
 /// Exact bytes, launches and FLOPs of a job.
 #[derive(Clone, Debug, Serialize)]
@@ -82,9 +101,10 @@ impl Plan {
         measured: bool,
         size: [usize; 2],
         batch: usize,
-        dtype: DType,
+        on: impl Into<On>,
     ) -> Result<Self> {
-        let dry = Arc::new(Dry::default());
+        let On { target, dtype } = on.into();
+        let dry = Arc::new(Dry::planning_for(target));
         let cx = Cx::new(Runtime::Dry(Arc::clone(&dry)), dtype)?;
         let pipeline = dry_pipeline(&cx, folder, controlnet)?;
         let weights = dry.totals().permanent;
