@@ -138,6 +138,11 @@ impl Tensor {
         &self.buffer
     }
 
+    /// What tells it from every other tensor alive: its buffer, and where it starts there.
+    pub fn id(&self) -> (usize, usize) {
+        (self.buffer.id(), self.byte_range().start)
+    }
+
     /// Where in the buffer this tensor lies.
     pub fn byte_range(&self) -> Range<usize> {
         let start = self.offset * self.dtype.size();

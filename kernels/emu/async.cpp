@@ -1,5 +1,5 @@
-// cp.async. A copy runs at issue, or only when the wait that requires it is reached, or either at random: `late` shows a
-// missing or too weak wait, `early` shows a buffer that is overwritten while in use.
+// cp.async. A copy runs at issue, or only when the wait that requires it is reached, or either at random: `late` shows
+// a missing or too weak wait, `early` shows a buffer that is overwritten while in use.
 #include "state.h"
 
 namespace emu {

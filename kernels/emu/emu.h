@@ -2,7 +2,7 @@
 // shuffles, votes, and the entry points behind arch.cuh and arch90.cuh. Arithmetic and atomics are in intrinsics.h.
 //
 // Every CUDA thread is a fiber. One OS thread runs one block at a time, so nothing here is shared between OS threads
-// except global memory. launch.cpp holds the C interface that the library binds.
+// except global memory. interface.h is what the library binds.
 #pragma once
 #ifdef __CUDACC__
 #error "emu.h is for the host compiler only"
@@ -184,7 +184,9 @@ static constexpr int warpSize = 32;
 // ---- barriers and fences ------------------------------------------------------------------------------------------
 
 inline void __syncthreads(EMU_LOC) { emu::bar_sync(0, 0, true, file_, line_); }
-inline int __syncthreads_count(int p, EMU_LOC) { return static_cast<int>(emu::syncthreads_count(p != 0, file_, line_)); }
+inline int __syncthreads_count(int p, EMU_LOC) {
+  return static_cast<int>(emu::syncthreads_count(p != 0, file_, line_));
+}
 inline int __syncthreads_or(int p, EMU_LOC) { return emu::syncthreads_count(p != 0, file_, line_) != 0; }
 inline int __syncthreads_and(int p, EMU_LOC) { return emu::syncthreads_count(p == 0, file_, line_) == 0; }
 inline void __syncwarp(unsigned mask = 0xffffffffu, EMU_LOC) { emu::syncwarp(mask, file_, line_); }

@@ -1,5 +1,4 @@
-// Launches: the registry of kernels, the blocks of a grid over OS threads, and the C interface that the library binds,
-// shaped like the driver's (a function by name, an array of pointers to arguments).
+// Launches: the registry of kernels, the blocks of a grid over OS threads, and the C interface (interface.h).
 //
 // A launch is self-contained: many OS threads may launch at once. Each OS thread that runs blocks borrows a Core, so
 // that stacks and arenas outlive short-lived threads.
@@ -11,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "interface.h"
 #include "state.h"
 
 namespace emu {
@@ -219,7 +219,6 @@ extern "C" const char* emu_kernel_name(size_t index) {
   return r ? r->kernel.name : nullptr;
 }
 
-// A kernel by its name, or null.
 extern "C" const void* emu_function(const char* name) {
   for (const emu::Registrar* r = emu::registered; r; r = r->next) {
     if (strcmp(r->kernel.name, name) == 0) return &r->kernel;
@@ -231,21 +230,11 @@ extern "C" uint32_t emu_arg_count(const void* function) {
   return static_cast<const emu::Kernel*>(function)->arg_count;
 }
 
-// In bytes; 0 when there is no such argument.
 extern "C" uint32_t emu_arg_size(const void* function, uint32_t i) {
   const emu::Kernel* kernel = static_cast<const emu::Kernel*>(function);
   return i < kernel->arg_count ? kernel->arg_size[i] : 0;
 }
 
-struct emu_schedule {
-  uint32_t threads;  // OS threads
-  uint32_t order;    // 0 in order, 1 reverse, 2 random
-  uint32_t async;    // 0 early, 1 late, 2 random
-  uint32_t pad;
-  uint64_t seed;
-};
-
-// 0, or 1 with a message.
 extern "C" int32_t emu_launch(const void* function, const uint32_t grid[3], const uint32_t block[3], uint32_t smem,
                               void** args, const emu_schedule* schedule, char* error, size_t error_length) {
   using namespace emu;
@@ -280,10 +269,10 @@ extern "C" int32_t emu_launch(const void* function, const uint32_t grid[3], cons
   return 1;
 }
 
-// Of this OS thread's launches: switches, collectives, blocks, rows read by ldmatrix, rows of them in conflict.
 extern "C" void emu_stats(uint64_t out[5], int reset) {
   const emu::Stats& stats = emu::thread_stats;
-  const uint64_t all[5] = {stats.switches, stats.collectives, stats.blocks, stats.ldmatrix_rows, stats.conflicting_rows};
+  const uint64_t all[5] = {stats.switches, stats.collectives, stats.blocks, stats.ldmatrix_rows,
+                           stats.conflicting_rows};
   memcpy(out, all, sizeof all);
   if (reset) emu::thread_stats = emu::Stats{};
 }

@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 
+#include "interface.h"
 #include "state.h"
 
 namespace emu {
@@ -112,7 +113,8 @@ u8* shared_ptr(u32 address, u32 bytes, const char* what) {
   }
   for (const StaticArray& array : core->statics) {
     const u32 start = STATIC_BASE + array.start;
-    if (address >= start && address - start + bytes <= array.bytes) return core->static_memory + (address - STATIC_BASE);
+    const bool inside = address >= start && address - start + bytes <= array.bytes;
+    if (inside) return core->static_memory + (address - STATIC_BASE);
   }
   fail("%s: shared address 0x%x, %u bytes, is outside the block's shared memory (%u bytes from 0x%x)", what, address,
        bytes, ctx.smem_size, DYNAMIC_BASE);

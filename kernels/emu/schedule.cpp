@@ -67,8 +67,9 @@ static bool same_wait(const Lane& a, const Lane& b) {
       told[j] = true;
       count++;
     }
-    used += static_cast<size_t>(snprintf(text + used, sizeof text - used, "\n  %u thread(s) from %u wait in %s at %s:%d",
-                                         count, i, op_name(lane.wait_op), lane.wait_file ? lane.wait_file : "?",
+    used += static_cast<size_t>(snprintf(text + used, sizeof text - used,
+                                         "\n  %u thread(s) from %u wait in %s at %s:%d", count, i,
+                                         op_name(lane.wait_op), lane.wait_file ? lane.wait_file : "?",
                                          lane.wait_line));
     if (lane.wait_op == Op::Mbarrier) {
       used += static_cast<size_t>(snprintf(text + used, sizeof text - used, " (at shared address 0x%x)",
@@ -162,7 +163,7 @@ void yield() {
   Lane* lane = running();
   lane->wait_op = Op::Yield;
   lane->wait_file = nullptr;
-  if (++core->idle_yields > 20'000'000) fail("every running thread only yields: a wait that nothing will end");
+  if (++core->idle_yields > 4'000'000) fail("every running thread only yields: a wait that nothing will end");
   set_ready(lane->warp, 1u << lane->lane);
   run_another(true);
 }
@@ -264,8 +265,9 @@ static void seed_block(u64 block) {
 
 // Runs one block to its end, or to its failure.
 void start_block(u64 block) {
-  ctx.block_index = {static_cast<u32>(block % ctx.grid_dim.x), static_cast<u32>(block / ctx.grid_dim.x % ctx.grid_dim.y),
-                     static_cast<u32>(block / ctx.grid_dim.x / ctx.grid_dim.y)};
+  const uint3 grid = ctx.grid_dim;
+  ctx.block_index = {static_cast<u32>(block % grid.x), static_cast<u32>(block / grid.x % grid.y),
+                     static_cast<u32>(block / grid.x / grid.y)};
 #if defined(EMU_TSAN)
   core->identity_set = static_cast<u32>(block % 4);
 #endif

@@ -28,17 +28,18 @@ const char* op_name(Op op);
 // Grow-only array. Library vectors call memmove and free, which ThreadSanitizer would take for accesses of the
 // running CUDA thread.
 template <class T> struct List {
+  static_assert(std::is_trivially_copyable_v<T>, "items are moved as bytes");
   T* items = nullptr;
   u32 count = 0, capacity = 0;
 
-  T& push(const T& item) {
+  T& push_unset() {
     if (count == capacity) grow();
-    items[count] = item;
     return items[count++];
   }
+  void push(const T& item) { copy_bytes(&push_unset(), &item, sizeof(T)); }
   T pop() { return items[--count]; }
   void drop_front(u32 n) {
-    for (u32 i = n; i < count; ++i) items[i - n] = items[i];
+    for (u32 i = n; i < count; ++i) copy_bytes(&items[i - n], &items[i], sizeof(T));
     count -= n;
   }
   void clear() { count = 0; }
@@ -51,7 +52,7 @@ template <class T> struct List {
     const u32 wider = capacity ? 2 * capacity : 32;
     T* moved = static_cast<T*>(malloc(wider * sizeof(T)));
     if (!moved) abort();
-    for (u32 i = 0; i < count; ++i) moved[i] = items[i];
+    for (u32 i = 0; i < count; ++i) copy_bytes(&moved[i], &items[i], sizeof(T));
 #if !defined(EMU_TSAN)
     free(items);
 #endif
@@ -142,13 +143,16 @@ struct StoreQueue {
 };
 constexpr u32 MAX_TENSOR_LOADS = 64;
 
-struct Wgmma {
-  float* d[128];
+struct WgmmaOperands {  // the same in all 128 threads
   u64 a, b;
-  u32 arrived;
   int n;
   bool a_transposed, b_transposed, scale_d;
   Half kind;
+};
+struct Wgmma {
+  WgmmaOperands operands;
+  u32 arrived;
+  float* d[128];
 };
 struct WarpGroup {
   List<Wgmma> ops;
@@ -226,7 +230,7 @@ struct Core {
   const void* fault_address;
   char error[4096];
 
-  char start_edge, end_edge, load_edge, fail_edge;
+  char start_edge, end_edge, load_edge, store_edge, fail_edge;
 #if defined(EMU_TSAN)
   // Four sets of identities and stacks, used by consecutive blocks, so that races between blocks show.
   void* identity[4][MAX_THREADS];
@@ -295,11 +299,16 @@ const char* device_memory_damage(const Kernel* kernel, void** args, char* text, 
 void catch_faults();
 void describe_fault();
 
+// mbarrier.cpp
+const void* mbar_edge(u32 barrier);
+void mbar_complete_bytes(u32 barrier, u32 bytes);
+
 // tma.cpp
 const char* encode_tensor_map(void* map, int rank, int element_bytes, void* base, const u64* dims, const u64* strides,
                               const u32* box, int swizzle_bytes);
 void finish_one_load(bool random);
-u8* shadow_at(u32 address);
+// Bytes that the copy engine or the tensor cores read, which must have been shown to the async proxy.
+const u8* async_read(u32 address, u32 bytes, const char* what);
 u32 swizzled(u32 address, u32 span);
 
 // product.cpp

@@ -173,7 +173,8 @@ template <Half KIND> static void unpack_shared(const MmaOperands* const (&lanes)
 }
 
 // Accumulators to the matrix C, or back.
-template <bool TO_LANES> static void move_accumulators(const MmaOperands* const (&lanes)[32], int tiles_i, int tiles_j) {
+template <bool TO_LANES>
+static void move_accumulators(const MmaOperands* const (&lanes)[32], int tiles_i, int tiles_j) {
   TensorSpace& w = core->space;
   const int n = tiles_j * 8;
   for (int lane = 0; lane < 32; ++lane) {

@@ -9,7 +9,7 @@ use posteriori::models::config::Config;
 use posteriori::models::unet::UNetConfig;
 use posteriori::models::vae::VaeConfig;
 use posteriori::operators::Task;
-use posteriori::pipeline::plan::Plan;
+use posteriori::pipeline::plan::{Batch, Plan};
 
 use super::exit::DONE;
 use super::methods::tasks_and_methods_help;
@@ -45,8 +45,12 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     };
     let task = run.task.clone().unwrap_or(Task::super_resolution(8));
     let job = run.job(&task, 0)?;
-    let (cse, dtype) = (run.cse.as_deref(), run.precision()?);
-    let plan = Plan::of(&run.model, cse, &job, true, size, run.batch, dtype)?;
+    let work = Batch {
+        measured: true,
+        size,
+        batch: run.batch,
+    };
+    let plan = Plan::of(&run.model, run.cse.as_deref(), &job, work, run.engine()?)?;
     ui.line(format!("task        {task} by {}", run.preset));
     ui.line(plan.to_string().trim_end());
     ui.record("plan", fields(&plan, &task, &run));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use posteriori::io::image::{self, Image};
 use posteriori::operators::{Measurement, Task};
-use posteriori::pipeline::plan::Plan;
+use posteriori::pipeline::plan::{Batch, Plan};
 use posteriori::pipeline::{Item, Pipeline, Restored};
 use posteriori::{Error, rng};
 
@@ -201,11 +201,16 @@ impl Work<'_> {
         let (model, cse) = (&self.run.model, self.run.cse.as_deref());
         let told = (job.task.clone(), size, group.items.len());
         if !self.planned.contains(&told) {
-            let on = match self.pipeline {
-                Some(pipeline) => pipeline.on(),
-                None => self.run.precision()?.into(),
+            let work = Batch {
+                measured: true,
+                size,
+                batch: group.items.len(),
             };
-            let plan = Plan::of(model, cse, &job, true, size, group.items.len(), on)?;
+            let engine = match self.pipeline {
+                Some(pipeline) => pipeline.engine(),
+                None => self.run.engine()?,
+            };
+            let plan = Plan::of(model, cse, &job, work, engine)?;
             self.tell_plan(&plan, &job.task);
             self.planned.push(told);
         }

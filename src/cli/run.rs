@@ -8,6 +8,8 @@ use posteriori::operators::Task;
 use posteriori::pipeline::Pipeline;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::job::{Algorithm, Method, Restore};
+use posteriori::pipeline::plan::Engine;
+use posteriori::runtime::kernel::{Arch, Target};
 use posteriori::{DType, Error, Result};
 
 use super::files::Exists;
@@ -80,13 +82,22 @@ impl Run {
         Ok(job)
     }
 
-    /// The element type that is asked for; where no device decides, f32 by default.
-    pub(crate) fn precision(&self) -> Result<DType> {
-        let text = self.precision.as_deref().unwrap_or("f32");
-        let all = [DType::Bf16, DType::F16, DType::F32, DType::F64];
-        let found = all.into_iter().find(|dtype| dtype.name() == text);
-        let why = || format!("wanted bf16, f16, f32 or f64, got `{text}`");
-        found.ok_or_else(|| Error::argument("--precision", why()))
+    /// What a plan is for. On a machine without a GPU too, 16 bits mean one.
+    pub(crate) fn engine(&self) -> Result<Engine> {
+        let device = self.device.as_deref().unwrap_or("auto");
+        let dtype = self.precision.as_deref().map(precision).transpose()?;
+        let gpu = device.starts_with("cuda");
+        if gpu || (device == "auto" && dtype.is_some_and(DType::is_half)) {
+            return Ok(Engine {
+                target: Target::Kernels(Arch(90)),
+                dtype: dtype.unwrap_or(DType::Bf16),
+            });
+        }
+        let device = Device::parse(device)?;
+        Ok(Engine {
+            target: device.rt().target(),
+            dtype: dtype.unwrap_or(device.dtype()),
+        })
     }
 
     /// The models, on the device. Settles the precision.
@@ -116,6 +127,14 @@ impl Run {
         let name = path.file_name().unwrap_or(path.as_os_str());
         name.to_string_lossy().into_owned()
     }
+}
+
+/// The element type that a text names.
+fn precision(text: &str) -> Result<DType> {
+    let all = [DType::Bf16, DType::F16, DType::F32, DType::F64];
+    let found = all.into_iter().find(|dtype| dtype.name() == text);
+    let why = || format!("wanted bf16, f16, f32 or f64, got `{text}`");
+    found.ok_or_else(|| Error::argument("--precision", why()))
 }
 
 fn method(settings: &Settings, preset: &str) -> Result<Method> {

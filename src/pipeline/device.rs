@@ -1,9 +1,9 @@
 //! [`Device`]: where a pipeline runs, and in which precision.
 
+use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
-use crate::runtime::kernel::Target;
 
 /// A device that a pipeline can run on.
 #[derive(Clone, Debug)]
@@ -85,22 +85,8 @@ impl Device {
             let why = format!("wanted f32, f64, bf16 or f16, got `{precision}`");
             Error::argument("--precision", why)
         })?;
-        let why = match self.rt.target() {
-            Target::Native if self.dtype.is_half() => {
-                format!("computes in f32 (f64 for checks), not in {precision}; use --precision f32")
-            }
-            Target::Kernels(_) if self.dtype == DType::F64 => {
-                "computes in bf16, f16 and f32, not in f64; use --device cpu".into()
-            }
-            _ => return Ok(self),
-        };
-        Err(Error::Device {
-            device: match self.rt {
-                Runtime::Native(_) => "cpu".into(),
-                _ => self.rt.name().into(),
-            },
-            why,
-        })
+        Cx::new(self.rt.clone(), self.dtype)?;
+        Ok(self)
     }
 
     /// The runtime.

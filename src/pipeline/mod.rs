@@ -18,7 +18,7 @@ use crate::runtime::Runtime;
 
 use device::Device;
 use job::Restore;
-use plan::{On, Plan};
+use plan::{Batch, Engine, Plan};
 use prior::Prior;
 use run::Run;
 
@@ -167,9 +167,9 @@ impl Pipeline {
         self.planned(job, &plan, &progress, |run| run.generate(size, streams))
     }
 
-    /// The kernels that run, and the element type of activations.
-    pub fn on(&self) -> On {
-        On {
+    /// What plans are for: the kernels that run, and the element type of activations.
+    pub fn engine(&self) -> Engine {
+        Engine {
             target: self.rt.target(),
             dtype: self.dtype,
         }
@@ -188,7 +188,12 @@ impl Pipeline {
     ) -> Result<Plan> {
         let controlnet = self.controlnet.as_ref().map(|(folder, _)| folder.as_path());
         let folder = self.prior.folder();
-        Plan::of(folder, controlnet, job, measured, size, batch, self.on())
+        let work = Batch {
+            measured,
+            size,
+            batch,
+        };
+        Plan::of(folder, controlnet, job, work, self.engine())
     }
 
     /// The same, or an error that names the batch that would fit in the memory that is free.
@@ -240,7 +245,7 @@ impl Pipeline {
         self.rt.reserve(plan.slab)?;
         let result = work(&Run {
             pipeline: self,
-            cx,
+            cx: &cx.state(),
             job,
             context: context.as_ref(),
             progress,

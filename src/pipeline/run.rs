@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::job::Restore;
-use super::prior::{Conditional, Unguided};
+use super::prior::{Conditional, Unguided, hint};
 use super::{Item, Pipeline, Progress, Restored, plan};
 use crate::cx::Cx;
 use crate::diffusion::prior::Denoiser;
@@ -108,7 +108,8 @@ impl Run<'_> {
         };
         let why = "a conditional score estimator needs a measurement";
         let m = measurement.ok_or_else(|| Error::argument("--cse", why))?;
-        let hint = &controlnet.embed_hint(self.cx, &m.operator.condition(self.cx, m.y)?)?;
+        let image = m.operator.condition(self.cx, m.y)?;
+        let hint = &hint(self.cx, controlnet, &image)?;
         let scale = self.job.conditioning_scale;
         work(&Conditional {
             unet,
@@ -125,8 +126,10 @@ impl Run<'_> {
         shape: [usize; 4],
         streams: &[Stream],
     ) -> Result<Outcome> {
-        let (cx, method) = (self.cx, self.job.method);
+        let method = self.job.method;
         let mut steps = self.job.steps(&self.pipeline.prior.schedule)?;
+        let times: Vec<f64> = steps.iter().map(|step| step.t).collect();
+        let cx = &self.cx.for_run(&times)?;
         if let Runtime::Dry(_) = cx.rt() {
             plan::thin(&mut steps);
         }

@@ -144,6 +144,11 @@ impl Buffer {
         Arc::strong_count(&self.0) == 1
     }
 
+    /// What tells it from every other buffer alive.
+    pub fn id(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     /// The runtime that holds the bytes.
     pub fn runtime(&self) -> &Runtime {
         &self.0.runtime

@@ -13,7 +13,7 @@ use crate::diffusion::prior::Denoiser;
 use crate::diffusion::schedule::{Coordinates, Solver, Spacing, Variance};
 use crate::error::{Error, Result};
 use crate::ops::combine;
-use crate::pipeline::prior::{Conditional, Unguided};
+use crate::pipeline::prior::{Conditional, Unguided, hint};
 use crate::samplers::ancestral::Ancestral;
 use crate::samplers::dmap::{Dmap, Project};
 use crate::samplers::dps::Dps;
@@ -104,9 +104,11 @@ impl<'a> Run<'a> {
             context: context.as_ref(),
         };
         let hint = match models.controlnet {
-            Some(net) if self.conditional[0] => {
-                Some(net.embed_hint(cx, &goldens.tensor(cx, "in/cond")?.samples(0..1)?)?)
-            }
+            Some(net) if self.conditional[0] => Some(hint(
+                cx,
+                net,
+                &goldens.tensor(cx, "in/cond")?.samples(0..1)?,
+            )?),
             _ => None,
         };
         let conditional = models
