@@ -32,7 +32,7 @@ pub(crate) struct Run {
     cse_scale: f64,
     pub(crate) batch: usize,
     device: Option<String>,
-    pub(crate) precision: String,
+    precision: Option<String>,
 }
 
 /// What is written, and when.
@@ -67,7 +67,7 @@ impl Run {
             cse_scale: settings.read("cse-scale", number)?.unwrap_or(1.0),
             batch: settings.need("batch", |t| whole(t, 1..=MOST))? as usize,
             device: settings.text("device").map(String::from),
-            precision: settings.need("precision", |t| Ok(t.to_owned()))?,
+            precision: settings.text("precision").map(String::from),
         })
     }
 
@@ -84,21 +84,29 @@ impl Run {
 
     /// What a plan is for. On a machine without a GPU too, 16 bits mean one.
     pub(crate) fn engine(&self) -> Result<Engine> {
-        let dtype = precision(&self.precision)?;
         let device = self.device.as_deref().unwrap_or("auto");
-        let target = match device {
-            "auto" if !dtype.is_half() => Device::auto()?.rt().target(),
-            "auto" => Target::Kernels(Arch(90)),
-            gpu if gpu.starts_with("cuda") => Target::Kernels(Arch(90)),
-            device => Device::parse(device)?.rt().target(),
-        };
-        Ok(Engine { target, dtype })
+        let dtype = self.precision.as_deref().map(precision).transpose()?;
+        let gpu = device.starts_with("cuda");
+        if gpu || (device == "auto" && dtype.is_some_and(DType::is_half)) {
+            return Ok(Engine {
+                target: Target::Kernels(Arch(90)),
+                dtype: dtype.unwrap_or(DType::Bf16),
+            });
+        }
+        let device = Device::parse(device)?;
+        Ok(Engine {
+            target: device.rt().target(),
+            dtype: dtype.unwrap_or(device.dtype()),
+        })
     }
 
-    /// The models, on the device.
-    pub(crate) fn open(&self, ui: &Ui) -> Result<Pipeline> {
-        let device = Device::parse(self.device.as_deref().unwrap_or("auto"))?;
-        let device = device.with_precision(&self.precision)?;
+    /// The models, on the device. Settles the precision.
+    pub(crate) fn open(&self, settings: &mut Settings, ui: &Ui) -> Result<Pipeline> {
+        let mut device = Device::parse(self.device.as_deref().unwrap_or("auto"))?;
+        if let Some(precision) = &self.precision {
+            device = device.with_precision(precision)?;
+        }
+        settings.fill("precision", device.dtype().to_string(), Origin::Default);
         let mut pipeline = Pipeline::open(&self.model, device)?;
         if let Some(cse) = &self.cse {
             pipeline = pipeline.with_controlnet(cse)?;

@@ -147,7 +147,7 @@ impl Pipeline {
             return Ok(Vec::new());
         };
         let size = job.task.image_size([first.y.height, first.y.width]);
-        let plan = self.plan_for(job, true, size, items.len())?;
+        let plan = self.plan_that_fits(job, true, size, items.len())?;
         self.planned(job, &plan, &progress, |run| run.restore(items))
     }
 
@@ -163,8 +163,16 @@ impl Pipeline {
         progress: impl Fn(Progress),
     ) -> Result<Vec<Result<Restored>>> {
         let job = &job.clone().unguided();
-        let plan = self.plan_for(job, false, size, streams.len())?;
+        let plan = self.plan_that_fits(job, false, size, streams.len())?;
         self.planned(job, &plan, &progress, |run| run.generate(size, streams))
+    }
+
+    /// What plans are for: the kernels that run, and the element type of activations.
+    pub fn engine(&self) -> Engine {
+        Engine {
+            target: self.rt.target(),
+            dtype: self.dtype,
+        }
     }
 
     fn cx(&self) -> Result<Cx> {
@@ -185,11 +193,42 @@ impl Pipeline {
             size,
             batch,
         };
-        let engine = Engine {
-            target: self.rt.target(),
-            dtype: self.dtype,
+        Plan::of(folder, controlnet, job, work, self.engine())
+    }
+
+    /// The same, or an error that names the batch that would fit in the memory that is free.
+    fn plan_that_fits(
+        &self,
+        job: &Restore,
+        measured: bool,
+        size: [usize; 2],
+        batch: usize,
+    ) -> Result<Plan> {
+        let plan = self.plan_for(job, measured, size, batch)?;
+        let free = match self.rt.free_memory()? {
+            Some(free) if free < plan.slab => free,
+            _ => return Ok(plan),
         };
-        Plan::of(folder, controlnet, job, work, engine)
+        let (mut fits, mut too_many) = (0, batch);
+        while too_many - fits > 1 {
+            let middle = (fits + too_many) / 2;
+            match self.plan_for(job, measured, size, middle)?.slab <= free {
+                true => fits = middle,
+                false => too_many = middle,
+            }
+        }
+        let fix = match fits {
+            0 => "take smaller images".into(),
+            _ => format!("use --batch {fits}"),
+        };
+        let ([h, w], gb) = (size, |bytes: usize| bytes as f64 / 1e9);
+        Err(Error::Plan {
+            why: format!(
+                "{batch} images of {h} x {w} take {:.2} GB, {:.2} GB are free; {fix}",
+                gb(plan.slab),
+                gb(free)
+            ),
+        })
     }
 
     /// Does `work` with the slab of `plan` reserved.

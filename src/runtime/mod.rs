@@ -391,12 +391,13 @@ impl Runtime {
         }
     }
 
-    /// Bytes of memory that can be had now, where the runtime has memory of its own.
+    /// Bytes of memory that can be had now, where that is known.
     ///
     /// # Errors
-    /// [`Error::Device`] when the driver does not say.
+    /// [`Error::Device`] when a driver does not say.
     pub fn free_memory(&self) -> Result<Option<usize>> {
         match self {
+            Runtime::Native(_) => Ok(native::system_memory().map(|(_, free)| free)),
             #[cfg(feature = "cuda")]
             Runtime::Cuda(cuda) => cuda.free_memory().map(Some),
             _ => Ok(None),
