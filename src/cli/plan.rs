@@ -9,8 +9,7 @@ use posteriori::models::config::Config;
 use posteriori::models::unet::UNetConfig;
 use posteriori::models::vae::VaeConfig;
 use posteriori::operators::Task;
-use posteriori::pipeline::plan::Plan;
-use posteriori::{DType, Error};
+use posteriori::pipeline::plan::{Batch, Plan};
 
 use super::exit::DONE;
 use super::methods::tasks_and_methods_help;
@@ -46,9 +45,12 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     };
     let task = run.task.clone().unwrap_or(Task::super_resolution(8));
     let job = run.job(&task, 0)?;
-    let dtype = precision(&run.precision)?;
-    let cse = run.cse.as_deref();
-    let plan = Plan::of(&run.model, cse, &job, true, size, run.batch, dtype)?;
+    let work = Batch {
+        measured: true,
+        size,
+        batch: run.batch,
+    };
+    let plan = Plan::of(&run.model, run.cse.as_deref(), &job, work, run.engine()?)?;
     ui.line(format!("task        {task} by {}", run.preset));
     ui.line(plan.to_string().trim_end());
     ui.record("plan", fields(&plan, &task, &run));
@@ -61,14 +63,6 @@ pub(super) fn fields(plan: &Plan, task: &Task, run: &Run) -> Value {
     fields["task"] = json!(task.to_string());
     fields["method"] = json!(run.preset);
     fields
-}
-
-/// The element type that a text names.
-pub(super) fn precision(text: &str) -> posteriori::Result<DType> {
-    let all = [DType::Bf16, DType::F16, DType::F32, DType::F64];
-    let found = all.into_iter().find(|dtype| dtype.name() == text);
-    let why = || format!("wanted bf16, f16, f32 or f64, got `{text}`");
-    found.ok_or_else(|| Error::argument("--precision", why()))
 }
 
 /// The size of the images that a model was trained on.

@@ -8,7 +8,9 @@ use posteriori::operators::Task;
 use posteriori::pipeline::Pipeline;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::job::{Algorithm, Method, Restore};
-use posteriori::{Error, Result};
+use posteriori::pipeline::plan::Engine;
+use posteriori::runtime::kernel::{Arch, Target};
+use posteriori::{DType, Error, Result};
 
 use super::files::Exists;
 use super::methods;
@@ -30,7 +32,7 @@ pub(crate) struct Run {
     cse_scale: f64,
     pub(crate) batch: usize,
     device: Option<String>,
-    pub(crate) precision: String,
+    precision: Option<String>,
 }
 
 /// What is written, and when.
@@ -65,7 +67,7 @@ impl Run {
             cse_scale: settings.read("cse-scale", number)?.unwrap_or(1.0),
             batch: settings.need("batch", |t| whole(t, 1..=MOST))? as usize,
             device: settings.text("device").map(String::from),
-            precision: settings.need("precision", |t| Ok(t.to_owned()))?,
+            precision: settings.text("precision").map(String::from),
         })
     }
 
@@ -80,10 +82,31 @@ impl Run {
         Ok(job)
     }
 
-    /// The models, on the device.
-    pub(crate) fn open(&self, ui: &Ui) -> Result<Pipeline> {
-        let device = Device::parse(self.device.as_deref().unwrap_or("auto"))?;
-        let device = device.with_precision(&self.precision)?;
+    /// What a plan is for. On a machine without a GPU too, 16 bits mean one.
+    pub(crate) fn engine(&self) -> Result<Engine> {
+        let device = self.device.as_deref().unwrap_or("auto");
+        let dtype = self.precision.as_deref().map(precision).transpose()?;
+        let gpu = device.starts_with("cuda");
+        if gpu || (device == "auto" && dtype.is_some_and(DType::is_half)) {
+            return Ok(Engine {
+                target: Target::Kernels(Arch(90)),
+                dtype: dtype.unwrap_or(DType::Bf16),
+            });
+        }
+        let device = Device::parse(device)?;
+        Ok(Engine {
+            target: device.rt().target(),
+            dtype: dtype.unwrap_or(device.dtype()),
+        })
+    }
+
+    /// The models, on the device. Settles the precision.
+    pub(crate) fn open(&self, settings: &mut Settings, ui: &Ui) -> Result<Pipeline> {
+        let mut device = Device::parse(self.device.as_deref().unwrap_or("auto"))?;
+        if let Some(precision) = &self.precision {
+            device = device.with_precision(precision)?;
+        }
+        settings.fill("precision", device.dtype().to_string(), Origin::Default);
         let mut pipeline = Pipeline::open(&self.model, device)?;
         if let Some(cse) = &self.cse {
             pipeline = pipeline.with_controlnet(cse)?;
@@ -104,6 +127,14 @@ impl Run {
         let name = path.file_name().unwrap_or(path.as_os_str());
         name.to_string_lossy().into_owned()
     }
+}
+
+/// The element type that a text names.
+fn precision(text: &str) -> Result<DType> {
+    let all = [DType::Bf16, DType::F16, DType::F32, DType::F64];
+    let found = all.into_iter().find(|dtype| dtype.name() == text);
+    let why = || format!("wanted bf16, f16, f32 or f64, got `{text}`");
+    found.ok_or_else(|| Error::argument("--precision", why()))
 }
 
 fn method(settings: &Settings, preset: &str) -> Result<Method> {

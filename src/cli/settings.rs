@@ -143,17 +143,17 @@ pub(crate) static SETTINGS: &[Setting] = &[
     ),
     setting(
         "device",
-        "auto|cpu",
+        "auto|cpu|cuda:N",
         "auto",
         RESTORE | GENERATE,
-        "where to compute",
+        "where to compute; auto takes the first GPU that can be used",
     ),
     setting(
         "precision",
-        "f32|f64",
-        "f32",
+        "bf16|f16|f32|f64",
+        "",
         SAMPLING,
-        "element type of the computation; plan also takes bf16 and f16",
+        "element type of the networks; bf16 by default on a GPU, else f32 (f64 is for checks)",
     ),
     setting(
         "batch",

@@ -22,10 +22,10 @@ pub(super) struct Args {
     /// The golden file; its `.index.json` lies beside it
     #[arg(long, value_name = "FILE")]
     goldens: PathBuf,
-    /// Where to compute: auto or cpu
+    /// Where to compute: auto, cpu, cuda, cuda:N
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Element type of the computation: f32 or f64
+    /// Element type of the networks: f32, bf16 or f16; f64 on cpu
     #[arg(long, default_value = "f32")]
     precision: String,
 }

@@ -157,9 +157,10 @@ impl Inputs {
     fn draw<K: Key>(case: &K, seed: u64) -> Self {
         let mut random = Philox::new(seed);
         let draw = |spec: Spec| {
-            let values = (0..spec.len).map(|_| match spec.fill {
+            let values = (0..spec.len).map(|i| match spec.fill {
                 Fill::Normal(std) => std * random.normal(),
                 Fill::Positive => 0.5 + random.uniform(),
+                Fill::Counts => i as f64,
                 Fill::Ids(below) => f64::from(random.below(below as u32)),
                 Fill::Starts(elements) => f64::from(random.below(elements as u32 + 1)),
                 Fill::Absent => 0.0,

@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::io::image::Image;
 use crate::rng::Stream;
 use crate::runtime::dry::{Dry, OpTotal};
+use crate::runtime::kernel::Target;
 use crate::runtime::{Cost, Runtime};
 
 /// Exact bytes, launches and FLOPs of a job.
@@ -32,6 +33,8 @@ pub struct Plan {
     pub dtype: &'static str,
     /// Bytes of weights.
     pub weights: u64,
+    /// Bytes of what is computed once a run: keys and values of the prompt, time embeddings.
+    pub tables: u64,
     /// Bytes of the slab that every other tensor lives in.
     pub slab: usize,
     /// The most bytes of it alive at once: what a perfect packing would need.
@@ -69,6 +72,26 @@ pub struct OpTotals {
     pub bytes: u64,
 }
 
+/// What is planned for.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// A restoration; else a sample of the prior.
+    pub measured: bool,
+    /// Height and width of the image.
+    pub size: [usize; 2],
+    /// Images at once.
+    pub batch: usize,
+}
+
+/// What it will run on.
+#[derive(Clone, Copy, Debug)]
+pub struct Engine {
+    /// Whose kernels.
+    pub target: Target,
+    /// The element type of the networks' activations and weights.
+    pub dtype: DType,
+}
+
 impl Plan {
     /// Plans `job` for a checkpoint folder, of which only the configurations are read; `measured` is
     /// false for drawing from the prior.
@@ -79,13 +102,16 @@ impl Plan {
         folder: &Path,
         controlnet: Option<&Path>,
         job: &Restore,
-        measured: bool,
-        size: [usize; 2],
-        batch: usize,
-        dtype: DType,
+        work: Batch,
+        engine: Engine,
     ) -> Result<Self> {
-        let dry = Arc::new(Dry::default());
-        let cx = Cx::new(Runtime::Dry(Arc::clone(&dry)), dtype)?;
+        let Batch {
+            measured,
+            size,
+            batch,
+        } = work;
+        let dry = Arc::new(Dry::planning_for(engine.target));
+        let cx = Cx::new(Runtime::Dry(Arc::clone(&dry)), engine.dtype)?;
         let pipeline = dry_pipeline(&cx, folder, controlnet)?;
         let weights = dry.totals().permanent;
         let context = pipeline.prior.context(&cx, "")?;
@@ -99,7 +125,7 @@ impl Plan {
         };
         let run = Run {
             pipeline: &pipeline,
-            cx: &cx,
+            cx: &cx.state(),
             job,
             context: context.as_ref(),
             progress: &count,
@@ -107,7 +133,7 @@ impl Plan {
         if !measured {
             run.generate(size, &vec![Stream::new(job.seed, 0, 0); batch])?;
         } else {
-            let [h, w, c] = job.task.build(&cx, size)?.measurement_shape();
+            let [h, w, c] = job.task.build(&cx.state(), size)?.measurement_shape();
             let y = Image::new(w, h, vec![0.0; h * w * c])?;
             run.restore(&vec![
                 Item {
@@ -122,8 +148,9 @@ impl Plan {
         Ok(Plan {
             size,
             batch,
-            dtype: dtype.name(),
+            dtype: engine.dtype.name(),
             weights,
+            tables: totals.permanent - weights,
             slab: totals.slab,
             live: totals.peak_live,
             saved: ops.get("residual.forward").map_or(0, |op| op.live),
@@ -193,7 +220,8 @@ impl fmt::Display for Plan {
             "image       {h} x {w}, batch {}, {}",
             self.batch, self.dtype
         )?;
-        writeln!(f, "weights     {}", gb(self.weights as f64))?;
+        let (weights, tables) = (gb(self.weights as f64), gb(self.tables as f64));
+        writeln!(f, "weights     {weights}, and {tables} computed once a run")?;
         writeln!(
             f,
             "slab        {}  ({} alive at most)",

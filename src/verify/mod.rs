@@ -64,14 +64,17 @@ pub fn verify(
     device: &Device,
     tell: &mut dyn FnMut(&Row),
 ) -> Result<Report> {
-    let cx = Cx::new(device.rt().clone(), device.dtype())?;
+    let net = Cx::new(device.rt().clone(), device.dtype())?;
     let goldens = Goldens::open(file)?;
-    let prior = Prior::open(&cx, model)?;
+    let prior = Prior::open(&net, model)?;
     let folder = model.join("controlnet");
     let controlnet = match goldens.any("cn/") || goldens.any("traj/cse_") {
-        true if folder.is_dir() => {
-            Some(open_controlnet(&cx, &folder, &prior.unet, &mut Vec::new())?)
-        }
+        true if folder.is_dir() => Some(open_controlnet(
+            &net,
+            &folder,
+            &prior.unet,
+            &mut Vec::new(),
+        )?),
         _ => None,
     };
     let models = Models {
@@ -80,10 +83,11 @@ pub fn verify(
     };
     let mut sink = Sink {
         goldens: &goldens,
-        precision: precision(cx.dtype()),
+        precision: precision(net.dtype()),
         report: Report::default(),
         tell,
     };
+    let cx = net.state();
     schedules::compute(&models, &mut sink)?;
     networks::text(&cx, model, &mut sink)?;
     networks::unet(&cx, &models, &mut sink)?;

@@ -6,6 +6,7 @@
 //! `ds = scale p (dy v^T - delta)`, `dq = ds k`, `dk = ds^T q`, `dv = p^T dy`.
 
 mod flash;
+mod kernels;
 mod plain;
 
 use crate::cx::{Cx, Kept};
@@ -101,7 +102,7 @@ impl KeyTrait for Key {
             Spec::input("v", k),
         ];
         let mut args = match self.pass {
-            Pass::Forward => vec![Spec::out("o", q), Spec::out("lse", lse)],
+            Pass::Forward => vec![Spec::out("o", q), Spec::out("lse", lse).wide()],
             Pass::Queries => vec![Spec::out("dq", q), Spec::input("dy", q)],
             Pass::All => vec![
                 Spec::out("dq", q),
@@ -112,7 +113,7 @@ impl KeyTrait for Key {
         };
         args.extend(inputs);
         if self.pass != Pass::Forward {
-            args.extend([Spec::input("o", q), Spec::input("lse", lse)]);
+            args.extend([Spec::input("o", q), Spec::input("lse", lse).wide()]);
         }
         args
     }
@@ -132,6 +133,9 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "attention.forward",
     variants: &[
+        Variant::kernels("flash", kernels::forward_flash).when(kernels::in_flash),
+        Variant::kernels("wide", kernels::forward_wide).when(kernels::in_wide),
+        Variant::kernels("plain", kernels::forward_plain),
         Variant::native("flash", flash::forward::<f32>, flash::forward::<f64>),
         Variant::native("plain", plain::forward::<f32>, plain::forward::<f64>),
     ],
@@ -142,6 +146,9 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "attention.vjp",
     variants: &[
+        Variant::kernels("flash", kernels::vjp_flash).when(kernels::in_flash),
+        Variant::kernels("wide", kernels::vjp_wide).when(kernels::in_wide),
+        Variant::kernels("plain", kernels::vjp_plain),
         Variant::native("flash", flash::vjp::<f32>, flash::vjp::<f64>),
         Variant::native("plain", plain::vjp::<f32>, plain::vjp::<f64>),
     ],
@@ -152,6 +159,9 @@ pub static VJP: Op<Key> = Op {
 pub static VJP_KV: Op<Key> = Op {
     name: "attention.vjp_kv",
     variants: &[
+        Variant::kernels("flash", kernels::vjp_kv_flash).when(kernels::in_flash),
+        Variant::kernels("wide", kernels::vjp_kv_wide).when(kernels::in_wide),
+        Variant::kernels("plain", kernels::vjp_kv_plain),
         Variant::native("flash", flash::vjp_kv::<f32>, flash::vjp_kv::<f64>),
         Variant::native("plain", plain::vjp::<f32>, plain::vjp::<f64>),
     ],
@@ -221,7 +231,7 @@ pub fn forward(
 ) -> Result<(Tensor, Saved)> {
     let key = key(q, k, v, heads, causal, Pass::Forward)?;
     let o = cx.empty(q.shape())?;
-    let lse = cx.empty([key.samples, heads, key.tq])?;
+    let lse = cx.empty_wide([key.samples, heads, key.tq])?;
     let args = [
         Arg::Out(&o),
         Arg::Out(&lse),
