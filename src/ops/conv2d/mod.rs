@@ -226,6 +226,7 @@ fn cases(backward: bool) -> Vec<Key> {
         (1, [4, 5], 32, 4, 3, Geometry::same(3)),
         large,
         (1, [3, 5], 64, 8, 3, Geometry::same(3)),
+        (2, [5, 8], 7, 66, 3, halving),
     ];
     let key = |(i, (samples, x, inputs, outputs, k, geometry)): (
         usize,
