@@ -11,8 +11,10 @@ struct Walk {
   int k, channels;
   int row, col, channel;  // of the tap; its first channel of this step
 
-  __device__ __forceinline__ Walk(int k_, int channels_) : k(k_), channels(channels_), row(0), col(0),
-      channel(threadIdx.x % tile::PIECES * tile::PIECE) { wrap(); }
+  __device__ __forceinline__ Walk(int k_, int channels_)
+      : k(k_), channels(channels_), row(0), col(0), channel(threadIdx.x % tile::PIECES * tile::PIECE) {
+    wrap();
+  }
 
   __device__ __forceinline__ void advance() {
     channel += tile::DEPTH;
@@ -39,7 +41,7 @@ template <class T> struct Image {
 };
 
 // a: the pixels that LINES consecutive pixels of the other side meet. On each axis pixel p meets
-// p * STEP + offset + DIRECTION * tap, in units of 1 / 2^log_unit pixels, where that is a whole pixel of the image.
+// p * step + offset + DIRECTION * tap, in units of 1 / 2^log_unit pixels, where that is a whole pixel of the image.
 template <class T, int LINES, int THREADS, int DIRECTION> struct Pixels {
   static constexpr int EACH = LINES * tile::PIECES / THREADS;
   Image<T> image;
@@ -48,8 +50,8 @@ template <class T, int LINES, int THREADS, int DIRECTION> struct Pixels {
   const T* sample[EACH];
   int row[EACH], col[EACH];  // of tap (0, 0)
 
-  // Lines from `first` on, of [samples, height, width] pixels.
-  __device__ __forceinline__ Pixels(Image<T> image_, int k, int log_unit_, int samples, int height, int width, int step,
+  // Lines from `first` on of all `lines`, which are the pixels [samples, height, width] of the other side.
+  __device__ __forceinline__ Pixels(Image<T> image_, int k, int log_unit_, int lines, int height, int width, int step,
                                     int offset, int first)
       : image(image_), walk(k, image_.channels), log_unit(log_unit_) {
 #pragma unroll
@@ -57,7 +59,7 @@ template <class T, int LINES, int THREADS, int DIRECTION> struct Pixels {
       const int line = first + threadIdx.x / tile::PIECES + i * (THREADS / tile::PIECES);
       const int pixel = line % (height * width), n = line / (height * width);
       sample[i] = image.start + static_cast<size_t>(n) * image.height * image.width * image.channels;
-      row[i] = n < samples ? pixel / width * step + offset : NOWHERE;
+      row[i] = line < lines ? pixel / width * step + offset : NOWHERE;
       col[i] = pixel % width * step + offset;
     }
   }
@@ -68,7 +70,8 @@ template <class T, int LINES, int THREADS, int DIRECTION> struct Pixels {
     for (int i = 0; i < EACH; ++i) {
       const int at_row = row[i] + DIRECTION * walk.row, at_col = col[i] + DIRECTION * walk.col;
       const u32 image_row = at_row >> log_unit, image_col = at_col >> log_unit;  // huge when negative
-      const bool inside = walk.inside() && ((at_row | at_col) & part) == 0 && image_row < static_cast<u32>(image.height) &&
+      const bool whole = ((at_row | at_col) & part) == 0;
+      const bool inside = walk.inside() && whole && image_row < static_cast<u32>(image.height) &&
                           image_col < static_cast<u32>(image.width);
       const size_t pixel = static_cast<size_t>(image_row) * image.width + image_col;
       const T* const piece = inside ? sample[i] + pixel * image.channels + walk.channel : image.start;
@@ -98,7 +101,8 @@ template <class T, int COLS, int THREADS> struct Weights {
     for (int i = 0; i < COLS; i += THREADS / tile::PIECES) {
       const bool inside = walk.inside() && channel + i < channels;
       const T* const piece = inside ? w + (tap + channel + i) * walk.channels + walk.channel : w;
-      arch::cp_async16(to + tile::along_depth(threadIdx.x / tile::PIECES + i, threadIdx.x % tile::PIECES), piece, inside);
+      const int line = threadIdx.x / tile::PIECES + i;
+      arch::cp_async16(to + tile::along_depth(line, threadIdx.x % tile::PIECES), piece, inside);
     }
     walk.advance();
   }

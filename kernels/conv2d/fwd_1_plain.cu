@@ -1,8 +1,8 @@
 // y[p, o] = bias[o] + shift[n, o] + residual[p, o] + sum over taps and inputs of x[source(p, tap), i] w[tap, i, o]
 //
 // y, residual: [n, ho, wo, o], x: [n, h, w, i], w: [k, k, i, o], bias: [o], shift: [n, o]; source(p, tap) is the input
-// pixel that output pixel p meets at this tap, zero outside the image. One thread an output element, neighbours along o:
-// they share x and read w side by side. Any sizes. The part `wide` stores y in float.
+// pixel that output pixel p meets at this tap, zero outside the image. One thread an output element, neighbours along
+// o: they share x and read w side by side. Any sizes. The part `wide` stores y in float.
 #include "arch.cuh"
 
 namespace {

@@ -2,8 +2,8 @@
 // eight outputs a thread
 //
 // y, residual: [n, ho, wo, o], x: [n, h, w, i], w: [k, k, i, o], bias: [o], shift: [n, o]. A thread owns eight outputs
-// side by side of one pixel: a value of x serves all of them, and weights and outputs move 16 bytes at once. For the few
-// inputs of a network's first layer, and for float. Any number of inputs; the outputs are a multiple of 8.
+// side by side of one pixel: a value of x serves all of them, and weights and outputs move 16 bytes at once. For the
+// few inputs of a network's first layer, and for float. Any number of inputs; the outputs are a multiple of 8.
 #include "tile.cuh"
 
 namespace {

@@ -4,12 +4,12 @@ use super::Key;
 use crate::ops::tensor_cores::Tile;
 use crate::runtime::kernel::{Launch, Plan};
 
-/// The parameters that every kernel of the room takes first.
-fn sizes(key: &Key) -> [usize; 10] {
+/// The parameters of a kernel that counts `samples`, or pixels of all samples instead.
+fn sizes(key: &Key, samples: usize) -> [usize; 10] {
     let Key { x, y, .. } = key;
     let (stride, before) = (key.geometry.stride, key.geometry.before);
     [
-        key.samples,
+        samples,
         x[0],
         x[1],
         y[0],
@@ -36,14 +36,14 @@ pub(super) fn forward_plain(key: &Key) -> Plan {
     let part = if widens(key) { "wide" } else { "" };
     Launch::each("conv2d/fwd_1_plain", key.dtype, len)
         .part(part)
-        .ints(sizes(key))
+        .ints(sizes(key, key.samples))
         .into()
 }
 
 pub(super) fn vjp_plain(key: &Key) -> Plan {
     let len = key.samples * pixels(key.x) * key.inputs;
     Launch::each("conv2d/vjp_1_plain", key.dtype, len)
-        .ints(sizes(key))
+        .ints(sizes(key, key.samples))
         .into()
 }
 
@@ -63,16 +63,16 @@ pub(super) fn fits_large_tiles(key: &Key) -> bool {
 }
 
 pub(super) fn forward_tiles(key: &Key, tile: Tile) -> Plan {
-    let outputs = [key.samples * pixels(key.y), key.outputs];
-    tile.launch("conv2d/fwd_2_tensor_cores", key.dtype, outputs)
-        .ints(sizes(key))
+    let rows = key.samples * pixels(key.y);
+    tile.launch("conv2d/fwd_2_tensor_cores", key.dtype, [rows, key.outputs])
+        .ints(sizes(key, rows))
         .into()
 }
 
 pub(super) fn vjp_tiles(key: &Key, tile: Tile) -> Plan {
-    let outputs = [key.samples * pixels(key.x), key.inputs];
-    tile.launch("conv2d/vjp_2_tensor_cores", key.dtype, outputs)
-        .ints(sizes(key))
+    let rows = key.samples * pixels(key.x);
+    tile.launch("conv2d/vjp_2_tensor_cores", key.dtype, [rows, key.inputs])
+        .ints(sizes(key, rows))
         .into()
 }
 
@@ -93,7 +93,7 @@ pub(super) fn forward_few_outputs(key: &Key) -> Plan {
     let grid = [blocks, key.samples, 1];
     Launch::new("conv2d/fwd_3_few_outputs", key.dtype, grid, 128)
         .part(part)
-        .ints(sizes(key))
+        .ints(sizes(key, key.samples))
         .into()
 }
 
@@ -105,7 +105,7 @@ pub(super) fn forward_eight_outputs(key: &Key) -> Plan {
     let blocks = (pixels(key.y) * key.outputs / 8).div_ceil(256);
     let grid = [blocks, key.samples, 1];
     Launch::new("conv2d/fwd_4_eight_outputs", key.dtype, grid, 256)
-        .ints(sizes(key))
+        .ints(sizes(key, key.samples))
         .into()
 }
 
@@ -117,6 +117,6 @@ pub(super) fn fits_few_inputs(key: &Key) -> bool {
 pub(super) fn vjp_few_inputs(key: &Key) -> Plan {
     let grid = [pixels(key.x).div_ceil(4), key.samples, 1];
     Launch::new("conv2d/vjp_3_few_inputs", key.dtype, grid, 128)
-        .ints(sizes(key))
+        .ints(sizes(key, key.samples))
         .into()
 }
