@@ -7,6 +7,7 @@
 mod blocks;
 mod chunks;
 mod plain;
+mod resident;
 
 use crate::cx::{Cx, Kept};
 use crate::dtype::DType;
@@ -79,6 +80,7 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "group_norm.forward",
     variants: &[
+        Variant::kernels("resident", resident::forward).when(resident::fits),
         Variant::kernels("chunks", chunks::forward).when(chunks::fits),
         Variant::kernels("plain", |key| {
             let grid = [key.groups, key.samples, 1];
@@ -97,6 +99,7 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "group_norm.vjp",
     variants: &[
+        Variant::kernels("resident", resident::vjp).when(resident::fits),
         Variant::kernels("chunks", chunks::vjp).when(chunks::fits),
         Variant::kernels("plain", |key| {
             let grid = [key.groups, key.samples, 1];
