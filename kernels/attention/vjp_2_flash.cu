@@ -1,4 +1,5 @@
-// dq = ds k, with ds = scale p (dy v^T - delta), p = exp(scale q k^T - lse), on tensor cores: p and ds stay in registers.
+// dq = ds k, with ds = scale p (dy v^T - delta), p = exp(scale q k^T - lse), on tensor cores: p and ds stay in
+// registers.
 //
 // dq, dy, q: [samples, tq, heads * d]; k, v: [samples, tk, heads * d], or one sample shared by all; stats: [samples,
 // heads, padded] pairs (lse log2 e, delta), see vjp_stats.cu. Causal: query i sees keys 0 to i. A block takes 64 I
@@ -60,17 +61,16 @@ ARCH_FN void attention_vjp(T* __restrict__ dq, const T* __restrict__ dy, const T
     float s[I][J][4], ds[I][J][4];
     flash::scores<T, D>(s, q_tile + own * PITCH, k_tile);
     flash::scores<T, D>(ds, dy_tile + own * PITCH, v_tile);
+    flash::hide(s, first, start, p.tk, p.causal);
 #pragma unroll
-    for (int r = 0; r < 2 * I; ++r) {
-      const int i = r / 2, row = first + i * 16 + r % 2 * 8 + lane / 4;
-      const int seen = (p.causal ? min(p.tk, row + 1) : p.tk) - start - lane % 4 * 2;
+    for (int i = 0; i < I; ++i)
 #pragma unroll
-      for (int e = 0; e < 2 * J; ++e) {
-        float& x = ds[i][e / 2][r % 2 * 2 + e % 2];
-        const float weight = arch::ex2(p.scale_log2e * s[i][e / 2][r % 2 * 2 + e % 2] - lse[i][r % 2]);
-        x = e / 2 * 8 + e % 2 < seen ? weight * (x - delta[i][r % 2]) : 0.0f;
-      }
-    }
+      for (int j = 0; j < J; ++j)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const float weight = arch::ex2(p.scale_log2e * s[i][j][e] - lse[i][e / 2]);
+          ds[i][j][e] = weight * (ds[i][j][e] - delta[i][e / 2]);
+        }
     flash::accumulate<T, D>(sums, ds, k_tile);
   }
   flash::scale(sums, factor);

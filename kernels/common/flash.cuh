@@ -11,6 +11,9 @@
 namespace flash {
 
 static constexpr int THREADS = 128, WARPS = THREADS / 32;
+static constexpr float LOG2E = 1.44269504f;
+
+ARCH_FN float infinity() { return __uint_as_float(0x7f800000u); }
 
 // Bytes from a tile's row to the next.
 template <int D> static constexpr int PITCH = (D / 8 + 1) * 16;
@@ -60,6 +63,24 @@ template <class T, int D, int I, int J> ARCH_FN void scores(float (&s)[I][J][4],
     for (int j = 0; j < J / 2; ++j) b_at[j] = b + j * 16 * PITCH<D> + c * 2;
     arch::mma_smem<T>(s, a_at, b_at);
   }
+}
+
+// -infinity for the scores of queries first .. with keys start .. that the query does not see: past the last of `keys`
+// or, when causal, past its own.
+template <int I, int J>
+ARCH_FN void hide(float (&s)[I][J][4], int first, int start, int keys, bool causal) {
+  const int lane = threadIdx.x % 32;
+  if (start + 8 * J <= (causal ? min(keys, first + 1) : keys)) return;
+#pragma unroll
+  for (int i = 0; i < I; ++i)
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int seen = causal ? min(keys, first + i * 16 + e / 2 * 8 + lane / 4 + 1) : keys;
+#pragma unroll
+      for (int j = 0; j < J; ++j) {
+        if (start + j * 8 + lane % 4 * 2 + e % 2 >= seen) s[i][j][e] = -infinity();
+      }
+    }
 }
 
 // x += s b, over b's rows (8 J).
