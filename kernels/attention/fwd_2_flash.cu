@@ -18,6 +18,7 @@ ARCH_FN float row_max(float v) {
   v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
   return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
 }
+// Their sum.
 ARCH_FN float row_sum(float v) {
   v += __shfl_xor_sync(0xffffffffu, v, 1);
   return v + __shfl_xor_sync(0xffffffffu, v, 2);
@@ -35,8 +36,8 @@ ARCH_FN void attention(T* __restrict__ o, float* __restrict__ lse, const T* __re
   const size_t source = (p.shared ? 0 : static_cast<size_t>(n)) * p.tk * width + h * p.d;
   const flash::Rows<const T> queries{q + at, width, p.tq, p.d}, keys{k + source, width, p.tk, p.d},
       values{v + source, width, p.tk, p.d};
-  const u32 q_tile = arch::smem_u32(dynamic);     // (QUERIES, D)
-  const u32 tiles = q_tile + QUERIES * PITCH;     // two of (KEYS of k, KEYS of v)
+  const u32 q_tile = arch::smem_u32(dynamic);  // (QUERIES, D)
+  const u32 tiles = q_tile + QUERIES * PITCH;  // two of (KEYS of k, KEYS of v)
   const int last = p.causal ? min(p.tk, block + QUERIES) : p.tk;  // keys that this block sees
 
   float sums[D / 16][I][2][4], most[I][2], total[I][2];
@@ -50,6 +51,7 @@ ARCH_FN void attention(T* __restrict__ o, float* __restrict__ lse, const T* __re
   flash::load<D, KEYS>(tiles, keys, 0);
   flash::load<D, KEYS>(tiles + KEYS * PITCH, values, 0);
   arch::cp_async_commit();
+
   for (int start = 0; start < last; start += KEYS) {
     const u32 k_tile = tiles + start / KEYS % 2 * 2 * KEYS * PITCH, v_tile = k_tile + KEYS * PITCH;
     arch::cp_async_wait<0>();

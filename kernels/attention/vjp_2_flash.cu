@@ -27,7 +27,7 @@ ARCH_FN void attention_vjp(T* __restrict__ dq, const T* __restrict__ dy, const T
   const size_t source = (p.shared ? 0 : static_cast<size_t>(n)) * p.tk * width + h * p.d;
   const flash::Rows<const T> queries{q + at, width, p.tq, p.d}, cotangents{dy + at, width, p.tq, p.d},
       keys{k + source, width, p.tk, p.d}, values{v + source, width, p.tk, p.d};
-  const u32 q_tile = arch::smem_u32(dynamic);   // (QUERIES, D)
+  const u32 q_tile = arch::smem_u32(dynamic);    // (QUERIES, D)
   const u32 dy_tile = q_tile + QUERIES * PITCH;  // (QUERIES, D)
   const u32 tiles = dy_tile + QUERIES * PITCH;   // two of (KEYS of k, KEYS of v)
   const int last = p.causal ? min(p.tk, block + QUERIES) : p.tk;  // keys that this block sees
@@ -37,7 +37,7 @@ ARCH_FN void attention_vjp(T* __restrict__ dq, const T* __restrict__ dy, const T
   flash::load<D, KEYS>(tiles, keys, 0);
   flash::load<D, KEYS>(tiles + KEYS * PITCH, values, 0);
   arch::cp_async_commit();
-  float sums[D / 16][I][2][4], lse[I][2], delta[I][2], factor[I][2];
+  float sums[D / 16][I][2][4], lse[I][2], delta[I][2];
   flash::zero(sums);
 #pragma unroll
   for (int r = 0; r < 2 * I; ++r) {
@@ -46,8 +46,8 @@ ARCH_FN void attention_vjp(T* __restrict__ dq, const T* __restrict__ dy, const T
         stats)[(static_cast<size_t>(n) * p.heads + h) * p.padded + row];
     lse[r / 2][r % 2] = pair.v[0];
     delta[r / 2][r % 2] = pair.v[1];
-    factor[r / 2][r % 2] = p.scale;
   }
+
   for (int start = 0; start < last; start += KEYS) {
     const u32 k_tile = tiles + start / KEYS % 2 * 2 * KEYS * PITCH, v_tile = k_tile + KEYS * PITCH;
     arch::cp_async_wait<0>();
@@ -73,7 +73,7 @@ ARCH_FN void attention_vjp(T* __restrict__ dq, const T* __restrict__ dy, const T
         }
     flash::accumulate<T, D>(sums, ds, k_tile);
   }
-  flash::scale(sums, factor);
+  flash::scale(sums, p.scale);
   flash::store<T, D>(flash::Rows<T>{dq + at, width, p.tq, p.d}, first, dynamic + own * PITCH, sums);
 }
 

@@ -43,15 +43,14 @@ ARCH_FN void attention_vjp_kv(T* __restrict__ dk, T* __restrict__ dv, const T* _
     }
     arch::cp_async_commit();
   };
-  float key_sums[D / 16][I][2][4], value_sums[D / 16][I][2][4], factor[I][2];
+  float key_sums[D / 16][I][2][4], value_sums[D / 16][I][2][4];
   flash::zero(key_sums);
   flash::zero(value_sums);
-#pragma unroll
-  for (int r = 0; r < 2 * I; ++r) factor[r / 2][r % 2] = p.scale;
   const int begin = p.causal ? block / QUERIES * QUERIES : 0;
   flash::load<D, KEYS>(k_tile, keys, block);
   flash::load<D, KEYS>(v_tile, values, block);
   load(0, begin);
+
   for (int start = begin, stage = 0; start < p.tq; start += QUERIES, stage ^= 1) {
     const u32 q_tile = tiles + stage * STAGE, dy_tile = q_tile + QUERIES * PITCH;
     arch::cp_async_wait<0>();
@@ -78,7 +77,7 @@ ARCH_FN void attention_vjp_kv(T* __restrict__ dk, T* __restrict__ dv, const T* _
     flash::accumulate<T, D>(value_sums, s, dy_tile);
     flash::accumulate<T, D>(key_sums, ds, q_tile);
   }
-  flash::scale(key_sums, factor);
+  flash::scale(key_sums, p.scale);
   flash::store<T, D>(flash::Rows<T>{dk + source, width, p.tk, p.d}, first, dynamic + own * PITCH, key_sums);
   flash::store<T, D>(flash::Rows<T>{dv + source, width, p.tk, p.d}, first, dynamic + (KEYS + own) * PITCH, value_sums);
 }

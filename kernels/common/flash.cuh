@@ -124,6 +124,15 @@ template <int N, int I> ARCH_FN void scale(float (&x)[N][I][2][4], const float (
       for (int e = 0; e < 8; ++e) x[n][i][e / 4][e % 4] *= factor[i][e % 4 / 2];
 }
 
+template <int N, int I> ARCH_FN void scale(float (&x)[N][I][2][4], float factor) {
+#pragma unroll
+  for (int n = 0; n < N; ++n)
+#pragma unroll
+    for (int i = 0; i < I; ++i)
+#pragma unroll
+      for (int e = 0; e < 8; ++e) x[n][i][e / 4][e % 4] *= factor;
+}
+
 // This warp's rows of x to rows first .. of device memory, by way of the shared rows they came from, which only this
 // warp still used.
 template <class T, int D, int I>
