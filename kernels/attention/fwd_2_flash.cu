@@ -10,7 +10,7 @@ namespace {
 
 struct Params {
   int heads, d, tq, tk, shared, causal;
-  float scale;  // times log2 e
+  float scale_log2e;
 };
 
 // The largest value among the four lanes that share a row.
@@ -18,6 +18,7 @@ ARCH_FN float row_max(float v) {
   v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
   return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
 }
+// Their sum.
 ARCH_FN float row_sum(float v) {
   v += __shfl_xor_sync(0xffffffffu, v, 1);
   return v + __shfl_xor_sync(0xffffffffu, v, 2);
@@ -35,21 +36,22 @@ ARCH_FN void attention(T* __restrict__ o, float* __restrict__ lse, const T* __re
   const size_t source = (p.shared ? 0 : static_cast<size_t>(n)) * p.tk * width + h * p.d;
   const flash::Rows<const T> queries{q + at, width, p.tq, p.d}, keys{k + source, width, p.tk, p.d},
       values{v + source, width, p.tk, p.d};
-  const u32 q_tile = arch::smem_u32(dynamic);     // (QUERIES, D)
-  const u32 tiles = q_tile + QUERIES * PITCH;     // two of (KEYS of k, KEYS of v)
+  const u32 q_tile = arch::smem_u32(dynamic);  // (QUERIES, D)
+  const u32 tiles = q_tile + QUERIES * PITCH;  // two of (KEYS of k, KEYS of v)
   const int last = p.causal ? min(p.tk, block + QUERIES) : p.tk;  // keys that this block sees
 
   float sums[D / 16][I][2][4], most[I][2], total[I][2];
   flash::zero(sums);
 #pragma unroll
   for (int r = 0; r < 2 * I; ++r) {
-    most[r / 2][r % 2] = __uint_as_float(0xff800000u);  // -infinity
+    most[r / 2][r % 2] = -flash::infinity();
     total[r / 2][r % 2] = 0.0f;
   }
   flash::load<D, QUERIES>(q_tile, queries, block);
   flash::load<D, KEYS>(tiles, keys, 0);
   flash::load<D, KEYS>(tiles + KEYS * PITCH, values, 0);
   arch::cp_async_commit();
+
   for (int start = 0; start < last; start += KEYS) {
     const u32 k_tile = tiles + start / KEYS % 2 * 2 * KEYS * PITCH, v_tile = k_tile + KEYS * PITCH;
     arch::cp_async_wait<0>();
@@ -62,30 +64,22 @@ ARCH_FN void attention(T* __restrict__ o, float* __restrict__ lse, const T* __re
     }
     float s[I][J][4];
     flash::scores<T, D>(s, q_tile + own * PITCH, k_tile);
-    const bool whole = start + KEYS <= (p.causal ? min(p.tk, first + 1) : p.tk);  // all seen by this warp's rows
+    flash::hide(s, first, start, p.tk, p.causal);
     float shrink[I][2];
 #pragma unroll
     for (int r = 0; r < 2 * I; ++r) {
-      const int i = r / 2, e = r % 2 * 2, row = first + i * 16 + r % 2 * 8 + lane / 4;
-      if (!whole) {
-        const int seen = (p.causal ? min(p.tk, row + 1) : p.tk) - start - lane % 4 * 2;
-#pragma unroll
-        for (int j = 0; j < J; ++j) {
-          if (j * 8 >= seen) s[i][j][e] = __uint_as_float(0xff800000u);
-          if (j * 8 + 1 >= seen) s[i][j][e + 1] = __uint_as_float(0xff800000u);
-        }
-      }
+      const int i = r / 2, e = r % 2 * 2;
       float now = most[i][r % 2];
 #pragma unroll
       for (int j = 0; j < J; ++j) now = fmaxf(now, fmaxf(s[i][j][e], s[i][j][e + 1]));
       now = row_max(now);
-      shrink[i][r % 2] = arch::ex2(p.scale * (most[i][r % 2] - now));
+      shrink[i][r % 2] = arch::ex2(p.scale_log2e * (most[i][r % 2] - now));
       most[i][r % 2] = now;
       float sum = 0.0f;
 #pragma unroll
       for (int j = 0; j < J; ++j) {
-        s[i][j][e] = arch::ex2(p.scale * s[i][j][e] - p.scale * now);
-        s[i][j][e + 1] = arch::ex2(p.scale * s[i][j][e + 1] - p.scale * now);
+        s[i][j][e] = arch::ex2(p.scale_log2e * s[i][j][e] - p.scale_log2e * now);
+        s[i][j][e + 1] = arch::ex2(p.scale_log2e * s[i][j][e + 1] - p.scale_log2e * now);
         sum += s[i][j][e] + s[i][j][e + 1];
       }
       total[i][r % 2] = total[i][r % 2] * shrink[i][r % 2] + sum;
@@ -101,9 +95,8 @@ ARCH_FN void attention(T* __restrict__ o, float* __restrict__ lse, const T* __re
     const float denominator = row_sum(total[r / 2][r % 2]);
     share[r / 2][r % 2] = 1.0f / denominator;
     if (lane % 4 == 0 && row < p.tq) {
-      const float log2e = 1.44269504f;
       lse[(static_cast<size_t>(n) * p.heads + h) * p.tq + row] =
-          p.scale * most[r / 2][r % 2] / log2e + logf(denominator);
+          p.scale_log2e * most[r / 2][r % 2] / flash::LOG2E + logf(denominator);
     }
   }
   flash::scale(sums, share);

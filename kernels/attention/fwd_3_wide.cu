@@ -18,21 +18,22 @@ struct Product {
 template <class T>
 ARCH_FN void scores(float* __restrict__ scores, const T* __restrict__ q, const T* __restrict__ k, const Product& p) {
   scores += product::start(p.c, p.heads);
-  product::run<T, false, false>(q + product::start(p.a, p.heads), p.a, k + product::start(p.b, p.heads), p.b, p.c.rows,
-                                p.c.cols, p.a.cols, [&](int row, int col, float x, float y) {
-                                  const Pack<float, 2> pair{{x, y}};
-                                  *reinterpret_cast<Pack<float, 2>*>(scores + static_cast<size_t>(row) * p.c.pitch + col) = pair;
-                                });
+  q += product::start(p.a, p.heads);
+  k += product::start(p.b, p.heads);
+  product::run<T, false, false>(q, p.a, k, p.b, p.c, p.a.cols, [&](int row, int col, float x, float y) {
+    product::put(scores, p.c, row, col, x, y);
+  });
 }
 
 // o = p v
 template <class T>
 ARCH_FN void values(T* __restrict__ o, const T* __restrict__ weights, const T* __restrict__ v, const Product& p) {
   o += product::start(p.c, p.heads);
-  product::run<T, false, true>(weights + product::start(p.a, p.heads), p.a, v + product::start(p.b, p.heads), p.b,
-                               p.c.rows, p.c.cols, p.b.rows, [&](int row, int col, float x, float y) {
-                                 *reinterpret_cast<u32*>(o + static_cast<size_t>(row) * p.c.pitch + col) = arch::pack2<T>(x, y);
-                               });
+  weights += product::start(p.a, p.heads);
+  v += product::start(p.b, p.heads);
+  product::run<T, false, true>(weights, p.a, v, p.b, p.c, p.b.rows, [&](int row, int col, float x, float y) {
+    product::put(o, p.c, row, col, x, y);
+  });
 }
 
 struct Softmax {

@@ -1,4 +1,5 @@
-// dq = ds k, with ds = scale p (dy v^T - delta), p = exp(scale q k^T - lse), on tensor cores: p and ds stay in registers.
+// dq = ds k, with ds = scale p (dy v^T - delta), p = exp(scale q k^T - lse), on tensor cores: p and ds stay in
+// registers.
 //
 // dq, dy, q: [samples, tq, heads * d]; k, v: [samples, tk, heads * d], or one sample shared by all; stats: [samples,
 // heads, padded] pairs (lse log2 e, delta), see vjp_stats.cu. Causal: query i sees keys 0 to i. A block takes 64 I
@@ -26,7 +27,7 @@ ARCH_FN void attention_vjp(T* __restrict__ dq, const T* __restrict__ dy, const T
   const size_t source = (p.shared ? 0 : static_cast<size_t>(n)) * p.tk * width + h * p.d;
   const flash::Rows<const T> queries{q + at, width, p.tq, p.d}, cotangents{dy + at, width, p.tq, p.d},
       keys{k + source, width, p.tk, p.d}, values{v + source, width, p.tk, p.d};
-  const u32 q_tile = arch::smem_u32(dynamic);   // (QUERIES, D)
+  const u32 q_tile = arch::smem_u32(dynamic);    // (QUERIES, D)
   const u32 dy_tile = q_tile + QUERIES * PITCH;  // (QUERIES, D)
   const u32 tiles = dy_tile + QUERIES * PITCH;   // two of (KEYS of k, KEYS of v)
   const int last = p.causal ? min(p.tk, block + QUERIES) : p.tk;  // keys that this block sees
@@ -36,7 +37,7 @@ ARCH_FN void attention_vjp(T* __restrict__ dq, const T* __restrict__ dy, const T
   flash::load<D, KEYS>(tiles, keys, 0);
   flash::load<D, KEYS>(tiles + KEYS * PITCH, values, 0);
   arch::cp_async_commit();
-  float sums[D / 16][I][2][4], lse[I][2], delta[I][2], factor[I][2];
+  float sums[D / 16][I][2][4], lse[I][2], delta[I][2];
   flash::zero(sums);
 #pragma unroll
   for (int r = 0; r < 2 * I; ++r) {
@@ -45,8 +46,8 @@ ARCH_FN void attention_vjp(T* __restrict__ dq, const T* __restrict__ dy, const T
         stats)[(static_cast<size_t>(n) * p.heads + h) * p.padded + row];
     lse[r / 2][r % 2] = pair.v[0];
     delta[r / 2][r % 2] = pair.v[1];
-    factor[r / 2][r % 2] = p.scale;
   }
+
   for (int start = 0; start < last; start += KEYS) {
     const u32 k_tile = tiles + start / KEYS % 2 * 2 * KEYS * PITCH, v_tile = k_tile + KEYS * PITCH;
     arch::cp_async_wait<0>();
@@ -60,20 +61,19 @@ ARCH_FN void attention_vjp(T* __restrict__ dq, const T* __restrict__ dy, const T
     float s[I][J][4], ds[I][J][4];
     flash::scores<T, D>(s, q_tile + own * PITCH, k_tile);
     flash::scores<T, D>(ds, dy_tile + own * PITCH, v_tile);
+    flash::hide(s, first, start, p.tk, p.causal);
 #pragma unroll
-    for (int r = 0; r < 2 * I; ++r) {
-      const int i = r / 2, row = first + i * 16 + r % 2 * 8 + lane / 4;
-      const int seen = (p.causal ? min(p.tk, row + 1) : p.tk) - start - lane % 4 * 2;
+    for (int i = 0; i < I; ++i)
 #pragma unroll
-      for (int e = 0; e < 2 * J; ++e) {
-        float& x = ds[i][e / 2][r % 2 * 2 + e % 2];
-        const float weight = arch::ex2(p.scale_log2e * s[i][e / 2][r % 2 * 2 + e % 2] - lse[i][r % 2]);
-        x = e / 2 * 8 + e % 2 < seen ? weight * (x - delta[i][r % 2]) : 0.0f;
-      }
-    }
+      for (int j = 0; j < J; ++j)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const float weight = arch::ex2(p.scale_log2e * s[i][j][e] - lse[i][e / 2]);
+          ds[i][j][e] = weight * (ds[i][j][e] - delta[i][e / 2]);
+        }
     flash::accumulate<T, D>(sums, ds, k_tile);
   }
-  flash::scale(sums, factor);
+  flash::scale(sums, p.scale);
   flash::store<T, D>(flash::Rows<T>{dq + at, width, p.tq, p.d}, first, dynamic + own * PITCH, sums);
 }
 

@@ -20,15 +20,15 @@ template <class T>
 ARCH_FN void weights(T* __restrict__ weights, const T* __restrict__ q, const T* __restrict__ k,
                      const float* __restrict__ stats, const Params& p) {
   weights += product::start(p.c, p.heads);
+  q += product::start(p.a, p.heads);
+  k += product::start(p.b, p.heads);
   stats += static_cast<size_t>(blockIdx.z) * p.padded * 2;  // (padded, 2)
-  product::run<T, false, false>(
-      q + product::start(p.a, p.heads), p.a, k + product::start(p.b, p.heads), p.b, p.c.rows, p.c.cols, p.a.cols,
-      [&](int row, int col, float x, float y) {
-        const int seen = p.causal ? row + 1 : p.tk;
-        x = col < seen ? arch::ex2(p.scale_log2e * x - stats[row * 2]) : 0.0f;
-        y = col + 1 < seen ? arch::ex2(p.scale_log2e * y - stats[row * 2]) : 0.0f;
-        *reinterpret_cast<u32*>(weights + static_cast<size_t>(row) * p.c.pitch + col) = arch::pack2<T>(x, y);
-      });
+  product::run<T, false, false>(q, p.a, k, p.b, p.c, p.a.cols, [&](int row, int col, float x, float y) {
+    const int seen = p.causal ? row + 1 : p.tk;
+    x = col < seen ? arch::ex2(p.scale_log2e * x - stats[row * 2]) : 0.0f;
+    y = col + 1 < seen ? arch::ex2(p.scale_log2e * y - stats[row * 2]) : 0.0f;
+    product::put(weights, p.c, row, col, x, y);
+  });
 }
 
 // ds = p (dy v^T - delta)
@@ -36,28 +36,26 @@ template <class T>
 ARCH_FN void cotangents(T* __restrict__ ds, const T* __restrict__ dy, const T* __restrict__ v,
                         const float* __restrict__ stats, const T* __restrict__ weights, const Params& p) {
   ds += product::start(p.c, p.heads);
+  dy += product::start(p.a, p.heads);
+  v += product::start(p.b, p.heads);
   weights += product::start(p.c, p.heads);
   stats += static_cast<size_t>(blockIdx.z) * p.padded * 2;  // (padded, 2)
-  product::run<T, false, false>(
-      dy + product::start(p.a, p.heads), p.a, v + product::start(p.b, p.heads), p.b, p.c.rows, p.c.cols, p.a.cols,
-      [&](int row, int col, float x, float y) {
-        const size_t at = static_cast<size_t>(row) * p.c.pitch + col;
-        const u32 pair = *reinterpret_cast<const u32*>(weights + at);
-        const float delta = stats[row * 2 + 1];
-        *reinterpret_cast<u32*>(ds + at) =
-            arch::pack2<T>(arch::low2<T>(pair) * (x - delta), arch::high2<T>(pair) * (y - delta));
-      });
+  product::run<T, false, false>(dy, p.a, v, p.b, p.c, p.a.cols, [&](int row, int col, float x, float y) {
+    const u32 pair = *reinterpret_cast<const u32*>(weights + static_cast<size_t>(row) * p.c.pitch + col);
+    const float delta = stats[row * 2 + 1];
+    product::put(ds, p.c, row, col, arch::low2<T>(pair) * (x - delta), arch::high2<T>(pair) * (y - delta));
+  });
 }
 
 // dq = scale ds k
 template <class T>
 ARCH_FN void queries(T* __restrict__ dq, const T* __restrict__ ds, const T* __restrict__ k, const Params& p) {
   dq += product::start(p.c, p.heads);
-  product::run<T, false, true>(ds + product::start(p.a, p.heads), p.a, k + product::start(p.b, p.heads), p.b, p.c.rows,
-                               p.c.cols, p.b.rows, [&](int row, int col, float x, float y) {
-                                 *reinterpret_cast<u32*>(dq + static_cast<size_t>(row) * p.c.pitch + col) =
-                                     arch::pack2<T>(p.scale * x, p.scale * y);
-                               });
+  ds += product::start(p.a, p.heads);
+  k += product::start(p.b, p.heads);
+  product::run<T, false, true>(ds, p.a, k, p.b, p.c, p.b.rows, [&](int row, int col, float x, float y) {
+    product::put(dq, p.c, row, col, p.scale * x, p.scale * y);
+  });
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// dk = ds^T q and dv = p^T dy, with p = exp(scale q k^T - lse), ds = scale p (dy v^T - delta), on tensor cores: p and ds
-// stay in registers, transposed.
+// dk = ds^T q and dv = p^T dy, with p = exp(scale q k^T - lse), ds = scale p (dy v^T - delta), on tensor cores: p and
+// ds stay in registers, transposed.
 //
 // dk, dv, k, v: [samples, tk, heads * d]; dy, q: [samples, tq, heads * d]; stats: [samples, heads, padded] pairs (lse
 // log2 e, delta), see vjp_stats.cu. Causal: key j is seen by the queries from j on. A block takes 64 I keys of a head,
@@ -43,15 +43,14 @@ ARCH_FN void attention_vjp_kv(T* __restrict__ dk, T* __restrict__ dv, const T* _
     }
     arch::cp_async_commit();
   };
-  float key_sums[D / 16][I][2][4], value_sums[D / 16][I][2][4], factor[I][2];
+  float key_sums[D / 16][I][2][4], value_sums[D / 16][I][2][4];
   flash::zero(key_sums);
   flash::zero(value_sums);
-#pragma unroll
-  for (int r = 0; r < 2 * I; ++r) factor[r / 2][r % 2] = p.scale;
   const int begin = p.causal ? block / QUERIES * QUERIES : 0;
   flash::load<D, KEYS>(k_tile, keys, block);
   flash::load<D, KEYS>(v_tile, values, block);
   load(0, begin);
+
   for (int start = begin, stage = 0; start < p.tq; start += QUERIES, stage ^= 1) {
     const u32 q_tile = tiles + stage * STAGE, dy_tile = q_tile + QUERIES * PITCH;
     arch::cp_async_wait<0>();
@@ -61,6 +60,7 @@ ARCH_FN void attention_vjp_kv(T* __restrict__ dk, T* __restrict__ dv, const T* _
     float s[I][J][4], ds[I][J][4];
     flash::scores<T, D>(s, k_tile + own * PITCH, q_tile);
     flash::scores<T, D>(ds, v_tile + own * PITCH, dy_tile);
+    const bool hides = p.causal && start < first + 16 * I;  // some keys from some queries
     const auto* const pairs = reinterpret_cast<const Pack<float, 4>*>(dynamic + (dy_tile - k_tile) + QUERIES * PITCH);
 #pragma unroll
     for (int j = 0; j < J; ++j) {
@@ -69,14 +69,15 @@ ARCH_FN void attention_vjp_kv(T* __restrict__ dk, T* __restrict__ dv, const T* _
       for (int e = 0; e < 4 * I; ++e) {
         const int query = start + j * 8 + lane % 4 * 2 + e % 2, key = first + e / 4 * 16 + e / 2 % 2 * 8 + lane / 4;
         float &weight = s[e / 4][j][e % 4], &x = ds[e / 4][j][e % 4];
-        weight = p.causal && query < key ? 0.0f : arch::ex2(p.scale_log2e * weight - two.v[e % 2 * 2]);
+        weight = arch::ex2(p.scale_log2e * weight - two.v[e % 2 * 2]);
+        if (hides && query < key) weight = 0.0f;
         x = weight * (x - two.v[e % 2 * 2 + 1]);
       }
     }
     flash::accumulate<T, D>(value_sums, s, dy_tile);
     flash::accumulate<T, D>(key_sums, ds, q_tile);
   }
-  flash::scale(key_sums, factor);
+  flash::scale(key_sums, p.scale);
   flash::store<T, D>(flash::Rows<T>{dk + source, width, p.tk, p.d}, first, dynamic + own * PITCH, key_sums);
   flash::store<T, D>(flash::Rows<T>{dv + source, width, p.tk, p.d}, first, dynamic + (KEYS + own) * PITCH, value_sums);
 }

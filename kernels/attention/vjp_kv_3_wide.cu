@@ -1,6 +1,6 @@
 // dk = scale ds^T q and dv = p^T dy, from p and ds (without its scale) in memory, see vjp_3_wide.cu.
 //
-// A launch for each: c, [samples, tk, heads * d], = scale a^T b with a: [samples, heads, tq, pitch] and b: [samples, tq,
+// A launch for each: c = scale a^T b with c: [samples, tk, heads * d], a: [samples, heads, tq, pitch], b: [samples, tq,
 // heads * d]. Requires d % 8 == 0, pitch % 8 == 0.
 #include "product.cuh"
 
@@ -15,11 +15,11 @@ struct Params {
 template <class T>
 ARCH_FN void keys(T* __restrict__ c, const T* __restrict__ a, const T* __restrict__ b, const Params& p) {
   c += product::start(p.c, p.heads);
-  product::run<T, true, true>(a + product::start(p.a, p.heads), p.a, b + product::start(p.b, p.heads), p.b, p.c.rows,
-                              p.c.cols, p.b.rows, [&](int row, int col, float x, float y) {
-                                *reinterpret_cast<u32*>(c + static_cast<size_t>(row) * p.c.pitch + col) =
-                                    arch::pack2<T>(p.scale * x, p.scale * y);
-                              });
+  a += product::start(p.a, p.heads);
+  b += product::start(p.b, p.heads);
+  product::run<T, true, true>(a, p.a, b, p.b, p.c, p.b.rows, [&](int row, int col, float x, float y) {
+    product::put(c, p.c, row, col, p.scale * x, p.scale * y);
+  });
 }
 
 }  // namespace

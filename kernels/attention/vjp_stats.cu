@@ -3,6 +3,7 @@
 // stats: [samples, heads, padded], pairs (lse log2 e, delta) in f32; dy, o: [samples, tq, heads * d]; lse: [samples,
 // heads, tq], f32. Past the last query, up to `padded`: (infinity, 0), so that exp2(score - lse) is 0 there. One warp a
 // query and head. Requires d % 8 == 0.
+#include "flash.cuh"
 #include "reduce.cuh"
 
 namespace {
@@ -14,9 +15,10 @@ struct Params {
 constexpr int N = 8;
 
 template <class T>
-ARCH_FN void stats(float* __restrict__ stats, const T* __restrict__ dy, const T* __restrict__ o,
-                   const float* __restrict__ lse, Params p) {
-  const int lane = threadIdx.x % reduce::WARP, i = blockIdx.x * (blockDim.x / reduce::WARP) + threadIdx.x / reduce::WARP;
+ARCH_FN void row_stats(float* __restrict__ stats, const T* __restrict__ dy, const T* __restrict__ o,
+                       const float* __restrict__ lse, Params p) {
+  const int lane = threadIdx.x % reduce::WARP;
+  const int i = blockIdx.x * (blockDim.x / reduce::WARP) + threadIdx.x / reduce::WARP;
   const size_t head = static_cast<size_t>(blockIdx.z) * p.heads + blockIdx.y;
   const bool real = i < p.tq;
   float delta = 0.0f;
@@ -31,8 +33,7 @@ ARCH_FN void stats(float* __restrict__ stats, const T* __restrict__ dy, const T*
   }
   delta = reduce::warp_sum(delta);
   if (lane == 0 && i < p.padded) {
-    const float log2e = 1.44269504f, infinity = __uint_as_float(0x7f800000u);
-    const Pack<float, 2> pair{{real ? lse[head * p.tq + i] * log2e : infinity, delta}};
+    const Pack<float, 2> pair{{real ? lse[head * p.tq + i] * flash::LOG2E : flash::infinity(), delta}};
     reinterpret_cast<Pack<float, 2>*>(stats)[head * p.padded + i] = pair;
   }
 }
@@ -41,8 +42,8 @@ ARCH_FN void stats(float* __restrict__ stats, const T* __restrict__ dy, const T*
 
 #define ENTRY(T, dtype)                                                                                              \
   extern "C" __global__ void __launch_bounds__(128)                                                                  \
-      attention_vjp_stats_##dtype(float* stats_, const T* dy, const T* o, const float* lse, Params p) {              \
-    stats(stats_, dy, o, lse, p);                                                                                    \
+      attention_vjp_stats_##dtype(float* stats, const T* dy, const T* o, const float* lse, Params p) {              \
+    row_stats(stats, dy, o, lse, p);                                                                                   \
   }                                                                                                                  \
   REGISTER_KERNEL(attention_vjp_stats_##dtype)
 FOR_EACH_HALF(ENTRY)

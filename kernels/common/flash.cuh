@@ -11,6 +11,9 @@
 namespace flash {
 
 static constexpr int THREADS = 128, WARPS = THREADS / 32;
+static constexpr float LOG2E = 1.44269504f;
+
+ARCH_FN float infinity() { return __uint_as_float(0x7f800000u); }
 
 // Bytes from a tile's row to the next.
 template <int D> static constexpr int PITCH = (D / 8 + 1) * 16;
@@ -62,6 +65,24 @@ template <class T, int D, int I, int J> ARCH_FN void scores(float (&s)[I][J][4],
   }
 }
 
+// -infinity for the scores of queries first .. with keys start .. that the query does not see: past the last of `keys`
+// or, when causal, past its own.
+template <int I, int J>
+ARCH_FN void hide(float (&s)[I][J][4], int first, int start, int keys, bool causal) {
+  const int lane = threadIdx.x % 32;
+  if (start + 8 * J <= (causal ? min(keys, first + 1) : keys)) return;
+#pragma unroll
+  for (int i = 0; i < I; ++i)
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int seen = causal ? min(keys, first + i * 16 + e / 2 * 8 + lane / 4 + 1) : keys;
+#pragma unroll
+      for (int j = 0; j < J; ++j) {
+        if (start + j * 8 + lane % 4 * 2 + e % 2 >= seen) s[i][j][e] = -infinity();
+      }
+    }
+}
+
 // x += s b, over b's rows (8 J).
 template <class T, int D, int I, int J>
 ARCH_FN void accumulate(float (&x)[D / 16][I][2][4], const float (&s)[I][J][4], u32 b) {
@@ -101,6 +122,15 @@ template <int N, int I> ARCH_FN void scale(float (&x)[N][I][2][4], const float (
     for (int i = 0; i < I; ++i)
 #pragma unroll
       for (int e = 0; e < 8; ++e) x[n][i][e / 4][e % 4] *= factor[i][e % 4 / 2];
+}
+
+template <int N, int I> ARCH_FN void scale(float (&x)[N][I][2][4], float factor) {
+#pragma unroll
+  for (int n = 0; n < N; ++n)
+#pragma unroll
+    for (int i = 0; i < I; ++i)
+#pragma unroll
+      for (int e = 0; e < 8; ++e) x[n][i][e / 4][e % 4] *= factor;
 }
 
 // This warp's rows of x to rows first .. of device memory, by way of the shared rows they came from, which only this

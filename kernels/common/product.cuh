@@ -38,6 +38,15 @@ template <bool ACROSS, class T> ARCH_FN void load(u32 tile, const T* from, const
   }
 }
 
+// Two neighbours of a row, the first in an even column.
+template <class T> ARCH_FN void put(T* to, const Matrix& m, int row, int col, float x, float y) {
+  *reinterpret_cast<u32*>(to + static_cast<size_t>(row) * m.pitch + col) = arch::pack2<T>(x, y);
+}
+ARCH_FN void put(float* to, const Matrix& m, int row, int col, float x, float y) {
+  const Pack<float, 2> pair{{x, y}};
+  *reinterpret_cast<Pack<float, 2>*>(to + static_cast<size_t>(row) * m.pitch + col) = pair;
+}
+
 // N times 16 of a tile's side from `side` on, 16 of its depth from `depth` on, as four 8 x 8 tiles in the order
 // (side, depth): (0, 0), (8, 0), (0, 8), (8, 8), or with BY_DEPTH (0, 0), (0, 8), (8, 0), (8, 8).
 template <bool ACROSS, bool BY_DEPTH, int N> ARCH_FN void fragments(u32 (&r)[N][4], u32 tile, int side, int depth) {
@@ -56,10 +65,10 @@ template <bool ACROSS, bool BY_DEPTH, int N> ARCH_FN void fragments(u32 (&r)[N][
   }
 }
 
-// finish(row, column, c[row][column], c[row][column + 1]) for all of this block's elements of c, even columns; c has
-// `rows` rows and `cols` columns, an even number. `depth` is the length of the sum.
+// finish(row, col, c[row][col], c[row][col + 1]) for all even columns of this block's part of c, whose columns are even
+// in number; `depth` is the length of the sum.
 template <class T, bool A_ACROSS, bool B_ACROSS, class Finish>
-ARCH_FN void run(const T* a, const Matrix& a_is, const T* b, const Matrix& b_is, int rows, int cols, int depth,
+ARCH_FN void run(const T* a, const Matrix& a_is, const T* b, const Matrix& b_is, const Matrix& c_is, int depth,
                  Finish finish) {
   constexpr int A_BYTES = Tile<A_ACROSS>::BYTES, STAGE = A_BYTES + Tile<B_ACROSS>::BYTES;
   DYN_SMEM(dynamic);
@@ -100,7 +109,7 @@ ARCH_FN void run(const T* a, const Matrix& a_is, const T* b, const Matrix& b_is,
       for (int j = 0; j < 4; ++j) {
         const int row = block_row + warp_row + i * 16 + half * 8 + lane / 4;
         const int col = block_col + warp_col + j * 8 + lane % 4 * 2;
-        if (row < rows && col < cols) finish(row, col, sums[i][j][half * 2], sums[i][j][half * 2 + 1]);
+        if (row < c_is.rows && col < c_is.cols) finish(row, col, sums[i][j][half * 2], sums[i][j][half * 2 + 1]);
       }
 }
 

@@ -34,6 +34,7 @@ pub(super) fn vjp_kv_plain(key: &Key) -> Plan {
     }
 }
 
+/// One warp a query and head, with a float of shared memory for each key.
 fn warps(module: &'static str, key: &Key) -> Launch {
     let grid = [key.tq, key.heads, key.samples];
     Launch::new(module, key.dtype(), grid, 32)
@@ -69,54 +70,48 @@ pub(super) fn in_flash(key: &Key) -> bool {
     key.dtype().is_half() && key.d.is_multiple_of(8) && key.d <= 160
 }
 
-/// One kernel of flash attention: what a block keeps, and what passes by.
+/// One kernel of flash attention: a block owns some rows, the rows of two other tensors pass by in tiles.
 struct Flash {
     module: &'static str,
-    /// Rows of 16 that each of the four warps owns, for each of `FLASH_DIMS`.
-    own: [usize; 4],
-    /// Tensors of which a block keeps its own rows.
+    /// Rows that a block owns and rows of a tile, for each of `FLASH_DIMS`.
+    rows: [(usize, usize); 4],
+    /// Tensors of which a block keeps the rows it owns.
     kept: usize,
-    /// Rows of a passing tile, likewise.
-    tile: [usize; 4],
-    /// Bytes that pass with a tile's row, besides those of two tensors.
+    /// Bytes that pass beside a tile's row.
     beside: usize,
 }
 
 const FORWARD: Flash = Flash {
     module: "attention/fwd_2_flash",
-    own: [2, 2, 2, 1],
+    rows: [(128, 64), (128, 64), (128, 64), (64, 32)],
     kept: 1,
-    tile: [64, 64, 64, 32],
     beside: 0,
 };
 
 const VJP: Flash = Flash {
     module: "attention/vjp_2_flash",
-    own: [2, 2, 2, 1],
+    rows: [(128, 32), (128, 32), (128, 32), (64, 32)],
     kept: 2,
-    tile: [32; 4],
     beside: 0,
 };
 
 const VJP_KV: Flash = Flash {
     module: "attention/vjp_kv_2_flash",
-    own: [2, 2, 1, 1],
+    rows: [(128, 32), (128, 32), (64, 32), (64, 32)],
     kept: 2,
-    tile: [32; 4],
     beside: 8,
 };
 
 impl Flash {
-    /// Blocks over `rows` rows, each head and each sample.
-    fn launch(&self, key: &Key, rows: usize) -> Launch {
+    /// Blocks for `count` rows of each head and sample.
+    fn launch(&self, key: &Key, count: usize) -> Launch {
         let fits = |(dim, _): &(usize, _)| *dim >= key.d;
         let i = FLASH_DIMS.iter().position(fits).unwrap_or(3);
-        let (dim, part) = FLASH_DIMS[i];
-        let (own, tile) = (64 * self.own[i], self.tile[i]);
-        // A chunk of 16 bytes more, see `PITCH` in flash.cuh; two tiles of two tensors.
+        let ((dim, part), (own, tile)) = (FLASH_DIMS[i], self.rows[i]);
+        // `PITCH` in flash.cuh; two tiles of two tensors.
         let pitch = 2 * dim + 16;
         let shared = (self.kept * own + 4 * tile) * pitch + 2 * tile * self.beside;
-        let grid = [rows.div_ceil(own), key.heads, key.samples];
+        let grid = [count.div_ceil(own), key.heads, key.samples];
         Launch::new(self.module, key.dtype(), grid, 128)
             .part(part)
             .shared(shared)
@@ -207,12 +202,11 @@ fn scores_len(key: &Key) -> usize {
     key.samples * key.heads * key.tq * pitch(key)
 }
 
-/// c = a b, where c has `rows` rows and `cols` columns; `across` says how many of the two factors lie across
-/// the sum.
+/// c = a b for each head and sample; `across` of the two factors lie across the sum.
 fn product(module: &'static str, key: &Key, across: usize, [a, b, c]: [Matrix; 3]) -> Launch {
-    let rows = if across == 2 { key.tk } else { key.tq };
+    let [rows, cols, ..] = c;
     let grid = [
-        c[1].div_ceil(128),
+        cols.div_ceil(128),
         rows.div_ceil(128),
         key.heads * key.samples,
     ];
@@ -224,14 +218,14 @@ fn product(module: &'static str, key: &Key, across: usize, [a, b, c]: [Matrix; 3
         .ints(a.into_iter().chain(b).chain(c))
 }
 
-/// Scores (f32), softmax, weighted values: 6 bytes of scratch memory a score.
+/// Scores (f32), softmax, weighted values: 6 bytes of scratch memory a score (100 MB for a sample of 4096
+/// queries and keys).
 pub(super) fn forward_wide(key: &Key) -> Plan {
     let [o, lse, q, k, v] = std::array::from_fn(Ptr::Arg);
     let module = "attention/fwd_3_wide";
     let rows = key.samples * key.heads * key.tq;
-    let (raw, weights) = (Ptr::Scratch(0), (4 * scores_len(key)).next_multiple_of(256));
-    let scratch = weights + 2 * scores_len(key);
-    let weights = Ptr::Scratch(weights);
+    let at = (4 * scores_len(key)).next_multiple_of(256);
+    let (raw, weights) = (Ptr::Scratch(0), Ptr::Scratch(at));
     let softmax = Launch::new(module, key.dtype(), [rows.div_ceil(4), 1, 1], 128)
         .part("softmax")
         .pointers([weights, lse, raw])
@@ -247,7 +241,7 @@ pub(super) fn forward_wide(key: &Key) -> Plan {
                 .part("values")
                 .pointers([o, weights, v]),
         ],
-        scratch,
+        scratch: at + 2 * scores_len(key),
     }
 }
 
@@ -258,7 +252,8 @@ fn cotangents_at(key: &Key) -> [usize; 3] {
     [start, start + bytes, start + 2 * bytes]
 }
 
-/// Statistics, `p`, `ds`, then `dq`: 4 bytes of scratch memory a score.
+/// Statistics, `p`, `ds`, then `dq`: 4 bytes of scratch memory a score (67 MB for a sample of 4096 queries and
+/// keys).
 fn vjp_queries_wide(key: &Key, dq: Ptr, inputs: [Ptr; 6]) -> Plan {
     let module = "attention/vjp_3_wide";
     let [dy, q, k, v, o, lse] = inputs;
