@@ -12,6 +12,8 @@ mod guidance;
 
 pub use guidance::{Guidance, guidance};
 
+use std::cell::RefCell;
+
 use crate::cx::Cx;
 use crate::diffusion::prior::{Codec, Denoiser};
 use crate::diffusion::schedule::Step;
@@ -86,8 +88,8 @@ pub struct Outcome {
     pub diverged: Vec<Option<usize>>,
 }
 
-/// Runs every step from the noisy state `x` to a clean one. `watch(step, name, value)` sees each
-/// quantity as it is computed. A sample that diverges does not touch the others; the run ends early when
+/// Runs every step from the noisy state `x` to a clean one, on a GPU as one graph a step.
+/// `watch(step, name, value)` sees each quantity after the step that computed it. A sample that diverges does not touch the others; the run ends early when
 /// none is left.
 ///
 /// # Errors
@@ -103,13 +105,18 @@ pub fn run(
 ) -> Result<Outcome> {
     let mut diverged = vec![None; x.shape().samples()];
     for (i, step) in steps.iter().enumerate() {
+        // A recorded step has no values before its end.
+        let seen = RefCell::new(Vec::new());
         let at = At {
             step,
             next: steps.get(i + 1),
             noise: &|draw| noise(i, draw),
-            watch: &|name, value| watch(i, name, value),
+            watch: &|name, value| seen.borrow_mut().push((name, value.clone())),
         };
-        x = sampler.step(cx, problem, &at, x)?;
+        x = cx.rt().record(|| sampler.step(cx, problem, &at, x))?;
+        for (name, value) in seen.into_inner() {
+            watch(i, name, &value);
+        }
         watch(i, "x", &x);
         note_diverged(&x, i, &mut diverged)?;
         if diverged.iter().all(Option::is_some) {
