@@ -21,12 +21,12 @@ struct Cut {
 
 impl Cut {
     /// At least 256 threads where the channels are few; every thread takes four pixels, or as many fours as keep
-    /// the sample within 512 chunks.
+    /// the sample within 256 chunks.
     fn of(key: &Key) -> Self {
         let packs = key.c / key.dtype.pack();
         let rows = (256 / packs).max(1);
         let step = 4 * rows;
-        let pixels = step * key.pixels.div_ceil(512 * step);
+        let pixels = step * key.pixels.div_ceil(256 * step);
         Cut {
             rows,
             pixels,

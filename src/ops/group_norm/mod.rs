@@ -126,6 +126,8 @@ fn cases(backward: bool) -> Vec<Key> {
         (1, 70, 8, 8),
         (1, 5, 2560, 32),
         (1, 2_100, 8, 2),
+        (2, 33, 64, 8),
+        (1, 1_033, 1_032, 4),
     ];
     let key = |(i, (samples, pixels, c, groups)): (usize, (usize, usize, usize, usize))| Key {
         dtype: DType::F32,
