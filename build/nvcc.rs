@@ -20,7 +20,8 @@ const ARCHS: [&str; 5] = ["80", "89", "90a", "100", "120"];
 /// The oldest nvcc that knows all of these.
 const OLDEST: [u32; 2] = [12, 8];
 
-const FLAGS: [&str; 6] = [
+const FLAGS: [&str; 7] = [
+    "--compress-mode=size",
     "-fatbin",
     "-O3",
     "-std=c++17",

@@ -6,6 +6,7 @@ use serde_json::json;
 use posteriori::Error;
 use posteriori::ops::ALL;
 use posteriori::ops::check::Row;
+use posteriori::pipeline::device::Device;
 use posteriori::runtime::Runtime;
 
 use super::exit::{DONE, FAILED};
@@ -17,7 +18,7 @@ pub(super) struct Args {
     /// Only ops whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     op: String,
-    /// Only on this runtime: native, emu
+    /// Only on this runtime: native, emu, cuda, cuda:N; by default on all that this machine has
     #[arg(long, value_name = "NAME")]
     runtime: Option<String>,
 }
@@ -85,24 +86,25 @@ fn show(row: &Row, runtime: &str, ui: &Ui) {
     );
 }
 
-/// The runtimes of this build that a machine without a GPU has, or the one that is named.
+/// The runtimes of this machine and build, or the one that is named.
 fn runtimes(only: Option<&str>) -> posteriori::Result<Vec<Runtime>> {
-    let all = [
-        Runtime::native(),
-        #[cfg(feature = "emu")]
-        Runtime::emu(Default::default()),
-    ];
-    let names: Vec<&str> = all.iter().map(Runtime::name).collect();
-    let why = format!(
-        "wanted one of {}; `emu` needs a build with --features emu",
-        names.join(", ")
-    );
-    let chosen: Vec<Runtime> = all
-        .into_iter()
-        .filter(|rt| only.is_none_or(|name| rt.name() == name))
-        .collect();
-    match chosen.is_empty() {
-        true => Err(Error::argument("--runtime", why)),
-        false => Ok(chosen),
-    }
+    let Some(name) = only else {
+        let mut all = vec![
+            Runtime::native(),
+            #[cfg(feature = "emu")]
+            Runtime::emu(Default::default()),
+        ];
+        #[cfg(feature = "cuda")]
+        all.extend(Runtime::cuda(0));
+        return Ok(all);
+    };
+    let rt = match (name, Device::parse(name)) {
+        ("native", _) => Runtime::native(),
+        ("auto", _) | (_, Err(Error::Argument { .. })) => {
+            let why = format!("wanted native, emu, cuda or cuda:N, got `{name}`");
+            return Err(Error::argument("--runtime", why));
+        }
+        (_, device) => device?.rt().clone(),
+    };
+    Ok(vec![rt])
 }

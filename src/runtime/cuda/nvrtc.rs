@@ -71,7 +71,7 @@ impl Nvrtc {
 }
 
 fn look() -> Result<Nvrtc> {
-    let rule = preload().ok_or("libnvrtc was not found")?;
+    let rule = preload()?;
     let (mut major, mut minor, mut count) = (0, 0, 0);
     // SAFETY: the library is loaded; each call writes one or two numbers.
     let asked = unsafe {
@@ -94,26 +94,28 @@ fn look() -> Result<Nvrtc> {
 }
 
 /// Loads the library so that cudarc finds it loaded, and tells the rule that found it.
-fn preload() -> Option<String> {
+fn preload() -> Result<String> {
     // SAFETY: looks for a library by name and loads it.
     let present = || unsafe { sys::is_culib_present() };
     let variable = |name: &str| {
-        env::var_os(name)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
+        let value = env::var_os(name).filter(|v| !v.is_empty());
+        value.map(PathBuf::from)
     };
     if let Some(named) = variable("POSTERIORI_NVRTC") {
-        let folder = if named.is_dir() {
-            Some(named.as_path())
-        } else {
-            named.parent()
+        let folder = match named.is_dir() {
+            true => Some(named.as_path()),
+            false => named.parent(),
         };
-        if folder.is_some_and(load_from) && present() {
-            return Some("POSTERIORI_NVRTC".into());
-        }
+        return match folder.is_some_and(load_from) && present() {
+            true => Ok("POSTERIORI_NVRTC".into()),
+            false => Err(format!(
+                "POSTERIORI_NVRTC: no libnvrtc in {}",
+                named.display()
+            )),
+        };
     }
     if present() {
-        return Some("the loader's search path".into());
+        return Ok("the loader's search path".into());
     }
     let roots = ["CUDA_HOME", "CUDA_PATH"].into_iter();
     let roots = roots.filter_map(|name| Some((name, variable(name)?)));
@@ -124,9 +126,9 @@ fn preload() -> Option<String> {
         .flat_map(|venv| site_packages(&venv));
     let packages = packages.map(|folder| ("VIRTUAL_ENV", folder));
     let mut places = toolkits.chain(packages);
-    places
-        .find(|(_, folder)| load_from(folder) && present())
-        .map(|(rule, _)| rule.to_owned())
+    let found = places.find(|(_, folder)| load_from(folder) && present());
+    let (rule, _) = found.ok_or("libnvrtc was not found")?;
+    Ok(rule.into())
 }
 
 /// Where pip puts NVRTC in a virtual environment.
