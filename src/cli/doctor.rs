@@ -72,7 +72,8 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     Ok(if failed == 0 { DONE } else { DEVICE })
 }
 
-fn processor() -> String {
+/// What the system calls the processor.
+pub(super) fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = text.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;

@@ -121,10 +121,8 @@ fn fits(run: &Run, job: &Restore, size: [usize; 2], batch: usize) -> posteriori:
     if batch == 0 {
         return Ok(());
     }
-    let (job, dtype) = (job.clone().unguided(), plan::precision(&run.precision)?);
-    memory::check(&Plan::of(
-        &run.model, None, &job, false, size, batch, dtype,
-    )?)
+    let (job, cx) = (job.clone().unguided(), run.planned()?);
+    memory::check(&Plan::of(&cx, &run.model, None, &job, false, size, batch)?)
 }
 
 /// The files to write and their format.

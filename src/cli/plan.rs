@@ -10,7 +10,7 @@ use posteriori::models::unet::UNetConfig;
 use posteriori::models::vae::VaeConfig;
 use posteriori::operators::Task;
 use posteriori::pipeline::plan::Plan;
-use posteriori::{DType, Error};
+use posteriori::{Cx, DType, Error};
 
 use super::exit::DONE;
 use super::methods::tasks_and_methods_help;
@@ -31,28 +31,47 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let mut settings = Settings::gather(&args.settings, None)?;
-    if settings.text("task").is_none() {
-        ui.detail("no --task given: planning for sr8");
-        settings.fill("task", "sr8".into(), super::settings::Origin::Default);
-    }
-    let run = Run::read(&mut settings)?;
+    let subject = Subject::read(&mut settings, ui)?;
     if args.settings.print {
         super::print_settings(&settings, ui);
         return Ok(DONE);
     }
-    let size = match &args.size {
-        Some(text) => size(text)?,
-        None => own_size(&run.model)?,
-    };
-    let task = run.task.clone().unwrap_or(Task::super_resolution(8));
-    let job = run.job(&task, 0)?;
-    let dtype = precision(&run.precision)?;
-    let cse = run.cse.as_deref();
-    let plan = Plan::of(&run.model, cse, &job, true, size, run.batch, dtype)?;
+    let Subject { run, task } = &subject;
+    let plan = subject.plan(&run.planned()?, args.size.as_deref())?;
     ui.line(format!("task        {task} by {}", run.preset));
     ui.line(plan.to_string().trim_end());
-    ui.record("plan", fields(&plan, &task, &run));
+    ui.record("plan", fields(&plan, task, run));
     Ok(DONE)
+}
+
+/// What a plan is of.
+pub(super) struct Subject {
+    pub(super) run: Run,
+    pub(super) task: Task,
+}
+
+impl Subject {
+    /// Reads the settings; the task is sr8 when none is given.
+    pub(super) fn read(settings: &mut Settings, ui: &Ui) -> Result<Self> {
+        if settings.text("task").is_none() {
+            ui.detail("no --task given: planning for sr8");
+            settings.fill("task", "sr8".into(), super::settings::Origin::Default);
+        }
+        let run = Run::read(settings)?;
+        let task = run.task.clone().unwrap_or(Task::super_resolution(8));
+        Ok(Subject { run, task })
+    }
+
+    /// Plans it for images of this size, by default the model's own.
+    pub(super) fn plan(&self, cx: &Cx, size: Option<&str>) -> Result<Plan> {
+        let Subject { run, task } = self;
+        let size = match size {
+            Some(text) => self::size(text)?,
+            None => own_size(&run.model)?,
+        };
+        let (job, cse) = (run.job(task, 0)?, run.cse.as_deref());
+        Ok(Plan::of(cx, &run.model, cse, &job, true, size, run.batch)?)
+    }
 }
 
 /// A plan as a record.

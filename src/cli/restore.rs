@@ -201,8 +201,8 @@ impl Work<'_> {
         let (model, cse) = (&self.run.model, self.run.cse.as_deref());
         let told = (job.task.clone(), size, group.items.len());
         if !self.planned.contains(&told) {
-            let dtype = plan::precision(&self.run.precision)?;
-            let plan = Plan::of(model, cse, &job, true, size, group.items.len(), dtype)?;
+            let (cx, batch) = (self.run.planned()?, group.items.len());
+            let plan = Plan::of(&cx, model, cse, &job, true, size, batch)?;
             self.tell_plan(&plan, &job.task);
             if self.pipeline.is_some() {
                 memory::check(&plan)?;

@@ -5,15 +5,17 @@ use std::path::PathBuf;
 
 use posteriori::io::image::Format;
 use posteriori::operators::Task;
+use posteriori::ops::expect_variant;
 use posteriori::pipeline::Pipeline;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::job::{Algorithm, Method, Restore};
-use posteriori::{Error, Result};
+use posteriori::runtime::Runtime;
+use posteriori::{Cx, Error, Result};
 
 use super::files::Exists;
-use super::methods;
 use super::settings::{Origin, Settings};
 use super::ui::Ui;
+use super::{methods, plan};
 
 /// The most of anything that is counted by hand: images in a batch, samples, ascents.
 pub(crate) const MOST: u64 = 1 << 16;
@@ -31,7 +33,11 @@ pub(crate) struct Run {
     pub(crate) batch: usize,
     device: Option<String>,
     pub(crate) precision: String,
+    variants: Vec<Forced>,
 }
+
+/// An op and the variant that it is to take.
+pub(crate) type Forced = (String, String);
 
 /// What is written, and when.
 pub(crate) struct Writing {
@@ -66,6 +72,7 @@ impl Run {
             batch: settings.need("batch", |t| whole(t, 1..=MOST))? as usize,
             device: settings.text("device").map(String::from),
             precision: settings.need("precision", |t| Ok(t.to_owned()))?,
+            variants: settings.read("variant", forced)?.unwrap_or_default(),
         })
     }
 
@@ -88,6 +95,9 @@ impl Run {
         if let Some(cse) = &self.cse {
             pipeline = pipeline.with_controlnet(cse)?;
         }
+        for (op, variant) in &self.variants {
+            pipeline = pipeline.forcing(op, variant)?;
+        }
         for name in pipeline.unread() {
             ui.detail(format!("not used: {name}"));
         }
@@ -95,6 +105,17 @@ impl Run {
         let steps = self.job(&Task::super_resolution(1), 0)?;
         steps.steps(&pipeline.prior().schedule)?;
         Ok(pipeline)
+    }
+
+    /// The context to plan in.
+    pub(crate) fn planned(&self) -> Result<Cx> {
+        self.context(Runtime::dry())
+    }
+
+    /// The context of a run on `rt`.
+    pub(crate) fn context(&self, rt: Runtime) -> Result<Cx> {
+        let cx = Cx::new(rt, plan::precision(&self.precision)?)?;
+        Ok(forcing(cx, &self.variants))
     }
 
     /// The model folder's name, for records.
@@ -155,6 +176,24 @@ impl Writing {
             seed: settings.need("seed", |t| whole(t, 0..=u64::MAX))?,
         })
     }
+}
+
+/// `OP=VARIANT`, or several with commas between them.
+pub(crate) fn forced(text: &str) -> Result<Vec<Forced>> {
+    let pair = |pair: &str| {
+        let why = || format!("wanted OP=VARIANT, got `{pair}`");
+        let words = pair.split_once('=');
+        let (op, variant) = words.ok_or_else(|| Error::argument("--variant", why()))?;
+        expect_variant(op.trim(), variant.trim())?;
+        Ok((op.trim().into(), variant.trim().into()))
+    };
+    text.split(',').map(pair).collect()
+}
+
+/// The same run with these variants.
+pub(crate) fn forcing(cx: Cx, variants: &[Forced]) -> Cx {
+    let force = |cx: Cx, (op, variant): &Forced| cx.forcing(op, variant);
+    variants.iter().fold(cx, force)
 }
 
 fn on_error(text: &str) -> Result<bool> {

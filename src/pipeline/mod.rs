@@ -13,6 +13,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::image::Image;
 use crate::models::controlnet::ControlNet;
+use crate::ops::expect_variant;
 use crate::rng::Stream;
 use crate::runtime::Runtime;
 
@@ -30,6 +31,8 @@ pub struct Pipeline {
     prior: Prior,
     controlnet: Option<(PathBuf, ControlNet)>,
     unread: Vec<String>,
+    /// Ops and the variants they are to take.
+    forced: Vec<(String, String)>,
 }
 
 /// One image to restore.
@@ -78,6 +81,7 @@ impl Pipeline {
             prior,
             controlnet: None,
             unread,
+            forced: Vec::new(),
         })
     }
 
@@ -89,6 +93,16 @@ impl Pipeline {
         let cx = self.cx()?;
         let net = prior::open_controlnet(&cx, folder.as_ref(), &self.prior.unet, &mut self.unread)?;
         self.controlnet = Some((folder.as_ref().to_owned(), net));
+        Ok(self)
+    }
+
+    /// The same with `variant` of `op` wherever it fits.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is no such op or variant, listing those there are.
+    pub fn forcing(mut self, op: &str, variant: &str) -> Result<Self> {
+        expect_variant(op, variant)?;
+        self.forced.push((op.into(), variant.into()));
         Ok(self)
     }
 
@@ -168,7 +182,9 @@ impl Pipeline {
     }
 
     fn cx(&self) -> Result<Cx> {
-        Cx::new(self.rt.clone(), self.dtype)
+        let cx = Cx::new(self.rt.clone(), self.dtype)?;
+        let force = |cx: Cx, (op, variant): &(String, String)| cx.forcing(op, variant);
+        Ok(self.forced.iter().fold(cx, force))
     }
 
     fn plan_for(
@@ -180,7 +196,7 @@ impl Pipeline {
     ) -> Result<Plan> {
         let controlnet = self.controlnet.as_ref().map(|(folder, _)| folder.as_path());
         let folder = self.prior.folder();
-        Plan::of(folder, controlnet, job, measured, size, batch, self.dtype)
+        Plan::of(&self.cx()?, folder, controlnet, job, measured, size, batch)
     }
 
     /// Does `work` with the slab of `plan` reserved.

@@ -19,6 +19,7 @@ mod tile;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -276,6 +277,23 @@ impl Runtime {
             #[cfg(feature = "emu")]
             Runtime::Emu(emu) => emu.launch(args, plan, _scratch.as_ref()),
         }
+    }
+
+    /// How long `run` takes, `repeats` times.
+    ///
+    /// # Errors
+    /// What `run` returns.
+    pub fn time(
+        &self,
+        repeats: usize,
+        run: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Vec<Duration>> {
+        let once = |_| {
+            let start = Instant::now();
+            run()?;
+            Ok(start.elapsed())
+        };
+        (0..repeats).map(once).collect()
     }
 
     /// Reserves one slab that all transient tensors come from until [`Runtime::unreserve`].
