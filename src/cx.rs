@@ -1,12 +1,16 @@
 //! [`Cx`]: everything a forward or backward pass needs besides its tensors.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
+use crate::runtime::dry::Dry;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 
@@ -21,6 +25,19 @@ pub struct Cx {
     forced: BTreeMap<String, String>,
     taps: Option<Rc<RefCell<Taps>>>,
     run: Option<Run>,
+    launches: Option<Rc<RefCell<Launches>>>,
+}
+
+/// The distinct launches of a run, by op and printed key.
+pub type Launches = BTreeMap<(&'static str, String), Launched>;
+
+/// A launch, and how often it was asked for.
+#[derive(Clone, Debug)]
+pub struct Launched {
+    /// The key, of its op's type.
+    pub key: Arc<dyn Any + Send + Sync>,
+    /// How often.
+    pub count: u64,
 }
 
 /// What a whole run has in common.
@@ -96,6 +113,7 @@ impl Cx {
             forced: BTreeMap::new(),
             taps: None,
             run: None,
+            launches: None,
         })
     }
 
@@ -110,6 +128,7 @@ impl Cx {
             forced: BTreeMap::new(),
             taps: None,
             run: None,
+            launches: None,
         }
     }
 
@@ -201,6 +220,39 @@ impl Cx {
             },
             taps,
         )
+    }
+
+    /// The same run on a runtime that computes nothing, and that runtime's counters.
+    pub fn dry(&self) -> (Self, Arc<Dry>) {
+        let dry = Arc::new(Dry::planning_for(self.rt.target()));
+        let cx = Cx {
+            rt: Runtime::Dry(Arc::clone(&dry)),
+            ..self.clone()
+        };
+        (cx, dry)
+    }
+
+    /// The same run, counting every distinct launch.
+    pub fn counted(&self) -> (Self, Rc<RefCell<Launches>>) {
+        let launches = Rc::new(RefCell::new(Launches::new()));
+        let cx = Cx {
+            launches: Some(Rc::clone(&launches)),
+            ..self.clone()
+        };
+        (cx, launches)
+    }
+
+    /// Counts a launch of `op`.
+    pub fn count<K: Clone + Debug + Send + Sync + 'static>(&self, op: &'static str, key: &K) {
+        if let Some(launches) = &self.launches {
+            let mut launches = launches.borrow_mut();
+            let new = || Launched {
+                key: Arc::new(key.clone()),
+                count: 0,
+            };
+            let launched = launches.entry((op, format!("{key:?}")));
+            launched.or_insert_with(new).count += 1;
+        }
     }
 
     /// The same run with `variant` of `op` wherever it fits.

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use posteriori::Cx;
-use posteriori::pipeline::device::Device;
 use posteriori::pipeline::prior::Prior;
 use posteriori::verify::{Report, verify};
 
@@ -23,7 +22,7 @@ const LATER: [&str; 7] = [
 fn check(name: &str) -> Report {
     let model = oracle::checkpoint(name);
     let goldens = oracle::data(&format!("fixtures/{name}.safetensors"));
-    let report = verify(&model, &goldens, &Device::cpu(), &mut |_| ()).unwrap();
+    let report = verify(&model, &goldens, &Cx::native(), &mut |_| ()).unwrap();
     let failed: Vec<_> = report.rows.iter().filter(|row| !row.passed()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     let unknown = report

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use posteriori::Error;
 use posteriori::ops::ALL;
+use posteriori::ops::case::AnyOp;
 use posteriori::ops::check::Row;
 use posteriori::pipeline::device::Device;
 use posteriori::runtime::Runtime;
@@ -24,19 +25,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
-    let chosen: Vec<_> = ALL
-        .iter()
-        .filter(|op| op.name().contains(&args.op))
-        .collect();
-    if chosen.is_empty() {
-        let names: Vec<&str> = ALL.iter().map(|op| op.name()).collect();
-        let why = format!(
-            "no op contains `{}`; there are {}",
-            args.op,
-            names.join(", ")
-        );
-        return Err(Error::argument("--op", why).into());
-    }
+    let chosen = chosen(&args.op)?;
     let runtimes = runtimes(args.runtime.as_deref())?;
     let names: Vec<&str> = runtimes.iter().map(Runtime::name).collect();
     ui.line(format!(
@@ -67,6 +56,18 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     Ok(if failed == 0 { DONE } else { FAILED })
 }
 
+/// The ops whose name contains a text.
+pub(super) fn chosen(text: &str) -> posteriori::Result<Vec<&'static dyn AnyOp>> {
+    let all = ALL.iter().copied();
+    let chosen: Vec<_> = all.filter(|op| op.name().contains(text)).collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = ALL.iter().map(|op| op.name()).collect();
+        let why = format!("no op contains `{text}`; there are {}", names.join(", "));
+        return Err(Error::argument("--op", why));
+    }
+    Ok(chosen)
+}
+
 fn show(row: &Row, runtime: &str, ui: &Ui) {
     let verdict = if row.passed() { "ok" } else { "FAILED" };
     let (op, variant, dtype) = (row.op, row.variant, row.dtype.name());
@@ -87,7 +88,7 @@ fn show(row: &Row, runtime: &str, ui: &Ui) {
 }
 
 /// The runtimes of this machine and build, or the one that is named.
-fn runtimes(only: Option<&str>) -> posteriori::Result<Vec<Runtime>> {
+pub(super) fn runtimes(only: Option<&str>) -> posteriori::Result<Vec<Runtime>> {
     let Some(name) = only else {
         let mut all = vec![
             Runtime::native(),

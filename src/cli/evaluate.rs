@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-use posteriori::io::atomic::{failed, write_atomic};
 use posteriori::io::image::{self, Image};
 use posteriori::metrics::METRICS;
 use posteriori::operators::Measurement;
 use posteriori::ops::residual;
 use posteriori::{Cx, Error};
 
+use super::csv;
 use super::files::slashed;
 use super::restore::read_measurement;
 use super::ui::{Tally, Ui};
@@ -169,14 +169,12 @@ fn residual_of(x: &Image, y: &Path) -> posteriori::Result<f64> {
 }
 
 fn write_csv(path: &Path, columns: &[&str], rows: &[(String, Vec<f64>)]) -> posteriori::Result<()> {
-    let mut text = format!("item,{}\n", columns.join(","));
-    for (name, values) in rows {
-        let name = match name.contains([',', '"', '\n']) {
-            true => format!("\"{}\"", name.replace('"', "\"\"")),
-            false => name.clone(),
-        };
-        let values: Vec<String> = values.iter().map(f64::to_string).collect();
-        text += &format!("{name},{}\n", values.join(","));
-    }
-    write_atomic(path, |w| w.write_all(text.as_bytes()).map_err(failed(path)))
+    let columns: Vec<&str> = std::iter::once("item")
+        .chain(columns.iter().copied())
+        .collect();
+    let row = |(name, values): &(String, Vec<f64>)| {
+        let values = values.iter().map(f64::to_string);
+        std::iter::once(name.clone()).chain(values).collect()
+    };
+    csv::write(path, &columns, &rows.iter().map(row).collect::<Vec<_>>())
 }

@@ -2,8 +2,10 @@
 //!
 //! To add a command: its file here, with its arguments and `run`, and its lines in [`Command`] and [`run`].
 
+mod bench;
 mod check;
 mod completions;
+mod csv;
 mod degrade;
 mod doctor;
 mod evaluate;
@@ -53,6 +55,7 @@ enum Command {
     Generate(generate::Args),
     Plan(plan::Args),
     Check(check::Args),
+    Bench(bench::Args),
     Doctor(doctor::Args),
     Evaluate(evaluate::Args),
     Verify(verify::Args),
@@ -83,6 +86,7 @@ fn run(command: Command, ui: &Ui) -> anyhow::Result<u8> {
         Command::Generate(args) => generate::run(args, ui),
         Command::Plan(args) => plan::run(args, ui),
         Command::Check(args) => check::run(args, ui),
+        Command::Bench(args) => bench::run(args, ui),
         Command::Doctor(args) => doctor::run(args, ui),
         Command::Evaluate(args) => evaluate::run(args, ui),
         Command::Verify(args) => verify::run(args, ui),

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use posteriori::Cx;
 use posteriori::models::config::Config;
 use posteriori::models::unet::UNetConfig;
 use posteriori::models::vae::VaeConfig;
@@ -30,31 +31,52 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let mut settings = Settings::gather(&args.settings, None)?;
-    if settings.text("task").is_none() {
-        ui.detail("no --task given: planning for sr8");
-        settings.fill("task", "sr8".into(), super::settings::Origin::Default);
-    }
-    let run = Run::read(&mut settings)?;
+    let subject = Subject::read(&mut settings, ui)?;
     if args.settings.print {
         super::print_settings(&settings, ui);
         return Ok(DONE);
     }
-    let size = match &args.size {
-        Some(text) => size(text)?,
-        None => own_size(&run.model)?,
-    };
-    let task = run.task.clone().unwrap_or(Task::super_resolution(8));
-    let job = run.job(&task, 0)?;
-    let work = Batch {
-        measured: true,
-        size,
-        batch: run.batch,
-    };
-    let plan = Plan::of(&run.model, run.cse.as_deref(), &job, work, run.engine()?)?;
+    let Subject { run, task } = &subject;
+    let plan = subject.plan(&run.planned()?, args.size.as_deref())?;
     ui.line(format!("task        {task} by {}", run.preset));
     ui.line(plan.to_string().trim_end());
-    ui.record("plan", fields(&plan, &task, &run));
+    ui.record("plan", fields(&plan, task, run));
     Ok(DONE)
+}
+
+/// What a plan is of.
+pub(super) struct Subject {
+    pub(super) run: Run,
+    pub(super) task: Task,
+}
+
+impl Subject {
+    /// Reads the settings; the task is sr8 when none is given.
+    pub(super) fn read(settings: &mut Settings, ui: &Ui) -> Result<Self> {
+        if settings.text("task").is_none() {
+            ui.detail("no --task given: planning for sr8");
+            settings.fill("task", "sr8".into(), super::settings::Origin::Default);
+        }
+        let run = Run::read(settings)?;
+        let task = run.task.clone().unwrap_or(Task::super_resolution(8));
+        Ok(Subject { run, task })
+    }
+
+    /// Plans it for images of this size, by default the model's own.
+    pub(super) fn plan(&self, cx: &Cx, size: Option<&str>) -> Result<Plan> {
+        let Subject { run, task } = self;
+        let size = match size {
+            Some(text) => self::size(text)?,
+            None => own_size(&run.model)?,
+        };
+        let (job, cse) = (run.job(task, 0)?, run.cse.as_deref());
+        let batch = Batch {
+            measured: true,
+            size,
+            batch: run.batch,
+        };
+        Ok(Plan::of(cx, &run.model, cse, &job, batch)?)
+    }
 }
 
 /// A plan as a record.

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use posteriori::io::image::Format;
 use posteriori::operators::Task;
+use posteriori::ops::expect_variant;
 use posteriori::pipeline::Pipeline;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::job::{Algorithm, Method, Restore};
-use posteriori::pipeline::plan::Engine;
+use posteriori::runtime::Runtime;
+use posteriori::runtime::dry::Dry;
 use posteriori::runtime::kernel::{Arch, Target};
-use posteriori::{DType, Error, Result};
+use posteriori::{Cx, DType, Error, Result};
 
 use super::files::Exists;
 use super::methods;
@@ -33,7 +35,11 @@ pub(crate) struct Run {
     pub(crate) batch: usize,
     device: Option<String>,
     precision: Option<String>,
+    variants: Vec<Forced>,
 }
+
+/// An op and the variant that it is to take.
+pub(crate) type Forced = (String, String);
 
 /// What is written, and when.
 pub(crate) struct Writing {
@@ -68,6 +74,7 @@ impl Run {
             batch: settings.need("batch", |t| whole(t, 1..=MOST))? as usize,
             device: settings.text("device").map(String::from),
             precision: settings.text("precision").map(String::from),
+            variants: settings.read("variant", forced)?.unwrap_or_default(),
         })
     }
 
@@ -82,24 +89,6 @@ impl Run {
         Ok(job)
     }
 
-    /// What a plan is for. On a machine without a GPU too, 16 bits mean one.
-    pub(crate) fn engine(&self) -> Result<Engine> {
-        let device = self.device.as_deref().unwrap_or("auto");
-        let dtype = self.precision.as_deref().map(precision).transpose()?;
-        let gpu = device.starts_with("cuda");
-        if gpu || (device == "auto" && dtype.is_some_and(DType::is_half)) {
-            return Ok(Engine {
-                target: Target::Kernels(Arch(90)),
-                dtype: dtype.unwrap_or(DType::Bf16),
-            });
-        }
-        let device = Device::parse(device)?;
-        Ok(Engine {
-            target: device.rt().target(),
-            dtype: dtype.unwrap_or(device.dtype()),
-        })
-    }
-
     /// The models, on the device. Settles the precision.
     pub(crate) fn open(&self, settings: &mut Settings, ui: &Ui) -> Result<Pipeline> {
         let mut device = Device::parse(self.device.as_deref().unwrap_or("auto"))?;
@@ -111,6 +100,9 @@ impl Run {
         if let Some(cse) = &self.cse {
             pipeline = pipeline.with_controlnet(cse)?;
         }
+        for (op, variant) in &self.variants {
+            pipeline = pipeline.forcing(op, variant)?;
+        }
         for name in pipeline.unread() {
             ui.detail(format!("not used: {name}"));
         }
@@ -118,6 +110,29 @@ impl Run {
         let steps = self.job(&Task::super_resolution(1), 0)?;
         steps.steps(&pipeline.prior().schedule)?;
         Ok(pipeline)
+    }
+
+    /// The context to plan in. On a machine without a GPU too, 16 bits mean one.
+    pub(crate) fn planned(&self) -> Result<Cx> {
+        let device = self.device.as_deref().unwrap_or("auto");
+        let dtype = self.precision.as_deref().map(precision).transpose()?;
+        let half = dtype.is_some_and(DType::is_half);
+        let target = match device {
+            "auto" if half => Target::Kernels(Arch(90)),
+            gpu if gpu.starts_with("cuda") => Target::Kernels(Arch(90)),
+            device => Device::parse(device)?.rt().target(),
+        };
+        self.context(Runtime::Dry(Dry::planning_for(target).into()))
+    }
+
+    /// The context of a run on `rt`.
+    pub(crate) fn context(&self, rt: Runtime) -> Result<Cx> {
+        let dtype = match (&self.precision, rt.target()) {
+            (Some(text), _) => precision(text)?,
+            (None, Target::Native) => DType::F32,
+            (None, Target::Kernels(_)) => DType::Bf16,
+        };
+        Ok(forcing(Cx::new(rt, dtype)?, &self.variants))
     }
 
     /// The model folder's name, for records.
@@ -130,7 +145,7 @@ impl Run {
 }
 
 /// The element type that a text names.
-fn precision(text: &str) -> Result<DType> {
+pub(crate) fn precision(text: &str) -> Result<DType> {
     let all = [DType::Bf16, DType::F16, DType::F32, DType::F64];
     let found = all.into_iter().find(|dtype| dtype.name() == text);
     let why = || format!("wanted bf16, f16, f32 or f64, got `{text}`");
@@ -186,6 +201,24 @@ impl Writing {
             seed: settings.need("seed", |t| whole(t, 0..=u64::MAX))?,
         })
     }
+}
+
+/// `OP=VARIANT`, or several with commas between them.
+pub(crate) fn forced(text: &str) -> Result<Vec<Forced>> {
+    let pair = |pair: &str| {
+        let why = || format!("wanted OP=VARIANT, got `{pair}`");
+        let words = pair.split_once('=');
+        let (op, variant) = words.ok_or_else(|| Error::argument("--variant", why()))?;
+        expect_variant(op.trim(), variant.trim())?;
+        Ok((op.trim().into(), variant.trim().into()))
+    };
+    text.split(',').map(pair).collect()
+}
+
+/// The same run with these variants.
+pub(crate) fn forcing(cx: Cx, variants: &[Forced]) -> Cx {
+    let force = |cx: Cx, (op, variant): &Forced| cx.forcing(op, variant);
+    variants.iter().fold(cx, force)
 }
 
 fn on_error(text: &str) -> Result<bool> {

@@ -156,6 +156,13 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "element type of the networks; bf16 by default on a GPU, else f32 (f64 is for checks)",
     ),
     setting(
+        "variant",
+        "OP=NAME",
+        "",
+        SAMPLING,
+        "take this variant of an op wherever it fits; repeatable, or several with commas",
+    ),
+    setting(
         "batch",
         "N",
         "1",
@@ -205,6 +212,7 @@ impl Setting {
             // So that `--steps -3` is told what is wrong with -3.
             .allow_negative_numbers(true);
         match self.key {
+            "variant" => arg.action(clap::ArgAction::Append),
             "recursive" => arg
                 .num_args(0..=1)
                 .require_equals(true)
@@ -280,9 +288,13 @@ impl<const ON: u8> Args for Flags<ON> {
 impl<const ON: u8> FromArgMatches for Flags<ON> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let text = |key| matches.get_one::<String>(key).cloned();
+        let texts = |key| {
+            let all: Vec<String> = matches.get_many(key)?.cloned().collect();
+            Some(all.join(","))
+        };
         let here = SETTINGS.iter().filter(|s| s.on & ON != 0);
         Ok(Flags {
-            flags: here.filter_map(|s| Some((s.key, text(s.key)?))).collect(),
+            flags: here.filter_map(|s| Some((s.key, texts(s.key)?))).collect(),
             sets: matches
                 .get_many::<String>("set")
                 .map(|all| all.cloned().collect())
@@ -361,6 +373,12 @@ impl Settings {
     /// The value of a setting.
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(|(value, _)| value.as_str())
+    }
+
+    /// Whether the value is not just the default.
+    pub(crate) fn is_given(&self, key: &str) -> bool {
+        let value = self.values.get(key);
+        value.is_some_and(|(_, origin)| *origin != Origin::Default)
     }
 
     /// Sets what became known later, such as zeta once the task is known.

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::json;
 
+use posteriori::Cx;
 use posteriori::pipeline::device::Device;
 use posteriori::verify::{self, Row};
 
 use super::exit::{DONE, FAILED, ITEMS};
+use super::run::{forced, forcing};
 use super::ui::Ui;
 
 /// Compare this engine's tensors for a model with those of PyTorch
@@ -28,10 +30,17 @@ pub(super) struct Args {
     /// Element type of the networks: f32, bf16 or f16; f64 on cpu
     #[arg(long, default_value = "f32")]
     precision: String,
+    /// Take this variant of an op wherever it fits; repeatable, or several with commas
+    #[arg(long, value_name = "OP=NAME")]
+    variant: Vec<String>,
 }
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let device = Device::parse(&args.device)?.with_precision(&args.precision)?;
+    let mut cx = Cx::new(device.rt().clone(), device.dtype())?;
+    for text in &args.variant {
+        cx = forcing(cx, &forced(text)?);
+    }
     ui.line(format!(
         "{:>10} {:>10}  {:<7} tensor",
         "error", "tolerance", "verdict"
@@ -54,7 +63,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             }),
         );
     };
-    let report = verify::verify(&args.model, &args.goldens, &device, &mut tell)?;
+    let report = verify::verify(&args.model, &args.goldens, &cx, &mut tell)?;
     for name in &report.unknown {
         ui.line(format!("{:>10} {:>10}  {:<7} {name}", "", "", "unknown"));
         ui.record("item", json!({ "tensor": name, "verdict": "unknown" }));

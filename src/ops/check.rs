@@ -5,11 +5,14 @@
 //! type, the oracle is the textbook variant in f64, both on inputs that were rounded to that type.
 //! On the emulator each case runs under several schedules, which must give the same bits.
 
+use rayon::prelude::*;
+
 use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::ops::variant::{Fill, Key, Op, Spec, Variant};
-use crate::rng::Philox;
+use crate::ops::case::{AnyCase, AnyOp};
+use crate::ops::variant::{Fill, Spec};
+use crate::rng::Stream;
 #[cfg(feature = "emu")]
 use crate::runtime::emu::Schedule;
 use crate::runtime::kernel::Target;
@@ -29,6 +32,8 @@ pub struct Row {
     pub case: String,
     /// max|got - oracle| over all outputs, relative to the bound; passes up to 1.
     pub used: f64,
+    /// The largest max|got - oracle| / max|oracle| of an output.
+    pub error: f64,
     /// Where the worst element is: output, index, got, oracle.
     pub worst: String,
 }
@@ -40,50 +45,28 @@ impl Row {
     }
 }
 
-/// An op of any key type, for walking.
-pub trait AnyOp: Sync {
-    /// `room.direction`.
-    fn name(&self) -> &'static str;
-    /// The names of the variants, fastest first.
-    fn variants(&self) -> Vec<&'static str>;
+impl dyn AnyOp {
     /// Every variant of this runtime on every case it takes, in every element type of the runtime.
     ///
     /// # Errors
     /// What a launch returns.
-    fn check(&self, rt: &Runtime) -> Result<Vec<Row>>;
-}
-
-impl<K: Key> AnyOp for Op<K> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn variants(&self) -> Vec<&'static str> {
-        self.variants.iter().map(|v| v.name).collect()
-    }
-
-    fn check(&self, rt: &Runtime) -> Result<Vec<Row>> {
-        let native = Runtime::native();
+    pub fn check(&'static self, rt: &Runtime) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
-        let oracle_name = self.variants.last().map_or("", |v| v.name);
-        for (i, case) in (self.cases)().iter().enumerate() {
+        let textbook = self.variants().pop().unwrap_or_default();
+        for (i, case) in self.cases().iter().enumerate() {
             for dtype in dtypes(rt) {
-                let case = case.with_dtype(dtype);
-                let takes = |v: &&Variant<K>| v.takes(rt.target(), &case);
-                if !self.variants.iter().any(|v| takes(&v)) {
+                let case = &*case.with_dtype(dtype);
+                let variants = case.variants(rt.target());
+                if variants.is_empty() {
                     continue;
                 }
-                let inputs = Inputs::draw(&case, i as u64);
-                let oracle =
-                    inputs.run(self, &native, &case.with_dtype(DType::F64), oracle_name)?;
-                let mut plain =
-                    inputs.run(self, &native, &case.with_dtype(DType::F32), oracle_name)?;
-                plain.iter_mut().for_each(Output::round);
-                for v in self.variants.iter().filter(takes) {
-                    let got = inputs.run(self, rt, &case, v.name)?;
-                    let mut row = compare(self.name, v.name, &case, &got, &plain, &oracle);
+                let inputs = Inputs::draw(case, i as u64);
+                let truth = Truth::by(case, &inputs, textbook)?;
+                for variant in variants {
+                    let got = run(case, rt, variant, &inputs)?;
+                    let mut row = truth.judge(case, variant, &got);
                     for other in other_schedules(rt) {
-                        let again = inputs.run(self, &other, &case, v.name)?;
+                        let again = run(case, &other, variant, &inputs)?;
                         row.expect_same_bits(&got, &again, &other);
                     }
                     rows.push(row);
@@ -94,8 +77,15 @@ impl<K: Key> AnyOp for Op<K> {
     }
 }
 
+fn run(case: &dyn AnyCase, rt: &Runtime, variant: &str, inputs: &Inputs) -> Result<Vec<Output>> {
+    let cx = Cx::new(rt.clone(), case.dtype())?.forcing(case.op().name(), variant);
+    let loaded = inputs.load(rt, case.dtype())?;
+    case.launch(&cx, &loaded.args())?;
+    loaded.outputs()
+}
+
 /// The element types that are checked on a runtime.
-fn dtypes(rt: &Runtime) -> Vec<DType> {
+pub fn dtypes(rt: &Runtime) -> Vec<DType> {
     match rt.target() {
         Target::Native => vec![DType::F32],
         Target::Kernels(_) => vec![DType::F32, DType::Bf16, DType::F16],
@@ -118,20 +108,18 @@ fn other_schedules(rt: &Runtime) -> Vec<Runtime> {
 }
 
 /// One output of a launch, and the type it was stored in.
-struct Output {
+pub(super) struct Output {
     name: &'static str,
     dtype: DType,
     values: Vec<f64>,
 }
 
-impl Output {
-    fn round(&mut self) {
-        let round: fn(f64) -> f64 = match self.dtype {
-            DType::F16 => |v| half::f16::from_f64(v).to_f64(),
-            DType::Bf16 => |v| half::bf16::from_f64(v).to_f64(),
-            _ => return,
-        };
-        self.values.iter_mut().for_each(|v| *v = round(*v));
+/// The nearest value of a type.
+fn rounded(dtype: DType, value: f64) -> f64 {
+    match dtype {
+        DType::F16 => half::f16::from_f64(value).to_f64(),
+        DType::Bf16 => half::bf16::from_f64(value).to_f64(),
+        _ => value,
     }
 }
 
@@ -148,119 +136,188 @@ impl Row {
 }
 
 /// Random values for the inputs of one case, the same for all variants; rounded to the case's type.
-struct Inputs {
+pub(super) struct Inputs {
     dtype: DType,
     args: Vec<(Spec, Vec<f64>)>,
 }
 
+/// The arguments of a launch, on a runtime.
+pub(super) struct Loaded {
+    /// The type that the case stores.
+    dtype: DType,
+    args: Vec<(Spec, Option<Tensor>)>,
+}
+
+/// Values that one task draws.
+const CHUNK: usize = 1 << 16;
+
 impl Inputs {
-    fn draw<K: Key>(case: &K, seed: u64) -> Self {
-        let mut random = Philox::new(seed);
-        let draw = |spec: Spec| {
-            let values = (0..spec.len).map(|i| match spec.fill {
-                Fill::Normal(std) => std * random.normal(),
-                Fill::Positive => 0.5 + random.uniform(),
-                Fill::Counts => i as f64,
-                Fill::Ids(below) => f64::from(random.below(below as u32)),
-                Fill::Starts(elements) => f64::from(random.below(elements as u32 + 1)),
-                Fill::Absent => 0.0,
+    pub(super) fn draw(case: &dyn AnyCase, seed: u64) -> Self {
+        let (dtype, stream) = (case.dtype(), Stream::new(seed, 0, 0));
+        let draw = |(arg, spec): (u32, Spec)| {
+            let len = if spec.out { 0 } else { spec.len };
+            let mut values = vec![0.0; len];
+            let chunks = values.par_chunks_mut(CHUNK).enumerate();
+            chunks.for_each(|(i, chunk)| {
+                let first = (i * CHUNK) as u64;
+                match spec.fill {
+                    Fill::Normal(_) => stream.normals_from(0, arg, first, chunk),
+                    _ => stream.uniforms_from(0, arg, first, chunk),
+                }
+                let to = spec.dtype(dtype);
+                for (i, v) in (first..).zip(chunk) {
+                    *v = rounded(to, f64::from(spec.fill.shape(i, *v) as f32));
+                }
             });
-            let mut input = Output {
-                name: spec.name,
-                dtype: spec.dtype(case.dtype()),
-                values: values.map(|v| f64::from(v as f32)).collect(),
-            };
-            input.round();
-            let mut values = input.values;
             if let (Fill::Starts(elements), [first, .., last]) = (spec.fill, &mut values[..]) {
                 (*first, *last) = (0.0, elements as f64);
                 values.sort_by(f64::total_cmp);
             }
             (spec, values)
         };
-        Inputs {
-            dtype: case.dtype(),
-            args: case.args().into_iter().map(draw).collect(),
-        }
+        let args = (0..).zip(case.args()).map(draw).collect();
+        Inputs { dtype, args }
     }
 
-    fn run<K: Key>(&self, op: &Op<K>, rt: &Runtime, key: &K, variant: &str) -> Result<Vec<Output>> {
-        let cx = Cx::new(rt.clone(), key.dtype())?.forcing(op.name, variant);
+    /// Uploads them for a launch in `dtype`.
+    pub(super) fn load(&self, rt: &Runtime, dtype: DType) -> Result<Loaded> {
         let tensor = |(spec, values): &(Spec, Vec<f64>)| {
-            if spec.fill == Fill::Absent {
-                return Ok(None);
-            }
-            let nan = if spec.out { f64::NAN } else { 0.0 };
-            let values = values.iter().map(|v| v + nan);
-            Tensor::rounded(rt, values, [spec.len], spec.dtype(key.dtype())).map(Some)
+            let to = spec.dtype(dtype);
+            let tensor = match spec {
+                _ if spec.fill == Fill::Absent => None,
+                _ if spec.out => Some(unwritten(rt, spec.len, to)?),
+                _ => {
+                    let values = values.iter().copied();
+                    Some(Tensor::rounded(rt, values, [spec.len], to)?)
+                }
+            };
+            Ok((*spec, tensor))
         };
-        let tensors = self.args.iter().map(tensor).collect::<Result<Vec<_>>>()?;
-        let args: Vec<Arg<'_>> = self
-            .args
-            .iter()
-            .zip(&tensors)
-            .map(|((spec, _), t)| match t {
-                Some(t) if spec.out => Arg::Out(t),
-                Some(t) => Arg::In(t),
-                None => Arg::Absent,
-            })
-            .collect();
-        op.launch(&cx, key, &args)?;
-        let outputs = self
-            .args
-            .iter()
-            .zip(&tensors)
-            .filter(|((spec, _), _)| spec.out);
-        outputs
-            .filter_map(|((spec, _), t)| {
-                let values = t.as_ref()?.to_f64();
-                Some(values.map(|values| Output {
-                    name: spec.name,
-                    dtype: spec.dtype(self.dtype),
-                    values,
-                }))
-            })
-            .collect()
+        let args = self.args.iter().map(tensor).collect::<Result<_>>()?;
+        Ok(Loaded {
+            dtype: self.dtype,
+            args,
+        })
     }
 }
 
-fn compare<K: Key>(
-    op: &'static str,
-    variant: &'static str,
-    case: &K,
-    got: &[Output],
-    plain: &[Output],
-    oracle: &[Output],
-) -> Row {
-    let mut row = Row {
-        op,
-        variant,
-        dtype: case.dtype(),
-        case: format!("{case:?}"),
-        used: 0.0,
-        worst: String::new(),
-    };
-    for ((got, plain), oracle) in got.iter().zip(plain).zip(oracle) {
-        let (bound, mean_bound) = bounds(got.dtype, &plain.values, &oracle.values);
-        let pairs = || got.values.iter().zip(&oracle.values);
-        for (i, (&g, &o)) in pairs().enumerate() {
-            let used = if g.is_finite() {
-                (g - o).abs() / bound
-            } else {
-                f64::INFINITY
-            };
-            if used > row.used || row.worst.is_empty() {
-                row.used = used;
-                row.worst = format!("{}[{i}]: got {g:e}, want {o:e}", got.name);
-            }
-        }
-        let used = root_mean_square(pairs().map(|(g, o)| g - o)) / mean_bound;
-        if used > row.used {
-            row.used = used;
-            row.worst = format!("{}: root mean square of the error", got.name);
+impl Fill {
+    /// Element i of this distribution, from a unit normal or a number in (0, 1).
+    fn shape(self, i: u64, drawn: f64) -> f64 {
+        match self {
+            Fill::Normal(std) => std * drawn,
+            Fill::Positive => 0.5 + drawn,
+            Fill::Counts => i as f64,
+            Fill::Ids(below) => (drawn * below as f64).floor(),
+            Fill::Starts(elements) => (drawn * (elements + 1) as f64).floor(),
+            Fill::Absent => 0.0,
         }
     }
-    row
+}
+
+/// An output that holds NaN, so that an element nobody writes is found.
+fn unwritten(rt: &Runtime, len: usize, dtype: DType) -> Result<Tensor> {
+    Tensor::rounded(rt, std::iter::repeat_n(f64::NAN, len), [len], dtype)
+}
+
+impl Loaded {
+    /// The same inputs, with outputs that nobody has written.
+    pub(super) fn again(&self, rt: &Runtime) -> Result<Self> {
+        let tensor = |(spec, t): &(Spec, Option<Tensor>)| {
+            let tensor = match t {
+                Some(t) if spec.out => Some(unwritten(rt, spec.len, t.dtype())?),
+                t => t.clone(),
+            };
+            Ok((*spec, tensor))
+        };
+        let args = self.args.iter().map(tensor).collect::<Result<_>>()?;
+        Ok(Loaded { args, ..*self })
+    }
+
+    pub(super) fn args(&self) -> Vec<Arg<'_>> {
+        let args = self.args.iter();
+        args.map(|(spec, t)| match t {
+            Some(t) if spec.out => Arg::Out(t),
+            Some(t) => Arg::In(t),
+            None => Arg::Absent,
+        })
+        .collect()
+    }
+
+    pub(super) fn outputs(&self) -> Result<Vec<Output>> {
+        let outputs = self.args.iter().filter(|(spec, _)| spec.out);
+        let output = |(spec, t): &(Spec, Option<Tensor>)| {
+            let values = t.as_ref()?.to_f64();
+            Some(values.map(|values| Output {
+                name: spec.name,
+                dtype: spec.dtype(self.dtype),
+                values,
+            }))
+        };
+        outputs.filter_map(output).collect()
+    }
+}
+
+/// What a case comes to in f64, and what the same loops make of it in f32.
+pub(super) struct Truth {
+    oracle: Vec<Output>,
+    plain: Vec<Output>,
+}
+
+impl Truth {
+    /// By the native variant of this name.
+    pub(super) fn by(case: &dyn AnyCase, inputs: &Inputs, variant: &str) -> Result<Self> {
+        let rt = Runtime::native();
+        let oracle = run(&*case.with_dtype(DType::F64), &rt, variant, inputs)?;
+        let mut plain = run(&*case.with_dtype(DType::F32), &rt, variant, inputs)?;
+        for Output { dtype, values, .. } in &mut plain {
+            values.iter_mut().for_each(|v| *v = rounded(*dtype, *v));
+        }
+        Ok(Truth { oracle, plain })
+    }
+
+    /// Compares what a variant made of the same inputs.
+    pub(super) fn judge(&self, case: &dyn AnyCase, variant: &'static str, got: &[Output]) -> Row {
+        let mut row = Row {
+            op: case.op().name(),
+            variant,
+            dtype: case.dtype(),
+            case: case.key(),
+            used: 0.0,
+            error: 0.0,
+            worst: String::new(),
+        };
+        for ((got, plain), oracle) in got.iter().zip(&self.plain).zip(&self.oracle) {
+            row.compare(got, plain, oracle);
+        }
+        row
+    }
+}
+
+impl Row {
+    fn compare(&mut self, got: &Output, plain: &Output, oracle: &Output) {
+        let (bound, mean_bound) = bounds(got.dtype, &plain.values, &oracle.values);
+        let (mut most, mut largest) = (0.0f64, f64::from(f32::MIN_POSITIVE));
+        let pairs = || got.values.iter().zip(&oracle.values);
+        for (i, (&g, &o)) in pairs().enumerate() {
+            let error = match g.is_finite() {
+                true => (g - o).abs(),
+                false => f64::INFINITY,
+            };
+            (most, largest) = (most.max(error), largest.max(o.abs()));
+            let used = error / bound;
+            if used > self.used || self.worst.is_empty() {
+                self.used = used;
+                self.worst = format!("{}[{i}]: got {g:e}, want {o:e}", got.name);
+            }
+        }
+        self.error = self.error.max(most / largest);
+        let used = root_mean_square(pairs().map(|(g, o)| g - o)) / mean_bound;
+        if used > self.used {
+            self.used = used;
+            self.worst = format!("{}: root mean square of the error", got.name);
+        }
+    }
 }
 
 /// The bounds of the rule above for one output stored in `dtype`: of the largest error, and of the root of

@@ -3,6 +3,8 @@
 //!
 //! To add one: `src/ops/<op>.rs`, and its line in [`ALL`].
 
+pub mod bench;
+pub mod case;
 pub mod check;
 pub mod variant;
 
@@ -30,7 +32,8 @@ pub mod sphere;
 mod tensor_cores;
 pub mod upsample;
 
-use check::AnyOp;
+use crate::error::{Error, Result};
+use case::AnyOp;
 
 /// Every op in every direction; `check`, the tests and the benches walk this list.
 pub static ALL: &[&dyn AnyOp] = &[
@@ -70,3 +73,19 @@ pub static ALL: &[&dyn AnyOp] = &[
     &upsample::FORWARD,
     &upsample::VJP,
 ];
+
+/// Whether `op` has a variant of this name, on whatever runtime.
+///
+/// # Errors
+/// [`Error::Argument`] listing the names that there are.
+pub fn expect_variant(op: &str, variant: &str) -> Result<()> {
+    let refuse = |thing: &str, name: &str, names: Vec<&str>| {
+        let why = format!("no {thing} `{name}`; there are {}", names.join(", "));
+        Err(Error::argument("--variant", why))
+    };
+    match ALL.iter().find(|o| o.name() == op) {
+        None => refuse("op", op, ALL.iter().map(|o| o.name()).collect()),
+        Some(o) if o.variants().contains(&variant) => Ok(()),
+        Some(o) => refuse(&format!("variant of {op}"), variant, o.variants()),
+    }
+}

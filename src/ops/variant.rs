@@ -215,6 +215,7 @@ impl<K: Key> Op<K> {
     /// # Errors
     /// [`Error::NoVariant`] when none takes this case; [`Error::Shape`] when an argument's length is wrong.
     pub fn launch(&self, cx: &Cx, key: &K, args: &[Arg<'_>]) -> Result<()> {
+        cx.count(self.name, key);
         let specs = key.args();
         check_args(self.name, key.dtype(), &specs, args, cx)?;
         let bytes = args

@@ -13,12 +13,13 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::image::Image;
 use crate::models::controlnet::ControlNet;
+use crate::ops::expect_variant;
 use crate::rng::Stream;
 use crate::runtime::Runtime;
 
 use device::Device;
 use job::Restore;
-use plan::{Batch, Engine, Plan};
+use plan::{Batch, Plan};
 use prior::Prior;
 use run::Run;
 
@@ -30,6 +31,8 @@ pub struct Pipeline {
     prior: Prior,
     controlnet: Option<(PathBuf, ControlNet)>,
     unread: Vec<String>,
+    /// Ops and the variants they are to take.
+    forced: Vec<(String, String)>,
 }
 
 /// One image to restore.
@@ -78,6 +81,7 @@ impl Pipeline {
             prior,
             controlnet: None,
             unread,
+            forced: Vec::new(),
         })
     }
 
@@ -89,6 +93,16 @@ impl Pipeline {
         let cx = self.cx()?;
         let net = prior::open_controlnet(&cx, folder.as_ref(), &self.prior.unet, &mut self.unread)?;
         self.controlnet = Some((folder.as_ref().to_owned(), net));
+        Ok(self)
+    }
+
+    /// The same with `variant` of `op` wherever it fits.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is no such op or variant, listing those there are.
+    pub fn forcing(mut self, op: &str, variant: &str) -> Result<Self> {
+        expect_variant(op, variant)?;
+        self.forced.push((op.into(), variant.into()));
         Ok(self)
     }
 
@@ -167,16 +181,10 @@ impl Pipeline {
         self.planned(job, &plan, &progress, |run| run.generate(size, streams))
     }
 
-    /// What plans are for: the kernels that run, and the element type of activations.
-    pub fn engine(&self) -> Engine {
-        Engine {
-            target: self.rt.target(),
-            dtype: self.dtype,
-        }
-    }
-
     fn cx(&self) -> Result<Cx> {
-        Cx::new(self.rt.clone(), self.dtype)
+        let cx = Cx::new(self.rt.clone(), self.dtype)?;
+        let force = |cx: Cx, (op, variant): &(String, String)| cx.forcing(op, variant);
+        Ok(self.forced.iter().fold(cx, force))
     }
 
     fn plan_for(
@@ -193,7 +201,7 @@ impl Pipeline {
             size,
             batch,
         };
-        Plan::of(folder, controlnet, job, work, self.engine())
+        Plan::of(&self.cx()?, folder, controlnet, job, work)
     }
 
     /// The same, or an error that names the batch that would fit in the memory that is free.

@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -12,15 +11,13 @@ use super::job::Restore;
 use super::prior::{Prior, open_controlnet};
 use super::run::Run;
 use super::{Item, Pipeline, Progress};
-use crate::cx::Cx;
+use crate::cx::{Cx, Launches};
 use crate::diffusion::schedule::Step;
-use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::image::Image;
 use crate::rng::Stream;
-use crate::runtime::dry::{Dry, OpTotal};
-use crate::runtime::kernel::Target;
-use crate::runtime::{Cost, Runtime};
+use crate::runtime::Cost;
+use crate::runtime::dry::OpTotal;
 
 /// Exact bytes, launches and FLOPs of a job.
 #[derive(Clone, Debug, Serialize)]
@@ -46,6 +43,9 @@ pub struct Plan {
     pub steps: usize,
     /// One sampling step, by op.
     pub step: Totals,
+    /// Every distinct launch of that step.
+    #[serde(skip)]
+    pub launches: Launches,
 }
 
 /// Sums over launches.
@@ -83,45 +83,37 @@ pub struct Batch {
     pub batch: usize,
 }
 
-/// What it will run on.
-#[derive(Clone, Copy, Debug)]
-pub struct Engine {
-    /// Whose kernels.
-    pub target: Target,
-    /// The element type of the networks' activations and weights.
-    pub dtype: DType,
-}
-
 impl Plan {
-    /// Plans `job` for a checkpoint folder, of which only the configurations are read; `measured` is
-    /// false for drawing from the prior.
+    /// Plans `job` for a checkpoint folder, of which only the configurations are read, as it would run in
+    /// `cx`; `measured` is false for drawing from the prior.
     ///
     /// # Errors
     /// What the job itself would return.
     pub fn of(
+        cx: &Cx,
         folder: &Path,
         controlnet: Option<&Path>,
         job: &Restore,
         work: Batch,
-        engine: Engine,
     ) -> Result<Self> {
         let Batch {
             measured,
             size,
             batch,
         } = work;
-        let dry = Arc::new(Dry::planning_for(engine.target));
-        let cx = Cx::new(Runtime::Dry(Arc::clone(&dry)), engine.dtype)?;
+        let (cx, dry) = cx.dry();
+        let (cx, counted) = cx.counted();
         let pipeline = dry_pipeline(&cx, folder, controlnet)?;
         let weights = dry.totals().permanent;
         let context = pipeline.prior.context(&cx, "")?;
         // Launches of the second step; of the first, and what comes before it, when there is only one.
-        let step = RefCell::new(BTreeMap::new());
+        let step = RefCell::new((BTreeMap::new(), Launches::new()));
         let count = |p: Progress| {
             if p.index <= 2.min(p.of - 1).max(1) {
-                *step.borrow_mut() = dry.totals().ops;
+                *step.borrow_mut() = (dry.totals().ops, counted.take());
             }
             dry.reset_launches();
+            counted.take();
         };
         let run = Run {
             pipeline: &pipeline,
@@ -144,11 +136,11 @@ impl Plan {
                 batch
             ])?;
         }
-        let (totals, ops) = (dry.totals(), step.into_inner());
+        let (totals, (ops, launches)) = (dry.totals(), step.into_inner());
         Ok(Plan {
             size,
             batch,
-            dtype: engine.dtype.name(),
+            dtype: cx.dtype().name(),
             weights,
             tables: totals.permanent - weights,
             slab: totals.slab,
@@ -156,6 +148,7 @@ impl Plan {
             saved: ops.get("residual.forward").map_or(0, |op| op.live),
             steps: job.method.steps,
             step: Totals::of(&ops),
+            launches,
         })
     }
 }
@@ -176,6 +169,7 @@ fn dry_pipeline(cx: &Cx, folder: &Path, controlnet: Option<&Path>) -> Result<Pip
         prior,
         controlnet,
         unread,
+        forced: Vec::new(),
     })
 }
 

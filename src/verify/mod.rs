@@ -23,7 +23,6 @@ use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::models::controlnet::ControlNet;
-use crate::pipeline::device::Device;
 use crate::pipeline::prior::{Prior, open_controlnet};
 use goldens::Goldens;
 
@@ -54,27 +53,18 @@ pub struct Report {
     pub unknown: Vec<String>,
 }
 
-/// Verifies the model in folder `model` against `file` on `device`; `tell` sees each row as it is known.
+/// Verifies the model in folder `model` against `file` in `cx`; `tell` sees each row as it is known.
 ///
 /// # Errors
 /// When model or file cannot be read; whatever a computation returns.
-pub fn verify(
-    model: &Path,
-    file: &Path,
-    device: &Device,
-    tell: &mut dyn FnMut(&Row),
-) -> Result<Report> {
-    let net = Cx::new(device.rt().clone(), device.dtype())?;
+pub fn verify(model: &Path, file: &Path, cx: &Cx, tell: &mut dyn FnMut(&Row)) -> Result<Report> {
     let goldens = Goldens::open(file)?;
-    let prior = Prior::open(&net, model)?;
+    let prior = Prior::open(cx, model)?;
     let folder = model.join("controlnet");
     let controlnet = match goldens.any("cn/") || goldens.any("traj/cse_") {
-        true if folder.is_dir() => Some(open_controlnet(
-            &net,
-            &folder,
-            &prior.unet,
-            &mut Vec::new(),
-        )?),
+        true if folder.is_dir() => {
+            Some(open_controlnet(cx, &folder, &prior.unet, &mut Vec::new())?)
+        }
         _ => None,
     };
     let models = Models {
@@ -83,19 +73,19 @@ pub fn verify(
     };
     let mut sink = Sink {
         goldens: &goldens,
-        precision: precision(net.dtype()),
+        precision: precision(cx.dtype()),
         report: Report::default(),
         tell,
     };
-    let cx = net.state();
+    let cx = &cx.state();
     schedules::compute(&models, &mut sink)?;
-    networks::text(&cx, model, &mut sink)?;
-    networks::unet(&cx, &models, &mut sink)?;
-    networks::controlnet(&cx, &models, &mut sink)?;
-    networks::vae(&cx, &models, &mut sink)?;
-    networks::activations(&cx, &models, &mut sink)?;
-    operators::compute(&cx, &models, &mut sink)?;
-    trajectories::compute(&cx, &models, &mut sink)?;
+    networks::text(cx, model, &mut sink)?;
+    networks::unet(cx, &models, &mut sink)?;
+    networks::controlnet(cx, &models, &mut sink)?;
+    networks::vae(cx, &models, &mut sink)?;
+    networks::activations(cx, &models, &mut sink)?;
+    operators::compute(cx, &models, &mut sink)?;
+    trajectories::compute(cx, &models, &mut sink)?;
     let mut report = sink.report;
     let known = |name: &&str| report.rows.iter().any(|row| row.name == **name);
     report.unknown = goldens

@@ -2,6 +2,7 @@
 
 mod bad_models;
 mod bad_usage;
+mod bench;
 mod images;
 mod work;
 

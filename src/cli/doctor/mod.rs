@@ -114,7 +114,8 @@ fn gpu(_: usize, asked: bool, chart: &mut Chart<'_>) {
     }
 }
 
-fn processor() -> String {
+/// What the system calls the processor.
+pub(super) fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = text.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;

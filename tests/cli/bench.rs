@@ -1,0 +1,112 @@
+//! `bench`, and variants by choice.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use posteriori::io::image::read;
+use serde_json::Value;
+
+use super::{folder, run};
+
+#[test]
+fn every_variant_is_verified_timed_and_written_down() {
+    let dir = folder(&[]);
+    let line = "bench --op add --variant add.forward=plain --csv rows.csv --json";
+    let ran = run(dir.path(), line).expect(0, &[]);
+    let rows = ran.records("item");
+    let text = fs::read_to_string(dir.path().join("rows.csv")).unwrap();
+    let mut lines = text.lines();
+    let columns: Vec<&str> = lines.next().unwrap().split(',').collect();
+    assert_eq!(lines.clone().count(), rows.len());
+    for (line, row) in lines.zip(&rows) {
+        // The key alone has commas in it, and stands between quotes.
+        let [before, key, after] = line.split('"').collect::<Vec<_>>()[..] else {
+            panic!("{line}");
+        };
+        let before = before.trim_end_matches(',').split(',');
+        let after = after.trim_start_matches(',').split(',');
+        let cells: Vec<&str> = before.chain([key]).chain(after).collect();
+        assert_eq!(cells.len(), columns.len(), "{line}");
+        for (column, cell) in columns.iter().zip(cells) {
+            match &row[*column] {
+                Value::String(text) => assert_eq!(text, cell),
+                Value::Number(number) => assert_eq!(number.as_f64(), cell.parse().ok()),
+                other => assert_eq!(other.to_string(), cell, "{column}"),
+            }
+        }
+        assert!(row["us_median"].as_f64() >= row["us_min"].as_f64());
+        assert!(row["bound"].as_f64().unwrap() <= 1.0 && row["tflops"].as_f64().unwrap() > 0.0);
+        assert_eq!(row["pick"], row["variant"] == "plain");
+    }
+    let picks = rows.iter().filter(|row| row["pick"] == true);
+    assert_eq!(2 * picks.count(), rows.len());
+    assert_eq!(ran.records("summary")[0]["failed"], 0);
+
+    let ran = run(dir.path(), "bench --op add --only plain").expect(0, &[]);
+    let last = ran.stdout.lines().last().unwrap();
+    assert_eq!(last, "6 passed, 0 failed; runtimes exercised: native");
+}
+
+/// As many launches of each op as `plan` counts; those of the ops that are asked for are timed.
+#[test]
+fn a_step_of_a_model_is_walked_whole() {
+    let dir = folder(&[]);
+    let job = "--model SD2 --method dps --size 32x32 --batch 2";
+    let plan = run(dir.path(), &format!("plan {job} --json")).expect(0, &[]);
+    let plan = &plan.records("plan")[0]["step"]["ops"];
+    let planned = plan.as_object().unwrap().iter();
+    let planned: BTreeMap<_, _> = planned.map(|(op, sum)| (op, &sum["launches"])).collect();
+
+    // No variant is called that, so that nothing is run.
+    let ran = run(dir.path(), &format!("bench {job} --only nothing --json")).expect(0, &[]);
+    let summary = &ran.records("summary")[0];
+    let walked = summary["ops"].as_object().unwrap().iter();
+    let walked: BTreeMap<_, _> = walked.map(|(op, sum)| (op, &sum["launches"])).collect();
+    assert_eq!(walked, planned);
+    assert_eq!(summary["step"]["missing"], summary["step"]["launches"]);
+
+    let ran = run(dir.path(), &format!("bench {job} --op residual")).expect(0, &[]);
+    let step = ran.stdout.lines().find(|l| l.starts_with("predicted step"));
+    assert_eq!(step.unwrap().split_whitespace().nth(2), Some("1"));
+}
+
+#[test]
+fn a_variant_can_be_chosen_wherever_a_model_runs() {
+    let dir = folder(&["a.png"]);
+    let line = |output: &str, more: &str| {
+        let line = format!("restore -i y/a.png -o {output} --model PIXEL --task sr8 --method dps");
+        run(dir.path(), &format!("{line} --steps 2 {more} --json"))
+    };
+    let choice = "linear.forward=plain,conv2d.forward=plain";
+    fs::write(
+        dir.path().join("run.toml"),
+        format!("variant = \"{choice}\""),
+    )
+    .unwrap();
+    line("taken.png", "").expect(0, &[]);
+    line(
+        "flags.png",
+        "--variant linear.forward=plain --variant conv2d.forward=plain",
+    )
+    .expect(0, &[]);
+    line("file.png", "--config run.toml").expect(0, &[]);
+    let pixels = |name: &str| read(dir.path().join(name)).unwrap().pixels;
+    assert_eq!(pixels("flags.png"), pixels("file.png"));
+    let levels = pixels("taken.png").into_iter().zip(pixels("flags.png"));
+    assert!(levels.fold(0.0, |most, (a, b)| f32::max(most, (a - b).abs())) < 0.02);
+    let ran = line("x.png", "--config run.toml --print-config").expect(0, &[]);
+    let variant = &ran.records("plan")[0]["settings"]["variant"];
+    assert_eq!(variant["value"], choice);
+
+    for command in ["bench", "plan --model PIXEL", "generate --model PIXEL -o g"] {
+        let with = |choice: &str| run(dir.path(), &format!("{command} --variant {choice}"));
+        with("lin=plain").expect(2, &["--variant", "`lin`", "linear.forward"]);
+        with("linear.forward=fast").expect(2, &["--variant", "`fast`", "tiled, gemm, plain"]);
+        with("linear.forward").expect(2, &["--variant", "OP=VARIANT"]);
+    }
+    let line = "verify --model PIXEL --goldens none.safetensors --variant add.forward=quick";
+    run(dir.path(), line).expect(2, &["--variant", "`quick`", "plain"]);
+    run(dir.path(), "bench --op nothing").expect(2, &["--op", "nothing"]);
+    run(dir.path(), "bench --runtime tpu").expect(2, &["--runtime"]);
+    run(dir.path(), "bench --precision bf16").expect(4, &["bf16"]);
+}
