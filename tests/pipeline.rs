@@ -101,7 +101,9 @@ fn latent_models_give_the_same_bits_in_a_batch() {
 #[test]
 fn the_plan_is_what_the_run_takes() {
     for (model, side) in [("tiny-sd2", 16), ("tiny-pixel", 8)] {
-        for (job, batch) in jobs().into_iter().zip([1, 2, 3]) {
+        let longer =
+            [8, 9].map(|steps| Restore::new(Task::super_resolution(4), Method::dps().steps(steps)));
+        for (job, batch) in jobs().into_iter().chain(longer).zip([1, 2, 3, 1, 1]) {
             let device = Device::cpu();
             let pipeline = Pipeline::open(oracle::checkpoint(model), device.clone()).unwrap();
             let y = measurement(1, side);
