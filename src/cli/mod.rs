@@ -10,6 +10,8 @@ mod evaluate;
 mod exit;
 mod files;
 mod generate;
+#[cfg(feature = "cuda")]
+mod kernels;
 mod methods;
 mod plan;
 mod record;
@@ -54,6 +56,8 @@ enum Command {
     Plan(plan::Args),
     Check(check::Args),
     Doctor(doctor::Args),
+    #[cfg(feature = "cuda")]
+    Kernels(kernels::Args),
     Evaluate(evaluate::Args),
     Verify(verify::Args),
     Completions(completions::Args),
@@ -84,6 +88,8 @@ fn run(command: Command, ui: &Ui) -> anyhow::Result<u8> {
         Command::Plan(args) => plan::run(args, ui),
         Command::Check(args) => check::run(args, ui),
         Command::Doctor(args) => doctor::run(args, ui),
+        #[cfg(feature = "cuda")]
+        Command::Kernels(args) => kernels::run(args, ui),
         Command::Evaluate(args) => evaluate::run(args, ui),
         Command::Verify(args) => verify::run(args, ui),
         Command::Completions(args) => completions::run(args, ui),
