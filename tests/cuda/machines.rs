@@ -1,6 +1,6 @@
 //! What is said of machines whose GPU cannot be used: the reason, and one thing to do.
 
-use super::{Machine, libraries, machine};
+use super::{Machine, Ran, libraries, machine};
 
 const DOCTOR: &str = "doctor --device cuda";
 
@@ -22,21 +22,18 @@ fn no_driver() {
 
 #[test]
 fn unusable_drivers_and_gpus() {
-    for (faults, named) in [
-        ("driver=12040", "the driver is for CUDA 12.4; update"),
-        ("no_device", "CUDA_VISIBLE_DEVICES"),
-        ("arch=75", "sm_75; wanted sm_80 or newer"),
+    for (faults, reason, fix) in [
+        ("driver=12040", "the driver is for CUDA 12.4", "update"),
+        ("no_device", "NO_DEVICE", "CUDA_VISIBLE_DEVICES"),
+        ("arch=75", "sm_75", "wanted sm_80 or newer"),
     ] {
         let machine = machine().fault(faults);
         let check = machine.run("check --runtime cuda --op add");
-        check.expect(4, &["cuda:0", named, "--device cpu"]);
-        let doctor = machine.run(DOCTOR);
-        assert!(
-            doctor.code == 4 && doctor.stdout.contains(named),
-            "{}",
-            doctor.stdout
-        );
-        machine.run("doctor").expect(0, &[named]);
+        check.expect(4, &["cuda:0", reason, fix, "--device cpu"]);
+        let Ran { code, stdout, .. } = machine.run(DOCTOR);
+        let told = stdout.contains(reason) && stdout.contains(fix);
+        assert!(code == 4 && told, "{code}: {stdout}");
+        machine.run("doctor").expect(0, &[reason, fix]);
     }
     let old = Machine::with(&libraries().join("old"));
     old.run("check --runtime cuda --op add")

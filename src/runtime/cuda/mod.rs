@@ -14,6 +14,7 @@ mod memory;
 pub mod modules;
 pub mod nvrtc;
 pub mod probe;
+pub mod report;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
