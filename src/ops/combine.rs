@@ -142,6 +142,17 @@ fn for_all(cx: &Cx, terms: &[(f64, &Tensor)], noise: Option<(f64, &Tensor)>) -> 
     per_sample(cx, &a, &xs, addresses)
 }
 
+/// Overwrites `to`, which nobody else may hold, with `from`: a state that stays at one place through a run.
+///
+/// # Errors
+/// [`Error::Shape`] when the shapes differ, [`Error::Plan`] when somebody else holds `to`.
+pub fn assign(cx: &Cx, to: &Tensor, from: &Tensor) -> Result<()> {
+    to.expect_shape("combine, result", from.shape())?;
+    let samples = from.shape().samples();
+    let a = cx.upload_wide(&vec![1.0; samples], [samples, 1])?;
+    launch(cx, to, &a, &[from], None)
+}
+
 /// `sum_j a[n, j] x_j[n, ..]` with `a: [n, terms]`; with addresses, `a: [n, terms + 1]` and the noise there.
 ///
 /// # Errors
@@ -162,6 +173,19 @@ pub fn per_sample(
     if let Some(addresses) = addresses {
         addresses.expect_shape("combine, addresses", [shape.samples(), ADDRESS])?;
     }
+    let y = cx.empty(shape)?;
+    launch(cx, &y, a, xs, addresses)?;
+    Ok(y)
+}
+
+fn launch(
+    cx: &Cx,
+    y: &Tensor,
+    a: &Tensor,
+    xs: &[&Tensor],
+    addresses: Option<&Tensor>,
+) -> Result<()> {
+    let shape = y.shape();
     let key = Key {
         dtype: cx.dtype(),
         samples: shape.samples(),
@@ -170,12 +194,10 @@ pub fn per_sample(
         noise: addresses.is_some(),
     };
     a.expect_shape("combine, coefficients", [key.samples, key.columns()])?;
-    let y = cx.empty(shape)?;
-    let mut args = vec![Arg::Out(&y), Arg::In(a)];
+    let mut args = vec![Arg::Out(y), Arg::In(a)];
     args.extend((0..TERMS).map(|j| Arg::from(xs.get(j).copied())));
     args.push(addresses.into());
-    FORWARD.launch(cx, &key, &args)?;
-    Ok(y)
+    FORWARD.launch(cx, &key, &args)
 }
 
 fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {

@@ -122,11 +122,14 @@ pub fn run(
     sampler: &dyn Sampler,
     problem: &Problem<'_>,
     steps: &[Step],
-    mut x: Tensor,
+    x: Tensor,
     noise: &Noise<'_>,
     watch: &dyn Fn(usize, &'static str, &Tensor),
 ) -> Result<Outcome> {
     let mut diverged = vec![None; x.shape().samples()];
+    // The state stays at one place, so that every step meets the same memory: on a GPU, the same graph.
+    let state = combine::forward(cx, &[(1.0, &x)])?;
+    drop(x);
     for (i, step) in steps.iter().enumerate() {
         // A recorded step has no values before its end.
         let seen = RefCell::new(Vec::new());
@@ -136,17 +139,20 @@ pub fn run(
             noise: &|draw| noise(i, draw),
             watch: &|name, value| seen.borrow_mut().push((name, value.clone())),
         };
-        x = cx.rt().record(|| sampler.step(cx, problem, &at, x))?;
+        cx.rt().record(|| {
+            let next = sampler.step(cx, problem, &at, state.clone())?;
+            combine::assign(cx, &state, &next)
+        })?;
         for (name, value) in seen.into_inner() {
             watch(i, name, &value);
         }
-        watch(i, "x", &x);
-        note_diverged(&x, i, &mut diverged)?;
+        watch(i, "x", &state);
+        note_diverged(&state, i, &mut diverged)?;
         if diverged.iter().all(Option::is_some) {
             break;
         }
     }
-    Ok(Outcome { x, diverged })
+    Ok(Outcome { x: state, diverged })
 }
 
 fn note_diverged(x: &Tensor, step: usize, diverged: &mut [Option<usize>]) -> Result<()> {

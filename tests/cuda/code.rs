@@ -4,13 +4,16 @@ use std::fs;
 
 use super::{Machine, count, libraries, machine};
 
-const CHECK: &str = "check --runtime cuda --op add.forward";
+const CHECK: &str = "check --runtime cuda --op lookup.forward";
 
 #[test]
 fn compiled_once_then_cached() {
     let machine = machine().compiling();
     machine.run(CHECK).expect(0, &["0 failed"]);
-    assert_eq!(machine.log()[0], "nvrtc kernels/add/fwd_1_plain.cu sm_90a");
+    assert_eq!(
+        machine.log()[0],
+        "nvrtc kernels/lookup/fwd_1_plain.cu sm_90a"
+    );
     machine.run(CHECK).expect(0, &["0 failed"]);
     assert_eq!(count(&machine.log(), "nvrtc"), 0);
 }
@@ -70,7 +73,7 @@ fn no_nvrtc() {
 #[test]
 fn nvrtc_that_fails_is_quoted() {
     let machine = machine().compiling().fault("fail_nvrtc");
-    let named = ["kernels/add/fwd_1_plain.cu", "error: as FAKE_CUDA wants"];
+    let named = ["kernels/lookup/fwd_1_plain.cu", "error: as FAKE_CUDA wants"];
     machine.run(CHECK).expect(4, &named);
 }
 
