@@ -6,6 +6,7 @@
 use posteriori::diffusion::prior::{Denoiser, Pixels, Pullback};
 use posteriori::diffusion::schedule::{Coordinates, Schedule, Solver, Spacing};
 use posteriori::operators::Task;
+use posteriori::ops::noise::Draw;
 use posteriori::ops::{combine, noise};
 use posteriori::rng::{INITIAL, Stream};
 use posteriori::samplers::dps::Dps;
@@ -74,7 +75,7 @@ fn main() -> Result<()> {
         measurement,
     };
     let x = noise::normals(&cx, shape, &streams, INITIAL, 0)?;
-    let draw = |step: usize, draw: u32| noise::normals(&cx, shape, &streams, step as u32, draw);
+    let draw = |step: usize, draw: u32| Draw::of(&cx, &streams, step as u32, draw);
     let watch = |step: usize, name: &str, value: &Tensor| {
         if name == "loss" && step.is_multiple_of(40) {
             println!(

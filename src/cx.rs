@@ -10,7 +10,6 @@ use std::sync::Arc;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
-use crate::runtime::dry::Dry;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 
@@ -21,9 +20,11 @@ pub struct Cx {
     dtype: DType,
     network: DType,
     keep: bool,
+    permanent: bool,
     forced: BTreeMap<String, String>,
     taps: Option<Rc<RefCell<Taps>>>,
     launches: Option<Rc<RefCell<Launches>>>,
+    run: Option<Run>,
 }
 
 /// The distinct launches of a run, by op and printed key.
@@ -37,6 +38,16 @@ pub struct Launched {
     /// How often.
     pub count: u64,
 }
+
+/// What a whole run has in common.
+#[derive(Clone, Debug)]
+struct Run {
+    times: Tensor,
+    memo: Rc<RefCell<Memo>>,
+}
+
+/// Results by what they were computed from, which is held on to so that no other tensor takes its place.
+type Memo = BTreeMap<[(usize, usize); 2], ([Tensor; 2], Tensor)>;
 
 /// Values observed on the way through a model, by the module's name in the checkpoint.
 #[derive(Debug, Default)]
@@ -79,8 +90,8 @@ impl Cx {
                 matches!(dtype, DType::F32 | DType::F64),
                 "f32 (f64 for checks), not in",
             ),
-            #[cfg(feature = "emu")]
-            Runtime::Emu(_) => (
+            #[cfg(any(feature = "cuda", feature = "emu"))]
+            _ => (
                 matches!(dtype, DType::F32 | DType::F16 | DType::Bf16),
                 "f32, f16 and bf16, not in",
             ),
@@ -97,9 +108,11 @@ impl Cx {
             dtype,
             network: dtype,
             keep: true,
+            permanent: false,
             forced: BTreeMap::new(),
             taps: None,
             launches: None,
+            run: None,
         })
     }
 
@@ -110,9 +123,11 @@ impl Cx {
             dtype: DType::F32,
             network: DType::F32,
             keep: true,
+            permanent: false,
             forced: BTreeMap::new(),
             taps: None,
             launches: None,
+            run: None,
         }
     }
 
@@ -140,6 +155,60 @@ impl Cx {
         }
     }
 
+    /// A sampling run at these noise levels: what does not change from step to step is computed once
+    /// ([`Cx::once`]), and time embeddings are looked up ([`Cx::times`]).
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when there is no room.
+    pub fn for_run(&self, times: &[f64]) -> Result<Self> {
+        let wide = self.network.wide();
+        let values = times.iter().copied();
+        let times = Tensor::rounded_permanent(&self.rt, values, [times.len()], wide)?;
+        let memo = Rc::default();
+        Ok(Cx {
+            run: Some(Run { times, memo }),
+            ..self.clone()
+        })
+    }
+
+    /// The noise levels of a run, `[steps]`. `None` outside of one, and while module outputs are recorded.
+    pub fn times(&self) -> Option<&Tensor> {
+        let run = self.run.as_ref().filter(|_| !self.taps());
+        run.map(|run| &run.times)
+    }
+
+    /// The same run, with every tensor in memory that outlives every step.
+    pub fn permanently(&self) -> Self {
+        Cx {
+            permanent: true,
+            ..self.clone()
+        }
+    }
+
+    /// What `compute` makes of these two tensors and nothing else: computed at its first use in a run, into
+    /// memory that outlives every step. Outside of a run, computed each time.
+    ///
+    /// # Errors
+    /// What `compute` returns.
+    pub fn once(
+        &self,
+        from: [&Tensor; 2],
+        compute: impl FnOnce(&Cx) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let Some(run) = self.run.as_ref().filter(|_| !self.taps()) else {
+            return compute(self);
+        };
+        let key = from.map(Tensor::id);
+        if let Some((_, known)) = run.memo.borrow().get(&key) {
+            return Ok(known.clone());
+        }
+        let made = compute(&self.permanently())?;
+        run.memo
+            .borrow_mut()
+            .insert(key, (from.map(Tensor::clone), made.clone()));
+        Ok(made)
+    }
+
     /// The same run, recording every named module's output and cotangent.
     pub fn tapped(&self) -> (Self, Rc<RefCell<Taps>>) {
         let taps = Rc::new(RefCell::new(Taps::default()));
@@ -150,16 +219,6 @@ impl Cx {
             },
             taps,
         )
-    }
-
-    /// The same run on a runtime that computes nothing, and that runtime's counters.
-    pub fn dry(&self) -> (Self, Arc<Dry>) {
-        let dry = Arc::new(Dry::planning_for(self.rt.target()));
-        let cx = Cx {
-            rt: Runtime::Dry(Arc::clone(&dry)),
-            ..self.clone()
-        };
-        (cx, dry)
     }
 
     /// The same run, counting every distinct launch.
@@ -221,7 +280,7 @@ impl Cx {
     /// # Errors
     /// [`Error::Plan`] when the runtime has no room.
     pub fn empty(&self, shape: impl Into<Shape>) -> Result<Tensor> {
-        Tensor::empty(&self.rt, shape, self.dtype)
+        self.empty_in(self.dtype, shape)
     }
 
     /// Statistics beside activations: in f32 whatever those are stored in (f64 in a run of f64).
@@ -229,7 +288,21 @@ impl Cx {
     /// # Errors
     /// [`Error::Plan`] when the runtime has no room.
     pub fn empty_wide(&self, shape: impl Into<Shape>) -> Result<Tensor> {
-        Tensor::empty(&self.rt, shape, self.dtype.wide())
+        self.empty_in(self.dtype.wide(), shape)
+    }
+
+    /// A tensor of this type and unspecified content; one that outlives every step where a result is
+    /// computed once.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when the runtime has no room.
+    pub fn empty_in(&self, dtype: DType, shape: impl Into<Shape>) -> Result<Tensor> {
+        let shape = shape.into();
+        if !self.permanent {
+            return Tensor::empty(&self.rt, shape, dtype);
+        }
+        let buffer = self.rt.alloc_permanent(shape.elements() * dtype.size())?;
+        Tensor::over(buffer, shape, dtype)
     }
 
     /// An activation with these values, rounded to the activations' type.
@@ -241,6 +314,14 @@ impl Cx {
             return Tensor::from_slice(&self.rt, values, shape);
         }
         Tensor::rounded(&self.rt, values.iter().map(|v| v.f64()), shape, self.dtype)
+    }
+
+    /// Coefficients beside activations, in the type of [`Cx::empty_wide`].
+    ///
+    /// # Errors
+    /// As [`Cx::upload`].
+    pub fn upload_wide(&self, values: &[f64], shape: impl Into<Shape>) -> Result<Tensor> {
+        Tensor::rounded(&self.rt, values.iter().copied(), shape, self.dtype.wide())
     }
 
     /// A tensor with these values, rounded to the activations' type, that outlives every step: a table.

@@ -42,6 +42,11 @@ impl DType {
         }
     }
 
+    /// How many elements a kernel loads at once, as 16 bytes.
+    pub const fn pack(self) -> usize {
+        16 / self.size()
+    }
+
     /// The bytes of these values, rounded to this type.
     pub fn encode(self, values: impl Iterator<Item = f64>) -> Vec<u8> {
         fn bytes<T: bytemuck::NoUninit>(values: impl Iterator<Item = T>) -> Vec<u8> {

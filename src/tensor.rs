@@ -138,6 +138,11 @@ impl Tensor {
         &self.buffer
     }
 
+    /// What tells it from every other tensor alive: its buffer, and where it starts there.
+    pub fn id(&self) -> (usize, usize) {
+        (self.buffer.id(), self.byte_range().start)
+    }
+
     /// Where in the buffer this tensor lies.
     pub fn byte_range(&self) -> Range<usize> {
         let start = self.offset * self.dtype.size();
@@ -182,7 +187,7 @@ impl Tensor {
     /// Copies the values to the host.
     ///
     /// # Errors
-    /// [`Error::DType`] when `T` is not the element type.
+    /// [`Error::DType`] when `T` is not the element type; what a copy returns.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         if T::DTYPE != self.dtype {
             return Err(Error::DType {
@@ -195,7 +200,7 @@ impl Tensor {
         let to = bytemuck::cast_slice_mut(&mut values);
         self.buffer
             .runtime()
-            .copy_out(&self.buffer, self.offset * self.dtype.size(), to);
+            .copy_out(&self.buffer, self.offset * self.dtype.size(), to)?;
         Ok(values)
     }
 

@@ -3,6 +3,7 @@
 use posteriori::diffusion::prior::{Denoiser, Pixels, Pullback};
 use posteriori::diffusion::schedule::{Coordinates, Schedule, Solver, Spacing, Step};
 use posteriori::operators::Task;
+use posteriori::ops::noise::Draw;
 use posteriori::ops::{combine, noise};
 use posteriori::rng::{INITIAL, Stream};
 use posteriori::runtime::Runtime;
@@ -81,7 +82,7 @@ fn run(
     let streams: Vec<_> = (0..SAMPLES as u32).map(|s| Stream::new(3, 4, s)).collect();
     let n = noise::normals(cx, SHAPE, &streams, INITIAL, 0).unwrap();
     let x = combine::forward(cx, &[(std, &n)]).unwrap();
-    let draw = |step: usize, draw: u32| noise::normals(cx, SHAPE, &streams, step as u32, draw);
+    let draw = |step: usize, draw: u32| Draw::of(cx, &streams, step as u32, draw);
     samplers::run(cx, sampler, problem, steps, x, &draw, &|_, _, _| ())
         .unwrap()
         .x
@@ -227,7 +228,7 @@ fn dmap_ends_on_its_sphere() {
                 project,
             };
             for (step, next) in steps.iter().zip(&steps[1..]) {
-                let noise = |draw| noise::normals(cx, SHAPE, &streams, 5, draw);
+                let noise = |draw| Draw::of(cx, &streams, 5, draw);
                 let at = At {
                     step,
                     next: Some(next),

@@ -321,6 +321,7 @@ fn conv_cases() -> Vec<Case> {
             bias: Some(&x[4]),
             shift: Some(&x[1]),
             residual: Some(&x[2]),
+            wide: false,
         };
         let y = conv2d::forward(cx, &x[0], &x[3], Geometry::same(3), add)?;
         Ok(vec![y])

@@ -9,6 +9,7 @@ use posteriori::nn::norm::{GroupNorm, LayerNorm};
 use posteriori::nn::param::Weights;
 use posteriori::nn::resample::{Downsample, Upsample};
 use posteriori::nn::resnet::{ResnetBlock, ResnetConfig};
+use posteriori::nn::time::Temb;
 use posteriori::nn::transformer::{Transformer2d, TransformerConfig};
 use posteriori::pipeline::prior::{Conditional, Latents, Prior, Unguided, open_controlnet};
 use posteriori::rng::Philox;
@@ -189,7 +190,7 @@ fn blocks() {
         eps: 1e-5,
     };
     let layer = ResnetBlock::new(&w.at("down_blocks.1.resnets.0"), config).unwrap();
-    let temb = normals(cx, &mut Philox::new(4), [2, 128].into());
+    let temb = Temb::of(normals(cx, &mut Philox::new(4), [2, 128].into()));
     let run = |x: &Tensor| layer.forward(cx, x, Some(&temb));
     check(
         "resnet",

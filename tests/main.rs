@@ -11,5 +11,6 @@ mod ops;
 mod oracle;
 mod pipeline;
 mod schedules;
+mod steps;
 mod tasks;
 mod verify;

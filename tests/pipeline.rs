@@ -1,15 +1,15 @@
 //! Whole restorations: the same bits in any batch, the plan against the run, guidance that guides.
 
+use posteriori::DType;
 use posteriori::diffusion::schedule::{Coordinates, Spacing};
 use posteriori::io::image::Image;
 use posteriori::operators::Task;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::job::{Method, Restore};
-use posteriori::pipeline::plan::Plan;
+use posteriori::pipeline::plan::{Batch, Engine, Plan};
 use posteriori::pipeline::{Item, Pipeline};
 use posteriori::rng::{Philox, Stream};
-use posteriori::runtime::Runtime;
-use posteriori::{Cx, DType};
+use posteriori::runtime::kernel::{Arch, Target};
 
 use crate::oracle;
 
@@ -122,18 +122,30 @@ fn the_plan_is_what_the_run_takes() {
 #[test]
 fn sd2_saves_at_most_1_6_gb_an_image() {
     let folder = oracle::data("sd2-base");
-    let cx = Cx::new(Runtime::dry(), DType::Bf16).unwrap();
     let job = Restore::new(Task::super_resolution(8), Method::dps());
+    let engine = Engine {
+        target: Target::Kernels(Arch(90)),
+        dtype: DType::Bf16,
+        forced: Vec::new(),
+    };
+    let plan = |batch| {
+        let work = Batch {
+            measured: true,
+            size: [512, 512],
+            batch,
+        };
+        Plan::of(&folder, None, &job, work, &engine).unwrap()
+    };
     for batch in [1, 4] {
-        let plan = Plan::of(&cx, &folder, None, &job, true, [512, 512], batch).unwrap();
+        let plan = plan(batch);
         assert!(plan.saved <= batch * 1_600_000_000, "{plan}");
         // PERFORMANCE: UNet .8043 + .9858, decoder 2.5145 + 2.5661 TFLOP; the rest is elementwise.
         let tflop = plan.step.flops as f64 / 1e12 / batch as f64;
         assert!((6.8..7.1).contains(&tflop), "{plan}");
     }
-    let plan = Plan::of(&cx, &folder, None, &job, true, [512, 512], 1).unwrap();
-    // 865,910,724 + 83,653,863 parameters of two bytes.
-    assert_eq!(plan.weights, 2 * (865_910_724 + 83_653_863));
+    // 865,910,724 + 83,653,863 parameters of two bytes, the 443,844 + 65,943 in biases and norms of four.
+    let (all, vectors) = (865_910_724 + 83_653_863, 443_844 + 65_943);
+    assert_eq!(plan(1).weights, 2 * (all + vectors));
 }
 
 #[test]

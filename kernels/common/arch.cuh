@@ -96,6 +96,16 @@ ARCH_FN float ex2(float x) {
 #endif
 }
 
+// sin and cos of pi x: exact reduction, so that no slow path for large arguments takes local memory.
+ARCH_FN void sincospi(double x, double* s, double* c) {
+#ifdef __CUDACC__
+  ::sincospi(x, s, c);
+#else
+  *s = sin(M_PI * x);
+  *c = cos(M_PI * x);
+#endif
+}
+
 // ---- shared memory addresses and asynchronous copies --------------------------------------------------------------
 
 // A pointer into shared memory as the 32-bit address that the instructions below take.

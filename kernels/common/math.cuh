@@ -23,4 +23,42 @@ ARCH_FN float gelu_slope(float x) {
   return below + x * 0.39894228040143268f * expf(-0.5f * x * x);
 }
 
+// x sigmoid(1.702 x): CLIP's
+ARCH_FN float quick_gelu(float x) { return x * sigmoid(1.702f * x); }
+
+ARCH_FN float quick_gelu_slope(float x) { return silu_slope(1.702f * x); }
+
+// An activation as a type: `of(x)` and its slope.
+struct Silu {
+  ARCH_FN float of(float x) { return silu(x); }
+  ARCH_FN float slope(float x) { return silu_slope(x); }
+};
+struct Gelu {
+  ARCH_FN float of(float x) { return gelu(x); }
+  ARCH_FN float slope(float x) { return gelu_slope(x); }
+};
+struct QuickGelu {
+  ARCH_FN float of(float x) { return quick_gelu(x); }
+  ARCH_FN float slope(float x) { return quick_gelu_slope(x); }
+};
+
+// The same to a few units in the last place of a float: by ex2 and an approximate reciprocal.
+ARCH_FN float fast_sigmoid(float x) { return __fdividef(1.0f, 1.0f + arch::ex2(-1.4426950408889634f * x)); }
+
+ARCH_FN float fast_silu(float x) { return x * fast_sigmoid(x); }
+
+ARCH_FN float fast_silu_slope(float x) {
+  const float s = fast_sigmoid(x);
+  return s + x * s * (1.0f - s);
+}
+
+struct FastSilu {
+  ARCH_FN float of(float x) { return fast_silu(x); }
+  ARCH_FN float slope(float x) { return fast_silu_slope(x); }
+};
+struct FastQuickGelu {
+  ARCH_FN float of(float x) { return x * fast_sigmoid(1.702f * x); }
+  ARCH_FN float slope(float x) { return fast_silu_slope(1.702f * x); }
+};
+
 }  // namespace math

@@ -32,4 +32,25 @@ template <class V> ARCH_FN V block_sum(V v, V* part) {
   return sum;
 }
 
+// How many values, their mean, and the sum of their squared deviations from it.
+struct Moments {
+  float count, mean, squares;
+};
+
+// Chan et al.: the moments of two parts together.
+ARCH_FN Moments join(Moments a, Moments b) {
+  const float count = a.count + b.count, share = count > 0.0f ? b.count / count : 0.0f, delta = b.mean - a.mean;
+  return {count, a.mean + delta * share, a.squares + b.squares + delta * delta * a.count * share};
+}
+
+// The moments of the whole warp, in lane 0.
+ARCH_FN Moments warp_join(Moments m) {
+#pragma unroll
+  for (int offset = WARP / 2; offset > 0; offset /= 2) {
+    m = join(m, {__shfl_down_sync(0xffffffffu, m.count, offset), __shfl_down_sync(0xffffffffu, m.mean, offset),
+                 __shfl_down_sync(0xffffffffu, m.squares, offset)});
+  }
+  return m;
+}
+
 }  // namespace reduce

@@ -1,11 +1,13 @@
-// emu.h - host-side CUDA execution model: qualifiers, builtin variables, vector types, warp/block
-// primitives and intrinsics, for compiling .cu kernels with a plain host C++17 compiler.
-// The scheduler lives in emu.cpp. Never included under nvcc/NVRTC.
+// What a kernel file sees when the host compiler takes it: qualifiers, built-in variables, vector types, barriers,
+// shuffles, votes, and the entry points behind arch.cuh and arch90.cuh. Arithmetic and atomics are in intrinsics.h.
+//
+// Every CUDA thread is a fiber. One OS thread runs one block at a time, so nothing here is shared between OS threads
+// except global memory. interface.h is what the library binds.
 #pragma once
 #ifdef __CUDACC__
 #error "emu.h is for the host compiler only"
 #endif
-// All standard headers first: the qualifier macros below must not leak into libstdc++.
+// All standard headers first: the qualifier macros below must not leak into them.
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -23,179 +25,202 @@
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
-#define __shared__ static thread_local  /* works, but unguarded: prefer SHARED_ARRAY / DYN_SMEM */
-#define __constant__ static
-#if defined(__SANITIZE_THREAD__)
-#define EMU_NOTSAN __attribute__((noinline, no_sanitize("thread")))
-#else
-#define EMU_NOTSAN inline
-#endif
+
+#define EMU_LOC const char *file_ = __builtin_FILE(), int line_ = __builtin_LINE()
+
+// ---- vector types -------------------------------------------------------------------------------------------------
 
 struct uint3 { unsigned x, y, z; };
+struct int3 { int x, y, z; };
+struct float3 { float x, y, z; };
 struct dim3 { unsigned x = 1, y = 1, z = 1; };
-#define EMU_VEC(T, N, A)                                                   \
-  struct alignas(2 * sizeof(A)) N##2 { T x, y; };                          \
-  struct alignas(4 * sizeof(A) > 16 ? 16 : 4 * sizeof(A)) N##4 { T x, y, z, w; }; \
-  inline N##2 make_##N##2(T x, T y) { return {x, y}; }                     \
-  inline N##4 make_##N##4(T x, T y, T z, T w) { return {x, y, z, w}; }
-EMU_VEC(float, float, float) EMU_VEC(int, int, int) EMU_VEC(unsigned, uint, unsigned)
-EMU_VEC(unsigned short, ushort, short) EMU_VEC(double, double, double)
-#undef EMU_VEC
+
+#define EMU_VECTOR(T, name)                                                                       \
+  struct alignas(2 * sizeof(T)) name##2 { T x, y; };                                              \
+  struct alignas(4 * sizeof(T) > 16 ? 16 : 4 * sizeof(T)) name##4 { T x, y, z, w; };              \
+  inline name##2 make_##name##2(T x, T y) { return {x, y}; }                                      \
+  inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
+EMU_VECTOR(float, float)
+EMU_VECTOR(double, double)
+EMU_VECTOR(int, int)
+EMU_VECTOR(unsigned, uint)
+EMU_VECTOR(short, short)
+EMU_VECTOR(unsigned short, ushort)
+EMU_VECTOR(signed char, char)
+EMU_VECTOR(unsigned char, uchar)
+#undef EMU_VECTOR
+inline float3 make_float3(float x, float y, float z) { return {x, y, z}; }
+inline int3 make_int3(int x, int y, int z) { return {x, y, z}; }
+inline uint3 make_uint3(unsigned x, unsigned y, unsigned z) { return {x, y, z}; }
 
 namespace emu {
-using u8 = uint8_t; using u16 = uint16_t; using u32 = uint32_t; using u64 = uint64_t;
-struct Warp; struct Fiber; struct CpQueue;
-struct Lane {                       // one CUDA thread
-  uint3 tid; u32 lane; Warp* warp; Fiber* fib; CpQueue* cpq;
-  const char* wfile; int wline; u8 wkind, exited; u32 wobj; u32 wg_issued, wg_committed;
-};
-struct Slot { u32 mask, arrived; int op, line; };
-struct alignas(64) Warp {
-  u32 ready, alive, id, pending; Lane* lanes;
-  Slot slot[4];                     // concurrent collectives with disjoint masks
-  u64 xv[32], xr[32]; u32 xs[32];   // shuffle exchange: value, result, source lane
-  const void* xp[32];               // pointer arguments of ldmatrix/mma
-};
-struct Ctx { Lane* cur; uint3 bid, bdim, gdim; u8* smem; u32 smem_size; };
-extern __thread Ctx ctx;            // per OS thread, constant-initialised: no TLS wrapper call
 
-enum Op { OP_SHFL = 1, OP_VOTE, OP_SYNCWARP, OP_LDSM, OP_LDSM_T, OP_MMA, OP_BAR, OP_MBAR, OP_WGWAIT, OP_YIELD };
-enum { SMEM_BASE = 1024 };          // first valid shared-window address, as on sm_90
+using u8 = uint8_t;
+using u16 = uint16_t;
+using u32 = uint32_t;
+using u64 = uint64_t;
 
-// Arrive at a warp collective. True in the last lane to arrive, which must execute it at once
-// (the others are already marked ready and resume afterwards); false after another lane did so.
-bool coll_arrive(u32 mask, int op, const char* file, int line);
-void bar_sync(u32 id, u32 count, bool wait, const char* file, int line);  // count 0: whole block
+// ---- the running thread -------------------------------------------------------------------------------------------
+
+struct Thread {
+  uint3 index;
+  u32 lane;  // within its warp
+};
+struct Context {
+  Thread* thread;  // null outside a kernel
+  uint3 block_index, block_dim, grid_dim;
+  u8* smem;  // dynamic shared memory of the running block
+  u32 smem_size;
+};
+extern __thread Context ctx;  // of this OS thread; __thread, not thread_local: no wrapper call at each use
+
+// Abandons the launch, which then returns the message.
+[[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
+// Lets other threads of the block run: what every wait in a loop must call.
 void yield();
-[[noreturn]] void fail(const char* fmt, ...);      // abandons the launch; launch() returns the message
+
+// ---- collectives: `file` and `line` of the call, which all lanes must share ---------------------------------------
+
+u64 shuffle(u32 mask, u64 value, u32 source_lane, const char* file, int line);
+u32 ballot(u32 mask, bool predicate, const char* file, int line);
+void syncwarp(u32 mask, const char* file, int line);
+// bar.sync, or bar.arrive when `wait` is false, of `count` threads; 0 is all of the block.
+void bar_sync(u32 id, u32 count, bool wait, const char* file, int line);
+// __syncthreads that also counts the threads whose predicate holds.
+u32 syncthreads_count(bool predicate, const char* file, int line);
+u32 active_lanes();
+void thread_fence();
+
+// ---- behind arch.cuh ----------------------------------------------------------------------------------------------
+
+enum class Half { Bf16, F16 };
+
+// Static shared memory: one array a block for each key.
 void* static_smem(const void* key, size_t bytes, size_t align);
-u8* smem_ptr(u32 addr, u32 bytes, const char* what);          // checked shared-window access
-void san_access(const void* p, size_t n, bool write);         // TSan/ASan hook for emulated accesses
-void fence_acq_rel(const void* obj, bool release);            // TSan happens-before edges
+// The address that instructions take; the window starts at 1024 as on sm_90.
+u32 smem_u32(const void* pointer);
 
-// --- launch: the same shape as cuLaunchKernel ---------------------------------------------
-struct Kernel { const char* name; void (*thunk)(void** args); u32 nargs; const u32* arg_size; };
-struct Config {
-  int threads = 1;                  // OS threads running blocks
-  int order = 0;                    // 0 in order, 1 reverse, 2 random (seeded per block)
-  int async = 0;                    // cp.async/TMA/wgmma: 0 at issue, 1 as late as legal, 2 random
-  u64 seed = 1;
+void cp_async(u32 to, const void* from, u32 bytes, u32 source_bytes);
+void cp_commit();
+void cp_wait(u32 keep_groups);
+
+// n loads or stores of four 8x8 tiles, registers [n][4].
+void ldmatrix(u32* r, const u32* address, int n, bool transposed, const char* file, int line);
+void stmatrix(const u32* r, const u32* address, int n, bool transposed, const char* file, int line);
+// d[i][j][4] += a[i][4] b[j][2].
+void mma(float* d, const u32* a, const u32* b, int i, int j, Half kind, const char* file, int line);
+void mma_smem(float* d, const u32* a_at, const u32* b_at, int i, int j, Half kind, const char* file, int line);
+
+// ---- behind arch90.cuh --------------------------------------------------------------------------------------------
+
+void mbar_init(u32 barrier, u32 count);
+void mbar_arrive(u32 barrier, u32 expected_bytes);
+bool mbar_try_wait(u32 barrier, u32 parity, const char* file, int line);
+void fence_proxy_async();
+
+void tma_load(u32 to, const void* map, u32 barrier, const int* at, int rank);
+void tma_store(const void* map, u32 from, const int* at, int rank);
+void tma_store_commit();
+void tma_store_wait(u32 keep_groups);
+
+void wgmma_fence();
+void wgmma_commit();
+void wgmma_wait(u32 keep_groups, const char* file, int line);
+// d (64 x n, n / 2 registers) = A B + (scale_d ? d : 0); transposed operands are the ones not contiguous along k.
+void wgmma(float* d, int n, u64 a, u64 b, bool a_transposed, bool b_transposed, bool scale_d, Half kind,
+           const char* file, int line);
+
+// ---- registered kernels -------------------------------------------------------------------------------------------
+
+struct Kernel {
+  const char* name;
+  void (*call)(void** args);
+  u32 arg_count;
+  const u32* arg_size;
 };
-extern __thread Config config;
-// Returns nullptr, or an error message (valid until the next launch on this OS thread).
-const char* launch(const Kernel* k, dim3 grid, dim3 block, u32 smem, void** args);
-struct Stats { u64 switches, collectives, blocks, ld_rows, ld_conflict; };   // ld_*: ldmatrix rows, and rows sharing a bank group
-Stats stats(bool reset);            // of the calling OS thread
-void* device_alloc(size_t bytes);   // guard pages on both sides, filled with NaN bytes
-void device_free(void* p);
+// Links itself into the list of kernels, whose head needs no initialisation: any order of static objects will do.
+struct Registrar {
+  explicit Registrar(const Kernel& kernel);
+  Kernel kernel;
+  const Registrar* next;
+};
 
-template <class T> struct Unpack;
-template <class... A> struct Unpack<void (*)(A...)> {
-  static constexpr u32 n = sizeof...(A);
+template <class F> struct Signature;
+template <class... A> struct Signature<void (*)(A...)> {
+  static constexpr u32 count = sizeof...(A);
   static constexpr u32 sizes[sizeof...(A) + 1] = {sizeof(std::decay_t<A>)..., 0};
-  template <void (*F)(A...), size_t... I> static void call(void** a, std::index_sequence<I...>) {
-    F(*static_cast<std::decay_t<A>*>(a[I])...);
+  template <void (*F)(A...), size_t... I> static void call([[maybe_unused]] void** args, std::index_sequence<I...>) {
+    F(*static_cast<std::decay_t<A>*>(args[I])...);
   }
 };
-template <auto F> void thunk(void** a) {
-  using U = Unpack<decltype(F)>;
-  U::template call<F>(a, std::make_index_sequence<U::n>{});
+template <auto F> void call_kernel(void** args) {
+  using S = Signature<decltype(F)>;
+  S::template call<F>(args, std::make_index_sequence<S::count>{});
 }
-#define EMU_KERNEL(f) emu::Kernel { #f, &emu::thunk<&f>, emu::Unpack<decltype(&f)>::n, emu::Unpack<decltype(&f)>::sizes }
+#define EMU_KERNEL(f) \
+  emu::Kernel { #f, &emu::call_kernel<&f>, emu::Signature<decltype(&f)>::count, emu::Signature<decltype(&f)>::sizes }
 
-template <class T> inline u64 bits(T v) { static_assert(sizeof(T) <= 8, ""); u64 b = 0; memcpy(&b, &v, sizeof(T)); return b; }
-template <class T> inline T unbits(u64 b) { T v; memcpy(&v, &b, sizeof(T)); return v; }
-u64 shfl(u32 mask, u64 v, u32 src, const char* f, int l);   // src: absolute lane, already resolved
-u32 vote(u32 mask, bool p, const char* f, int l);           // ballot
+template <class T> inline u64 to_bits(T value) {
+  static_assert(sizeof(T) <= 8, "a shuffle moves at most 8 bytes");
+  u64 bits = 0;
+  memcpy(&bits, &value, sizeof(T));
+  return bits;
+}
+template <class T> inline T from_bits(u64 bits) {
+  T value;
+  memcpy(&value, &bits, sizeof(T));
+  return value;
+}
+
 }  // namespace emu
 
-#define threadIdx (::emu::ctx.cur->tid)
-#define blockIdx (::emu::ctx.bid)
-#define blockDim (::emu::ctx.bdim)
-#define gridDim (::emu::ctx.gdim)
+// ---- built-in variables -------------------------------------------------------------------------------------------
+
+#define threadIdx (::emu::ctx.thread->index)
+#define blockIdx (::emu::ctx.block_index)
+#define blockDim (::emu::ctx.block_dim)
+#define gridDim (::emu::ctx.grid_dim)
 static constexpr int warpSize = 32;
-#define EMU_LOC const char* f_ = __builtin_FILE(), int l_ = __builtin_LINE()
 
-inline void __syncthreads(EMU_LOC) { emu::bar_sync(0, 0, true, f_, l_); }
-int __syncthreads_count(int p, const char* f_ = __builtin_FILE(), int l_ = __builtin_LINE());
-inline void __syncwarp(unsigned m = 0xffffffffu, EMU_LOC) {
-  emu::fence_acq_rel(emu::ctx.cur->warp, true); emu::coll_arrive(m, emu::OP_SYNCWARP, f_, l_);
-  emu::fence_acq_rel(emu::ctx.cur->warp, false);
+// ---- barriers and fences ------------------------------------------------------------------------------------------
+
+inline void __syncthreads(EMU_LOC) { emu::bar_sync(0, 0, true, file_, line_); }
+inline int __syncthreads_count(int p, EMU_LOC) {
+  return static_cast<int>(emu::syncthreads_count(p != 0, file_, line_));
 }
-inline void __threadfence_block() {} inline void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline int __syncthreads_or(int p, EMU_LOC) { return emu::syncthreads_count(p != 0, file_, line_) != 0; }
+inline int __syncthreads_and(int p, EMU_LOC) { return emu::syncthreads_count(p == 0, file_, line_) == 0; }
+inline void __syncwarp(unsigned mask = 0xffffffffu, EMU_LOC) { emu::syncwarp(mask, file_, line_); }
+inline void __threadfence_block() {}
+inline void __threadfence() { emu::thread_fence(); }
+inline void __threadfence_system() { emu::thread_fence(); }
 inline void __nanosleep(unsigned) { emu::yield(); }
-inline unsigned __activemask() { return emu::ctx.cur->warp->alive; }   // discouraged: see notes
-template <class T> T __shfl_sync(unsigned m, T v, int s, int w = 32, EMU_LOC) {
-  unsigned l = emu::ctx.cur->lane; return emu::unbits<T>(emu::shfl(m, emu::bits(v), (l & ~(w - 1u)) | (s & (w - 1u)), f_, l_));
-}
-template <class T> T __shfl_xor_sync(unsigned m, T v, int x, int w = 32, EMU_LOC) {
-  unsigned l = emu::ctx.cur->lane, s = l ^ x; if ((s & ~(w - 1u)) > (l & ~(w - 1u))) s = l;
-  return emu::unbits<T>(emu::shfl(m, emu::bits(v), s, f_, l_));
-}
-template <class T> T __shfl_up_sync(unsigned m, T v, unsigned d, int w = 32, EMU_LOC) {
-  unsigned l = emu::ctx.cur->lane; return emu::unbits<T>(emu::shfl(m, emu::bits(v), (l & (w - 1u)) >= d ? l - d : l, f_, l_));
-}
-template <class T> T __shfl_down_sync(unsigned m, T v, unsigned d, int w = 32, EMU_LOC) {
-  unsigned l = emu::ctx.cur->lane; return emu::unbits<T>(emu::shfl(m, emu::bits(v), (l & (w - 1u)) + d < (unsigned)w ? l + d : l, f_, l_));
-}
-inline unsigned __ballot_sync(unsigned m, int p, EMU_LOC) { return emu::vote(m, p, f_, l_); }
-inline int __any_sync(unsigned m, int p, EMU_LOC) { return emu::vote(m, p, f_, l_) != 0; }
-inline int __all_sync(unsigned m, int p, EMU_LOC) { return emu::vote(m, p, f_, l_) == m; }
 
-// --- atomics (blocks may run on several OS threads) -----------------------------------------
-template <class T, class F> inline T emu_rmw(T* p, F f) {
-  T o, n; __atomic_load(p, &o, __ATOMIC_RELAXED);
-  do { n = f(o); } while (!__atomic_compare_exchange(p, &o, &n, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-  return o;
-}
-template <class T> inline T atomicAdd(T* p, std::common_type_t<T> v) { return emu_rmw(p, [=](T o) { return T(o + v); }); }
-template <class T> inline T atomicMax(T* p, std::common_type_t<T> v) { return emu_rmw(p, [=](T o) { return o > v ? o : v; }); }
-template <class T> inline T atomicMin(T* p, std::common_type_t<T> v) { return emu_rmw(p, [=](T o) { return o < v ? o : v; }); }
-template <class T> inline T atomicExch(T* p, std::common_type_t<T> v) { return emu_rmw(p, [=](T) { return v; }); }
-template <class T> inline T atomicCAS(T* p, std::common_type_t<T> c, std::common_type_t<T> v) { return emu_rmw(p, [=](T o) { return o == c ? v : o; }); }
+// ---- shuffles and votes -------------------------------------------------------------------------------------------
 
-// --- math intrinsics -------------------------------------------------------------------------
-inline float __expf(float x) { return expf(x); }      inline float __logf(float x) { return logf(x); }
-inline float __fdividef(float a, float b) { return a / b; } inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-inline float __frcp_rn(float x) { return 1.0f / x; }  inline float __fsqrt_rn(float x) { return sqrtf(x); }
-inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
-inline float __fadd_rn(float a, float b) { return a + b; } inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __sinf(float x) { return sinf(x); }      inline float __cosf(float x) { return cosf(x); }
-inline unsigned __float_as_uint(float f) { return emu::unbits<unsigned>(emu::bits(f)); }
-inline float __uint_as_float(unsigned u) { return emu::unbits<float>(u); }
-inline int __float_as_int(float f) { return (int)__float_as_uint(f); }
-inline float __int_as_float(int i) { return __uint_as_float((unsigned)i); }
-inline int __popc(unsigned x) { return __builtin_popcount(x); } inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
-inline int __ffs(int x) { return __builtin_ffs(x); }
-inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
-template <class T> inline T __ldg(const T* p) { return *p; }
-template <class T> inline T __ldcg(const T* p) { return *p; }
-template <class T> inline T min(T a, T b) { return b < a ? b : a; }
-template <class T> inline T max(T a, T b) { return a < b ? b : a; }
+template <class T> inline T emu_shuffle(unsigned mask, T value, unsigned source, const char* file, int line) {
+  return emu::from_bits<T>(emu::shuffle(mask, emu::to_bits(value), source, file, line));
+}
+template <class T> inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, EMU_LOC) {
+  const unsigned lane = emu::ctx.thread->lane, within = static_cast<unsigned>(width) - 1;
+  return emu_shuffle(mask, value, (lane & ~within) | (static_cast<unsigned>(source) & within), file_, line_);
+}
+template <class T> inline T __shfl_xor_sync(unsigned mask, T value, int flip, int width = 32, EMU_LOC) {
+  const unsigned lane = emu::ctx.thread->lane, group = ~(static_cast<unsigned>(width) - 1);
+  const unsigned other = lane ^ static_cast<unsigned>(flip);
+  return emu_shuffle(mask, value, (other & group) > (lane & group) ? lane : other, file_, line_);
+}
+template <class T> inline T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, EMU_LOC) {
+  const unsigned lane = emu::ctx.thread->lane, within = static_cast<unsigned>(width) - 1;
+  return emu_shuffle(mask, value, (lane & within) >= delta ? lane - delta : lane, file_, line_);
+}
+template <class T> inline T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, EMU_LOC) {
+  const unsigned lane = emu::ctx.thread->lane, within = static_cast<unsigned>(width) - 1;
+  return emu_shuffle(mask, value, (lane & within) + delta <= within ? lane + delta : lane, file_, line_);
+}
+inline unsigned __ballot_sync(unsigned mask, int p, EMU_LOC) { return emu::ballot(mask, p != 0, file_, line_); }
+inline int __any_sync(unsigned mask, int p, EMU_LOC) { return emu::ballot(mask, p != 0, file_, line_) != 0; }
+inline int __all_sync(unsigned mask, int p, EMU_LOC) { return emu::ballot(mask, p != 0, file_, line_) == mask; }
+inline unsigned __activemask() { return emu::active_lanes(); }  // of threads that have not ended: do not rely on it
 
-// --- conversions
-namespace emu {
-inline u16 f32_to_bf16(float f) { unsigned u = __float_as_uint(f); return (u & 0x7fffffffu) > 0x7f800000u ? 0x7fff : (u16)((u + 0x7fffu + (u >> 16 & 1)) >> 16); }
-inline u16 f32_to_f16(float f) {
-  unsigned u = __float_as_uint(f), s = u >> 16 & 0x8000, a = u & 0x7fffffff;
-  if (a > 0x7f800000) return 0x7fff;
-  if (a >= 0x477ff000) return u16(s | 0x7c00);
-  if (a < 0x38800000) return u16(s | (__float_as_uint(__uint_as_float(a) + 0.5f) - 0x3f000000));
-  return u16(s | ((a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13));
-}
-inline float f16_to_f32(u16 h) {
-  unsigned s = (unsigned)(h & 0x8000) << 16, e = h >> 10 & 31, m = h & 1023;
-  if (e == 31) return __uint_as_float(s | 0x7f800000 | m << 13);
-  if (e == 0) { float v = (float)m * 0x1p-24f; return s ? -v : v; }
-  return __uint_as_float(s | (e + 112) << 23 | m << 13);
-}
-enum class Half { Bf16, F16 };
-struct Registrar { Registrar(Kernel k); };
-inline u32 smem_u32(const void* p) { return u32(static_cast<const unsigned char*>(p) - ctx.smem) + SMEM_BASE; }
-void cp_async(u32 dst, const void* src, u32 bytes, u32 src_bytes);
-void cp_commit(); void cp_wait(u32 keep_groups);
-void ldmatrix(u32* r, const u32* addr, int n, bool trans, const char* f, int l);
-void mma(float* d, const u32* a, const u32* b, int mi, int nj, Half h, const char* f, int l);
-void mma_smem(float* d, const u32* aa, const u32* ba, int mi, int nj, Half h, const char* f, int l);
-}
+#include "intrinsics.h"

@@ -7,6 +7,7 @@ use posteriori::Error;
 use posteriori::ops::ALL;
 use posteriori::ops::case::AnyOp;
 use posteriori::ops::check::Row;
+use posteriori::pipeline::device::Device;
 use posteriori::runtime::Runtime;
 
 use super::exit::{DONE, FAILED};
@@ -18,7 +19,7 @@ pub(super) struct Args {
     /// Only ops whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     op: String,
-    /// Only on this runtime: native, emu
+    /// Only on this runtime: native, emu, cuda, cuda:N
     #[arg(long, value_name = "NAME")]
     runtime: Option<String>,
 }
@@ -86,24 +87,27 @@ fn show(row: &Row, runtime: &str, ui: &Ui) {
     );
 }
 
-/// The runtimes of this build that a machine without a GPU has, or the one that is named.
-pub(super) fn runtimes(only: Option<&str>) -> posteriori::Result<Vec<Runtime>> {
-    let all = [
-        Runtime::native(),
-        #[cfg(feature = "emu")]
-        Runtime::emu(Default::default()),
-    ];
-    let names: Vec<&str> = all.iter().map(Runtime::name).collect();
-    let why = format!(
-        "wanted one of {}; `emu` needs a build with --features emu",
-        names.join(", ")
-    );
-    let chosen: Vec<Runtime> = all
-        .into_iter()
-        .filter(|rt| only.is_none_or(|name| rt.name() == name))
-        .collect();
-    match chosen.is_empty() {
-        true => Err(Error::argument("--runtime", why)),
-        false => Ok(chosen),
+/// The runtime of this name, or every one that this build and this machine have.
+fn runtimes(only: Option<&str>) -> posteriori::Result<Vec<Runtime>> {
+    let runtime = |name| device(name).map(|device| device.rt().clone());
+    match only {
+        Some(name) => Ok(vec![runtime(name)?]),
+        None => Ok(["native", "emu", "cuda"]
+            .into_iter()
+            .flat_map(runtime)
+            .collect()),
+    }
+}
+
+/// The device whose runtime has this name.
+pub(super) fn device(runtime: &str) -> posteriori::Result<Device> {
+    match runtime {
+        "native" => Ok(Device::cpu()),
+        "emu" => Device::parse("emu"),
+        _ if runtime.starts_with("cuda") => Device::parse(runtime),
+        _ => {
+            let why = format!("wanted native, emu, cuda or cuda:N, got `{runtime}`");
+            Err(Error::argument("--runtime", why))
+        }
     }
 }

@@ -8,9 +8,9 @@ use serde_json::json;
 use posteriori::ops::ALL;
 use posteriori::pipeline::Pipeline;
 use posteriori::pipeline::device::Device;
+use posteriori::runtime::native::system_memory;
 
 use super::exit::{DEVICE, DONE};
-use super::memory;
 use super::ui::Ui;
 
 /// Look at this machine and, if given, a model
@@ -54,9 +54,9 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     chart.fine("instructions", &instructions().join(" "));
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     chart.fine("threads", &threads.to_string());
-    match memory::total_and_free() {
+    match system_memory() {
         Some((total, free)) => {
-            let gb = |bytes: u64| bytes as f64 / 1e9;
+            let gb = |bytes: usize| bytes as f64 / 1e9;
             let text = format!("{:.1} GB, {:.1} GB free", gb(total), gb(free));
             chart.fine("memory", &text);
         }

@@ -9,15 +9,13 @@ use posteriori::Error;
 use posteriori::io::image::{self, Format};
 use posteriori::operators::Task;
 use posteriori::pipeline::Restored;
-use posteriori::pipeline::job::Restore;
-use posteriori::pipeline::plan::Plan;
 use posteriori::rng::{Stream, image_key};
 
 use super::exit::DONE;
 use super::run::{MOST, Run, Writing, size, whole};
 use super::settings::{Flags, GENERATE, Settings};
 use super::ui::{Tally, Ui};
-use super::{files, memory, plan, record};
+use super::{files, plan, record};
 
 /// Draw images from the model's prior, unconditionally or with a prompt
 #[derive(Debug, clap::Args)]
@@ -57,7 +55,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         None => plan::own_size(&run.model)?,
     };
     let (outputs, format) = outputs(&args.output, count, &writing)?;
-    let pipeline = run.open(ui)?;
+    let pipeline = run.open(&mut settings, ui)?;
     let job = run.job(&Task::super_resolution(1), writing.seed)?;
     let record = record::of_run(&run, settings.to_json(), writing.seed);
     let steps = job.method.steps;
@@ -72,7 +70,6 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             Err(e) => tally.fail(ui, &name, &e),
         }
     }
-    fits(&run, &job, size, run.batch.min(wanted.len()))?;
     for batch in wanted.chunks(run.batch) {
         let stream =
             |&(sample, _, _): &(u32, _, _)| Stream::new(writing.seed, image_key(KEY), sample);
@@ -114,15 +111,6 @@ fn count(text: &str) -> posteriori::Result<u32> {
         Err(Error::Argument { why, .. }) => Err(Error::argument("--count", why)),
         Err(other) => Err(other),
     }
-}
-
-/// Whether a batch of this many images fits in memory.
-fn fits(run: &Run, job: &Restore, size: [usize; 2], batch: usize) -> posteriori::Result<()> {
-    if batch == 0 {
-        return Ok(());
-    }
-    let (job, cx) = (job.clone().unguided(), run.planned()?);
-    memory::check(&Plan::of(&cx, &run.model, None, &job, false, size, batch)?)
 }
 
 /// The files to write and their format.

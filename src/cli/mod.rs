@@ -12,7 +12,6 @@ mod evaluate;
 mod exit;
 mod files;
 mod generate;
-mod memory;
 mod methods;
 mod plan;
 mod record;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use posteriori::io::image::{self, Image};
 use posteriori::operators::{Measurement, Task};
-use posteriori::pipeline::plan::Plan;
+use posteriori::pipeline::plan::{Batch, Plan};
 use posteriori::pipeline::{Item, Pipeline, Restored};
 use posteriori::{Error, rng};
 
@@ -19,7 +19,7 @@ use super::methods::tasks_and_methods_help;
 use super::run::{MOST, Run, Writing, whole};
 use super::settings::{Flags, RESTORE, Settings};
 use super::ui::{Tally, Ui};
-use super::{memory, plan, record};
+use super::{plan, record};
 
 /// Restore images
 ///
@@ -56,7 +56,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let entries = files::entries(&args.input, &args.output, recursive, format)?;
     let pipeline = match args.dry_run {
         true => None,
-        false => Some(run.open(ui)?),
+        false => Some(run.open(&mut settings, ui)?),
     };
     if let (Some(first), false) = (entries.first(), args.dry_run) {
         files::prepare(&args.input, &args.output, first)?;
@@ -201,12 +201,17 @@ impl Work<'_> {
         let (model, cse) = (&self.run.model, self.run.cse.as_deref());
         let told = (job.task.clone(), size, group.items.len());
         if !self.planned.contains(&told) {
-            let (cx, batch) = (self.run.planned()?, group.items.len());
-            let plan = Plan::of(&cx, model, cse, &job, true, size, batch)?;
+            let work = Batch {
+                measured: true,
+                size,
+                batch: group.items.len(),
+            };
+            let engine = match self.pipeline {
+                Some(pipeline) => pipeline.engine(),
+                None => self.run.engine()?,
+            };
+            let plan = Plan::of(model, cse, &job, work, &engine)?;
             self.tell_plan(&plan, &job.task);
-            if self.pipeline.is_some() {
-                memory::check(&plan)?;
-            }
             self.planned.push(told);
         }
         let Some(pipeline) = self.pipeline else {

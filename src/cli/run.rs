@@ -9,13 +9,14 @@ use posteriori::ops::expect_variant;
 use posteriori::pipeline::Pipeline;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::job::{Algorithm, Method, Restore};
-use posteriori::runtime::Runtime;
-use posteriori::{Cx, Error, Result};
+use posteriori::pipeline::plan::Engine;
+use posteriori::runtime::kernel::{Arch, Target};
+use posteriori::{DType, Error, Result};
 
 use super::files::Exists;
+use super::methods;
 use super::settings::{Origin, Settings};
 use super::ui::Ui;
-use super::{methods, plan};
 
 /// The most of anything that is counted by hand: images in a batch, samples, ascents.
 pub(crate) const MOST: u64 = 1 << 16;
@@ -32,7 +33,7 @@ pub(crate) struct Run {
     cse_scale: f64,
     pub(crate) batch: usize,
     device: Option<String>,
-    pub(crate) precision: String,
+    precision: Option<String>,
     variants: Vec<Forced>,
 }
 
@@ -71,7 +72,7 @@ impl Run {
             cse_scale: settings.read("cse-scale", number)?.unwrap_or(1.0),
             batch: settings.need("batch", |t| whole(t, 1..=MOST))? as usize,
             device: settings.text("device").map(String::from),
-            precision: settings.need("precision", |t| Ok(t.to_owned()))?,
+            precision: settings.text("precision").map(String::from),
             variants: settings.read("variant", forced)?.unwrap_or_default(),
         })
     }
@@ -87,10 +88,31 @@ impl Run {
         Ok(job)
     }
 
-    /// The models, on the device.
-    pub(crate) fn open(&self, ui: &Ui) -> Result<Pipeline> {
-        let device = Device::parse(self.device.as_deref().unwrap_or("auto"))?;
-        let device = device.with_precision(&self.precision)?;
+    /// What a plan is for. On a machine without a GPU too, 16 bits mean one.
+    pub(crate) fn engine(&self) -> Result<Engine> {
+        let device = self.device.as_deref().unwrap_or("auto");
+        let dtype = self.precision.as_deref().map(precision).transpose()?;
+        let gpu = device.starts_with("cuda");
+        let (target, usual) = if gpu || (device == "auto" && dtype.is_some_and(DType::is_half)) {
+            (Target::Kernels(Arch(90)), DType::Bf16)
+        } else {
+            let device = Device::parse(device)?;
+            (device.rt().target(), device.dtype())
+        };
+        Ok(Engine {
+            target,
+            dtype: dtype.unwrap_or(usual),
+            forced: self.variants.clone(),
+        })
+    }
+
+    /// The models, on the device. Settles the precision.
+    pub(crate) fn open(&self, settings: &mut Settings, ui: &Ui) -> Result<Pipeline> {
+        let mut device = Device::parse(self.device.as_deref().unwrap_or("auto"))?;
+        if let Some(precision) = &self.precision {
+            device = device.with_precision(precision)?;
+        }
+        settings.fill("precision", device.dtype().to_string(), Origin::Default);
         let mut pipeline = Pipeline::open(&self.model, device)?;
         if let Some(cse) = &self.cse {
             pipeline = pipeline.with_controlnet(cse)?;
@@ -107,17 +129,6 @@ impl Run {
         Ok(pipeline)
     }
 
-    /// The context to plan in.
-    pub(crate) fn planned(&self) -> Result<Cx> {
-        self.context(Runtime::dry())
-    }
-
-    /// The context of a run on `rt`.
-    pub(crate) fn context(&self, rt: Runtime) -> Result<Cx> {
-        let cx = Cx::new(rt, plan::precision(&self.precision)?)?;
-        Ok(forcing(cx, &self.variants))
-    }
-
     /// The model folder's name, for records.
     pub(crate) fn model_name(&self) -> String {
         let path = self.model.canonicalize();
@@ -125,6 +136,14 @@ impl Run {
         let name = path.file_name().unwrap_or(path.as_os_str());
         name.to_string_lossy().into_owned()
     }
+}
+
+/// The element type that a text names.
+pub(crate) fn precision(text: &str) -> Result<DType> {
+    let all = [DType::Bf16, DType::F16, DType::F32, DType::F64];
+    let found = all.into_iter().find(|dtype| dtype.name() == text);
+    let why = || format!("wanted bf16, f16, f32 or f64, got `{text}`");
+    found.ok_or_else(|| Error::argument("--precision", why()))
 }
 
 fn method(settings: &Settings, preset: &str) -> Result<Method> {
@@ -188,12 +207,6 @@ pub(crate) fn forced(text: &str) -> Result<Vec<Forced>> {
         Ok((op.trim().into(), variant.trim().into()))
     };
     text.split(',').map(pair).collect()
-}
-
-/// The same run with these variants.
-pub(crate) fn forcing(cx: Cx, variants: &[Forced]) -> Cx {
-    let force = |cx: Cx, (op, variant): &Forced| cx.forcing(op, variant);
-    variants.iter().fold(cx, force)
 }
 
 fn on_error(text: &str) -> Result<bool> {

@@ -143,17 +143,17 @@ pub(crate) static SETTINGS: &[Setting] = &[
     ),
     setting(
         "device",
-        "auto|cpu",
+        "auto|cpu|cuda:N",
         "auto",
         RESTORE | GENERATE,
-        "where to compute",
+        "where to compute; auto takes the first GPU that can be used",
     ),
     setting(
         "precision",
-        "f32|f64",
-        "f32",
+        "bf16|f16|f32|f64",
+        "",
         SAMPLING,
-        "element type of the computation; plan also takes bf16 and f16",
+        "element type of the networks; bf16 by default on a GPU, else f32 (f64 is for checks)",
     ),
     setting(
         "variant",
@@ -373,12 +373,6 @@ impl Settings {
     /// The value of a setting.
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(|(value, _)| value.as_str())
-    }
-
-    /// Whether the value is not just the default.
-    pub(crate) fn is_given(&self, key: &str) -> bool {
-        let value = self.values.get(key);
-        value.is_some_and(|(_, origin)| *origin != Origin::Default)
     }
 
     /// Sets what became known later, such as zeta once the task is known.

@@ -7,15 +7,16 @@ use crate::nn::attention::{SpatialAttention, SpatialSaved};
 use crate::nn::param::Weights;
 use crate::nn::resample::{Downsample, Upsample};
 use crate::nn::resnet::{ResnetBlock, ResnetConfig, ResnetSaved};
+use crate::nn::time::Temb;
 use crate::nn::transformer::{Transformer2d, TransformerConfig, TransformerSaved};
 use crate::ops::{add, concat};
 use crate::tensor::Tensor;
 
-/// What is given to every block besides the image: the time embedding after its SiLU, the text context.
+/// What is given to every block besides the image.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Condition<'a> {
-    /// `[n, time]`.
-    pub temb: Option<&'a Tensor>,
+    /// The time embedding.
+    pub temb: Option<&'a Temb>,
     /// `[n or 1, s, c]`.
     pub context: Option<&'a Tensor>,
 }

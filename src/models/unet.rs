@@ -387,7 +387,7 @@ impl UNet {
             encoder: Encoder::new(w, &config)?,
             up_blocks,
             conv_norm_out: GroupNorm::new(&w.at("conv_norm_out"), first, groups, eps, true)?,
-            conv_out: Conv2d::same(&w.at("conv_out"), first, config.out_channels, 3)?,
+            conv_out: Conv2d::same(&w.at("conv_out"), first, config.out_channels, 3)?.wide(),
             config,
         })
     }

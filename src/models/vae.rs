@@ -318,7 +318,7 @@ impl Decoder {
                 EPS,
                 true,
             )?,
-            conv_out: Conv2d::same(&w.at("conv_out"), widths[0], config.in_channels, 3)?,
+            conv_out: Conv2d::same(&w.at("conv_out"), widths[0], config.in_channels, 3)?.wide(),
         })
     }
 

@@ -88,10 +88,12 @@ impl Attention {
         context: Option<&Tensor>,
         residual: &Tensor,
     ) -> Result<(Tensor, attention::Saved)> {
-        let context = context.unwrap_or(x);
         let q = self.to_q.forward(cx, x, None)?;
-        let k = self.to_k.forward(cx, context, None)?;
-        let v = self.to_v.forward(cx, context, None)?;
+        let [k, v] = match context {
+            None => [&self.to_k, &self.to_v].map(|to| to.forward(cx, x, None)),
+            Some(context) => [&self.to_k, &self.to_v].map(|to| to.forward_once(cx, context)),
+        };
+        let (k, v) = (k?, v?);
         let (o, saved) = attention::forward(cx, &q, &k, &v, self.heads, self.causal)?;
         let y = if cx.taps() {
             let y = self.to_out.forward(cx, &o, None)?;

@@ -13,6 +13,7 @@ pub struct Conv2d {
     w: Tensor,
     b: Tensor,
     geometry: Geometry,
+    wide: bool,
 }
 
 impl Conv2d {
@@ -41,7 +42,13 @@ impl Conv2d {
             w: w.kernel("weight", outputs, inputs, k)?,
             b,
             geometry,
+            wide: false,
         })
+    }
+
+    /// The same with its output in f32 beside 16-bit activations: a network's last layer.
+    pub fn wide(self) -> Self {
+        Conv2d { wide: true, ..self }
     }
 
     /// `y = conv(x) + b`.
@@ -67,6 +74,7 @@ impl Conv2d {
         if cx.taps() {
             let alone = Epilogue {
                 bias,
+                wide: self.wide,
                 ..Default::default()
             };
             cx.tap(
@@ -83,6 +91,7 @@ impl Conv2d {
                 bias,
                 shift,
                 residual,
+                wide: self.wide,
             },
         )
     }

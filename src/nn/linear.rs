@@ -41,6 +41,19 @@ impl Linear {
         residual.map_or(Ok(y.clone()), |r| add::forward(cx, &y, r))
     }
 
+    /// `y` of an `x` that stays the same for a whole run: computed once.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn forward_once(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        cx.once([&self.w, x], |cx| self.forward(cx, x, None))
+    }
+
+    /// `[m, k]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.w
+    }
+
     /// `dx` from `dy`; the cotangent of the residual is `dy`.
     ///
     /// # Errors

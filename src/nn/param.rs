@@ -1,7 +1,8 @@
 //! [`Weights`]: parameters by the names they have in the checkpoint, walked by prefix.
 //!
-//! A linear weight that is f32 in the file is used where the file is mapped; everything else is
-//! converted once. Convolution weights are repacked from `[o, i, k, k]` to `[k, k, i, o]`.
+//! Convolution weights are repacked from `[o, i, k, k]` to `[k, k, i, o]`; matrices and kernels are rounded to
+//! the storage type, vectors stay f32. On a GPU that happens there, to the bytes of the mapped file; on the
+//! native runtime here, except that an f32 vector or matrix is used where the file is mapped.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -12,6 +13,8 @@ use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::io::weights::{Checkpoint, Kind, View};
+use crate::ops::repack;
+use crate::runtime::kernel::Target;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 
@@ -116,6 +119,11 @@ impl<'a> Weights<'a> {
             return self.unfilled(shape, self.cx.dtype());
         };
         let full = self.full(name);
+        if self.on_device() {
+            let t = self.repack(&full, &view, [o, i, k * k], self.cx.dtype())?;
+            view.file.forget(view.range.clone());
+            return t.view(shape);
+        }
         let t = match self.cx.dtype() {
             DType::F64 => self.fill(
                 &full,
@@ -162,6 +170,11 @@ impl<'a> Weights<'a> {
             return self.unfilled(shape, dtype);
         };
         let full = self.full(name);
+        if self.on_device() {
+            return self
+                .repack(&full, &view, [1, shape.elements(), 1], dtype)?
+                .view(shape);
+        }
         if dtype == DType::F64 {
             return self.fill(&full, &view.to_f64()?, shape, dtype);
         }
@@ -205,6 +218,37 @@ impl<'a> Weights<'a> {
         Ok(Some(view))
     }
 
+    /// Whether weights are converted and repacked where they will live, not on the host.
+    fn on_device(&self) -> bool {
+        matches!(self.cx.rt().target(), Target::Kernels(_))
+    }
+
+    /// The mapped bytes, checked, copied to the device as they are and repacked there.
+    fn repack(
+        &self,
+        name: &str,
+        view: &View<'_>,
+        [o, i, taps]: [usize; 3],
+        to: DType,
+    ) -> Result<Tensor> {
+        let x = match view.dtype.dtype() {
+            Some(file @ (DType::F32 | DType::F16 | DType::Bf16)) => {
+                if let Some((i, value)) = view.not_finite() {
+                    return Err(damaged(name, i, value));
+                }
+                let buffer = self.cx.rt().alloc(view.bytes.len())?;
+                self.cx.rt().copy_in(&buffer, view.bytes)?;
+                Tensor::over(buffer, [o, i, taps], file)?
+            }
+            _ => {
+                let values = view.to_f32()?;
+                check_finite(name, &values)?;
+                Tensor::from_slice(self.cx.rt(), &values, [o, i, taps])?
+            }
+        };
+        repack::forward(&self.cx.permanently(), &x, to)
+    }
+
     fn fill<T: Real>(
         &self,
         name: &str,
@@ -235,14 +279,13 @@ fn check_finite<T: Real>(name: &str, values: &[T]) -> Result<()> {
     let bad = |v: &T| (*v * T::ZERO).f64() != 0.0;
     match values.iter().position(bad) {
         None => Ok(()),
-        Some(i) => {
-            let why = format!(
-                "element {i} is {:?}; the file is damaged, download it again",
-                values[i]
-            );
-            Err(Error::weight(name, why))
-        }
+        Some(i) => Err(damaged(name, i, values[i])),
     }
+}
+
+fn damaged(name: &str, i: usize, value: impl std::fmt::Debug) -> Error {
+    let why = format!("element {i} is {value:?}; the file is damaged, download it again");
+    Error::weight(name, why)
 }
 
 /// `[o, i, taps]` to `[taps, i, o]`.

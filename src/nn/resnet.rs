@@ -6,6 +6,7 @@ use crate::nn::conv::Conv2d;
 use crate::nn::linear::Linear;
 use crate::nn::norm::{GroupNorm, GroupNormSaved};
 use crate::nn::param::Weights;
+use crate::nn::time::Temb;
 use crate::ops::add;
 use crate::tensor::Tensor;
 
@@ -79,10 +80,10 @@ impl ResnetBlock {
         &self,
         cx: &Cx,
         x: &Tensor,
-        temb: Option<&Tensor>,
+        temb: Option<&Temb>,
     ) -> Result<(Tensor, ResnetSaved)> {
         let shift = match (&self.time_emb_proj, temb) {
-            (Some(proj), Some(temb)) => Some(proj.forward(cx, temb, None)?),
+            (Some(proj), Some(temb)) => Some(temb.project(cx, proj)?),
             (None, None) => None,
             _ => {
                 return Err(Error::shape(

@@ -6,6 +6,7 @@ use crate::nn::linear::Linear;
 use crate::nn::param::Weights;
 use crate::ops::activation::{self, Activation};
 use crate::ops::embed::{self, Wave};
+use crate::ops::lookup;
 use crate::tensor::Tensor;
 
 /// `time_proj` and `time_embedding` of a UNet or ControlNet.
@@ -56,11 +57,50 @@ impl TimeEmbedding {
         Ok(y)
     }
 
-    /// SiLU of the embedding: what every residual block projects.
+    /// SiLU of the embedding: what every residual block projects. In a sampling run, of all its noise levels
+    /// at once.
     ///
     /// # Errors
     /// [`crate::Error::Shape`].
-    pub fn activated(&self, cx: &Cx, t: &Tensor) -> Result<Tensor> {
-        activation::forward(cx, &self.forward(cx, t)?, Activation::Silu)
+    pub fn activated(&self, cx: &Cx, t: &Tensor) -> Result<Temb> {
+        let silu =
+            |cx: &Cx, t: &Tensor| activation::forward(cx, &self.forward(cx, t)?, Activation::Silu);
+        let Some(times) = cx.times() else {
+            return silu(cx, t).map(Temb::of);
+        };
+        let rows = cx.once([self.linear_1.weight(), times], |cx| silu(cx, times))?;
+        Ok(Temb {
+            rows,
+            at: Some(t.clone()),
+        })
+    }
+}
+
+/// The time embedding after its SiLU, as residual blocks take it.
+#[derive(Clone, Debug)]
+pub struct Temb {
+    /// `[n, c]`; with `at`, one row for each noise level of the run.
+    rows: Tensor,
+    /// `[n]`: which of the run's noise levels.
+    at: Option<Tensor>,
+}
+
+impl Temb {
+    /// The embedding `[n, c]` of each sample.
+    pub fn of(rows: Tensor) -> Self {
+        Temb { rows, at: None }
+    }
+
+    /// Its projection for each sample, `[n, outputs]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn project(&self, cx: &Cx, proj: &Linear) -> Result<Tensor> {
+        match (&self.at, cx.times()) {
+            (Some(t), Some(times)) => {
+                lookup::forward(cx, t, times, &proj.forward_once(cx, &self.rows)?)
+            }
+            _ => proj.forward(cx, &self.rows, None),
+        }
     }
 }

@@ -8,6 +8,7 @@ use crate::dtype::{DType, Real};
 use crate::error::Result;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::wide;
 use crate::tensor::Tensor;
@@ -23,10 +24,22 @@ pub enum Activation {
     QuickGelu,
 }
 
-/// One launch over `len` elements.
+impl Activation {
+    /// As in the names of the kernels.
+    const fn name(self) -> &'static str {
+        match self {
+            Activation::Silu => "silu",
+            Activation::Gelu => "gelu",
+            Activation::QuickGelu => "quick_gelu",
+        }
+    }
+}
+
+/// One launch over `samples` times `len` elements.
 #[derive(Clone, Debug)]
 pub struct Key {
     dtype: DType,
+    samples: usize,
     len: usize,
     act: Activation,
     backward: bool,
@@ -45,15 +58,16 @@ impl KeyTrait for Key {
     }
 
     fn args(&self) -> Vec<Spec> {
-        let x = Spec::input("x", self.len).fill(Fill::Normal(2.0));
+        let len = self.samples * self.len;
+        let x = Spec::input("x", len).fill(Fill::Normal(2.0));
         if self.backward {
-            return vec![Spec::out("dx", self.len), Spec::input("dy", self.len), x];
+            return vec![Spec::out("dx", len), Spec::input("dy", len), x];
         }
-        vec![Spec::out("y", self.len), x]
+        vec![Spec::out("y", len), x]
     }
 
     fn flops(&self) -> u64 {
-        20 * self.len as u64
+        20 * (self.samples * self.len) as u64
     }
 }
 
@@ -61,6 +75,8 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "activation.forward",
     variants: &[
+        Variant::kernels("vector", |key| vector("activation/fwd_2_vector", key)).when(packed),
+        Variant::kernels("plain", |key| plain("activation/fwd_1_plain", key)),
         Variant::native("chunks", forward_chunks::<f32>, forward_chunks::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
@@ -71,24 +87,46 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "activation.vjp",
     variants: &[
+        Variant::kernels("vector", |key| vector("activation/vjp_2_vector", key)).when(packed),
+        Variant::kernels("plain", |key| plain("activation/vjp_1_plain", key)),
         Variant::native("chunks", vjp_chunks::<f32>, vjp_chunks::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
     ],
     cases: || cases(true),
 };
 
+/// A thread for each element.
+fn plain(module: &'static str, key: &Key) -> Plan {
+    let len = key.samples * key.len;
+    let launch = Launch::each(module, key.dtype, len).part(key.act.name());
+    launch.ints([len]).into()
+}
+
+/// A thread for every 16 bytes.
+fn vector(module: &'static str, key: &Key) -> Plan {
+    let packs = key.samples * key.len / key.dtype.pack();
+    let launch = Launch::each(module, key.dtype, packs).part(key.act.name());
+    launch.ints([packs]).into()
+}
+
+/// Whether samples are whole 16 bytes, so that each is aligned.
+fn packed(key: &Key) -> bool {
+    key.len.is_multiple_of(key.dtype.pack())
+}
+
 fn cases(backward: bool) -> Vec<Key> {
     let acts = [Activation::Silu, Activation::Gelu, Activation::QuickGelu];
-    let sizes = [1, 31, 33, 77, 113 * 203];
-    let key = |(len, act)| Key {
+    let sizes = [(1, 1), (1, 31), (3, 11), (7, 8), (113, 203), (3, 2_600)];
+    let key = |(samples, len), act| Key {
         dtype: DType::F32,
+        samples,
         len,
         act,
         backward,
     };
     let all = sizes
-        .iter()
-        .flat_map(|&len| acts.map(|act| key((len, act))));
+        .into_iter()
+        .flat_map(|size| acts.map(|act| key(size, act)));
     all.collect()
 }
 
@@ -118,7 +156,8 @@ pub fn vjp(cx: &Cx, x: &Tensor, act: Activation, dy: &Tensor) -> Result<Tensor> 
 fn key(x: &Tensor, act: Activation, backward: bool) -> Key {
     Key {
         dtype: x.dtype(),
-        len: x.shape().elements(),
+        samples: x.shape().samples(),
+        len: x.shape().per_sample(),
         act,
         backward,
     }

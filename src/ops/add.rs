@@ -12,10 +12,11 @@ use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::wide;
 use crate::tensor::Tensor;
 
-/// One launch over `len` elements.
+/// One launch over `samples` times `len` elements.
 #[derive(Clone, Debug)]
 pub struct Key {
     dtype: DType,
+    samples: usize,
     len: usize,
 }
 
@@ -33,14 +34,14 @@ impl KeyTrait for Key {
 
     fn args(&self) -> Vec<Spec> {
         vec![
-            Spec::out("y", self.len),
-            Spec::input("a", self.len),
-            Spec::input("b", self.len),
+            Spec::out("y", self.samples * self.len),
+            Spec::input("a", self.samples * self.len),
+            Spec::input("b", self.samples * self.len),
         ]
     }
 
     fn flops(&self) -> u64 {
-        self.len as u64
+        (self.samples * self.len) as u64
     }
 }
 
@@ -48,20 +49,30 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "add.forward",
     variants: &[
+        Variant::kernels("vector", |key: &Key| {
+            let packs = key.samples * key.len / key.dtype.pack();
+            Launch::each("add/fwd_2_vector", key.dtype, packs)
+                .ints([packs])
+                .into()
+        })
+        .when(|key| key.len.is_multiple_of(key.dtype.pack())),
         Variant::kernels("plain", |key| {
-            Launch::each("add/fwd_1_plain", key.dtype, key.len)
-                .ints([key.len])
+            let len = key.samples * key.len;
+            Launch::each("add/fwd_1_plain", key.dtype, len)
+                .ints([len])
                 .into()
         }),
         Variant::native("chunks", forward_chunks::<f32>, forward_chunks::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
     cases: || {
-        let key = |len| Key {
+        let key = |(samples, len)| Key {
             dtype: DType::F32,
+            samples,
             len,
         };
-        [1, 31, 33, 77, 113 * 203, 40_000].map(key).to_vec()
+        let sizes = [(1, 1), (3, 11), (1, 77), (113, 203), (7, 8), (2, 20_000)];
+        sizes.map(key).to_vec()
     },
 };
 
@@ -73,7 +84,8 @@ pub fn forward(cx: &Cx, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     b.expect_shape("add", a.shape())?;
     let key = Key {
         dtype: a.dtype(),
-        len: a.shape().elements(),
+        samples: a.shape().samples(),
+        len: a.shape().per_sample(),
     };
     let y = cx.empty(a.shape())?;
     FORWARD.launch(cx, &key, &[Arg::Out(&y), Arg::In(a), Arg::In(b)])?;

@@ -11,6 +11,7 @@ use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::wide;
 use crate::tensor::Tensor;
@@ -59,6 +60,7 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "banded.forward",
     variants: &[
+        Variant::kernels("plain", plan).when(|key| key.dtype == DType::F32),
         Variant::native(
             "registers",
             forward_registers::<f32>,
@@ -89,6 +91,13 @@ fn cases() -> Vec<Key> {
         elements,
     };
     sizes.into_iter().map(key).collect()
+}
+
+fn plan(key: &Key) -> Plan {
+    let len = key.samples * key.outer * key.rows * key.inner;
+    Launch::each("banded/fwd_1_plain", key.dtype, len)
+        .ints([len, key.rows, key.cols, key.inner])
+        .into()
 }
 
 /// A sparse matrix on the device.

@@ -154,11 +154,11 @@ impl<'a> Bench<'a> {
     pub fn measure(&self, variant: &'static str) -> Result<Measured> {
         let ready = self.ready(variant)?;
         // The first run warms up, and its result is the one that is verified.
-        let first = self.cx.rt().time(1, &mut || ready.launch())?;
+        let first = self.cx.rt().time(|| ready.launch())?;
         let outputs = ready.loaded.outputs()?;
         Ok(Measured {
             row: self.truth.judge(self.case, variant, &outputs),
-            timing: ready.time(first[0])?,
+            timing: ready.time(first)?,
         })
     }
 }
@@ -176,7 +176,12 @@ impl Ready<'_> {
     fn time(&self, first: Duration) -> Result<Timing> {
         let fit = PATIENCE.div_duration_f64(first) as usize;
         let repeats = fit.clamp(FEWEST, REPEATS);
-        let mut times = self.cx.rt().time(repeats, &mut || self.launch())?;
+        let rt = self.cx.rt();
+        let once = |_| {
+            rt.flush_cache()?;
+            rt.time(|| self.launch())
+        };
+        let mut times = (0..repeats).map(once).collect::<Result<Vec<_>>>()?;
         times.sort();
         Ok(Timing {
             median: times[repeats / 2],
@@ -234,8 +239,8 @@ fn least(case: &dyn AnyCase, cx: &Cx) -> Result<Option<Duration>> {
             cx: cx.clone().forcing(case.op().name(), variant),
             loaded: inputs.load(cx.rt(), case.dtype())?,
         };
-        let first = cx.rt().time(1, &mut || ready.launch())?;
-        let Timing { median, .. } = ready.time(first[0])?;
+        let first = cx.rt().time(|| ready.launch())?;
+        let Timing { median, .. } = ready.time(first)?;
         best = Some(best.map_or(median, |best| best.min(median)));
     }
     Ok(best)

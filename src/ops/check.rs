@@ -165,8 +165,8 @@ impl Inputs {
                     _ => stream.uniforms_from(0, arg, first, chunk),
                 }
                 let to = spec.dtype(dtype);
-                for v in chunk {
-                    *v = rounded(to, f64::from(spec.fill.shape(*v) as f32));
+                for (i, v) in (first..).zip(chunk) {
+                    *v = rounded(to, f64::from(spec.fill.shape(i, *v) as f32));
                 }
             });
             if let (Fill::Starts(elements), [first, .., last]) = (spec.fill, &mut values[..]) {
@@ -202,11 +202,12 @@ impl Inputs {
 }
 
 impl Fill {
-    /// A value of this distribution, from a unit normal or a number in (0, 1).
-    fn shape(self, drawn: f64) -> f64 {
+    /// Element `i` of this distribution, from a unit normal or a number in (0, 1).
+    fn shape(self, i: u64, drawn: f64) -> f64 {
         match self {
             Fill::Normal(std) => std * drawn,
             Fill::Positive => 0.5 + drawn,
+            Fill::Counts => i as f64,
             Fill::Ids(below) => (drawn * below as f64).floor(),
             Fill::Starts(elements) => (drawn * (elements + 1) as f64).floor(),
             Fill::Absent => 0.0,

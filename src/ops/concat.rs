@@ -9,6 +9,7 @@ use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
 use crate::tensor::Tensor;
 
@@ -59,6 +60,16 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "concat.forward",
     variants: &[
+        Variant::kernels("vector", |key| vector("concat/fwd_2_vector", key)).when(packed),
+        Variant::kernels("plain", |key| {
+            Launch::each(
+                "concat/fwd_1_plain",
+                key.dtype,
+                key.rows * (key.ca + key.cb),
+            )
+            .ints([key.rows, key.ca, key.cb])
+            .into()
+        }),
         Variant::native("rows", forward_rows::<f32>, forward_rows::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
@@ -69,11 +80,34 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "concat.vjp",
     variants: &[
+        Variant::kernels("vector", |key| vector("concat/vjp_2_vector", key)).when(packed),
+        Variant::kernels("plain", |key| {
+            Launch::each(
+                "concat/vjp_1_plain",
+                key.dtype,
+                key.rows * (key.ca + key.cb),
+            )
+            .ints([key.rows, key.ca, key.cb])
+            .into()
+        }),
         Variant::native("rows", vjp_rows::<f32>, vjp_rows::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
     ],
     cases: || cases(true),
 };
+
+/// A thread for every 16 bytes of `y`.
+fn vector(module: &'static str, key: &Key) -> Plan {
+    let (ca, cb) = (key.ca / key.dtype.pack(), key.cb / key.dtype.pack());
+    let packs = key.rows * (ca + cb);
+    let launch = Launch::each(module, key.dtype, packs);
+    launch.ints([packs, ca, cb]).into()
+}
+
+/// Whether rows are whole 16 bytes, so that each is aligned.
+fn packed(key: &Key) -> bool {
+    [key.ca, key.cb].map(|c| c % key.dtype.pack()) == [0, 0]
+}
 
 fn cases(backward: bool) -> Vec<Key> {
     let key = |(rows, ca, cb)| Key {
@@ -83,9 +117,15 @@ fn cases(backward: bool) -> Vec<Key> {
         cb,
         backward,
     };
-    [(1, 1, 1), (31, 33, 1), (77, 31, 64), (113 * 3, 203, 77)]
-        .map(key)
-        .to_vec()
+    [
+        (1, 1, 1),
+        (31, 33, 1),
+        (77, 31, 64),
+        (113 * 3, 203, 77),
+        (33, 24, 40),
+    ]
+    .map(key)
+    .to_vec()
 }
 
 /// `y: [.., ca + cb]` from `a: [.., ca]` and `b: [.., cb]`.

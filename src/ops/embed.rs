@@ -9,6 +9,7 @@ use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::Launch;
 use crate::runtime::native::NativeArgs;
 use crate::tensor::Tensor;
 
@@ -39,8 +40,8 @@ impl KeyTrait for Key {
         vec![
             Spec::out("y", self.n * self.t * self.c),
             Spec::input("ids", self.n * self.t).fill(Fill::Ids(self.v)),
-            Spec::input("table", self.v * self.c),
-            Spec::input("positions", self.positions * self.c),
+            Spec::input("table", self.v * self.c).wide(),
+            Spec::input("positions", self.positions * self.c).wide(),
         ]
     }
 
@@ -52,11 +53,14 @@ impl KeyTrait for Key {
 /// `y` from `ids`. An id outside the table gives NaN ([`tokens`] does not let one through).
 pub static TOKENS: Op<Key> = Op {
     name: "embed.tokens",
-    variants: &[Variant::native(
-        "plain",
-        tokens_plain::<f32>,
-        tokens_plain::<f64>,
-    )],
+    variants: &[
+        Variant::kernels("plain", |key| {
+            Launch::each("embed/tokens_1_plain", key.dtype, key.n * key.t * key.c)
+                .ints([key.n * key.t, key.t, key.v, key.c])
+                .into()
+        }),
+        Variant::native("plain", tokens_plain::<f32>, tokens_plain::<f64>),
+    ],
     cases: || {
         let key = |(n, t, v, c, positions)| Key {
             dtype: DType::F32,
@@ -92,7 +96,7 @@ pub fn tokens(cx: &Cx, ids: &Tensor, table: &Tensor, positions: &Tensor) -> Resu
         return Err(Error::argument("embed, ids", why));
     }
     let key = Key {
-        dtype: table.dtype(),
+        dtype: cx.dtype(),
         n,
         t,
         v,
@@ -158,7 +162,7 @@ impl KeyTrait for TimestepKey {
     }
 
     fn args(&self) -> Vec<Spec> {
-        let t = Spec::input("t", self.n).fill(Fill::Normal(500.0));
+        let t = Spec::input("t", self.n).fill(Fill::Normal(500.0)).wide();
         vec![Spec::out("y", self.n * self.dim), t]
     }
 
@@ -170,11 +174,16 @@ impl KeyTrait for TimestepKey {
 /// `y` from `t`.
 pub static TIMESTEP: Op<TimestepKey> = Op {
     name: "embed.timestep",
-    variants: &[Variant::native(
-        "plain",
-        timestep_plain::<f32>,
-        timestep_plain::<f64>,
-    )],
+    variants: &[
+        Variant::kernels("plain", |key| {
+            let wave = key.wave;
+            Launch::each("embed/timestep_1_plain", key.dtype, key.n * key.dim)
+                .ints([key.n, key.dim, usize::from(wave.flip_sin_to_cos)])
+                .floats([wave.freq_shift])
+                .into()
+        }),
+        Variant::native("plain", timestep_plain::<f32>, timestep_plain::<f64>),
+    ],
     cases: || {
         let key = |(n, dim, flip_sin_to_cos, freq_shift)| TimestepKey {
             dtype: DType::F32,
@@ -212,7 +221,7 @@ pub fn timestep(cx: &Cx, t: &Tensor, dim: usize, wave: Wave) -> Result<Tensor> {
         return Err(Error::argument("freq_shift", why));
     }
     let key = TimestepKey {
-        dtype: t.dtype(),
+        dtype: cx.dtype(),
         n,
         dim,
         wave,

@@ -11,6 +11,7 @@ use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::wide;
 use crate::tensor::Tensor;
@@ -82,6 +83,7 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "filter2d.forward",
     variants: &[
+        Variant::kernels("plain", plan).when(|key| key.dtype == DType::F32),
         Variant::native("taps", forward_taps::<f32>, forward_taps::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
@@ -92,6 +94,7 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "filter2d.vjp",
     variants: &[
+        Variant::kernels("plain", plan).when(|key| key.dtype == DType::F32),
         Variant::native("taps", vjp_taps::<f32>, vjp_taps::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
     ],
@@ -104,6 +107,7 @@ fn cases(backward: bool) -> Vec<Key> {
         (2, 7, 5, 3, 3),
         (3, 2, 31, 3, 3),
         (1, 9, 8, 4, 15),
+        (1, 5, 8, 3, 9),
         (2, 33, 20, 3, 9),
     ];
     let key = |(samples, h, w, c, k)| Key {
@@ -116,6 +120,18 @@ fn cases(backward: bool) -> Vec<Key> {
         backward,
     };
     sizes.into_iter().map(key).collect()
+}
+
+fn plan(key: &Key) -> Plan {
+    let module = if key.backward {
+        "filter2d/vjp_1_plain"
+    } else {
+        "filter2d/fwd_1_plain"
+    };
+    let len = key.samples * key.h * key.w * key.c;
+    Launch::each(module, key.dtype, len)
+        .ints([len, key.h, key.w, key.c, key.k])
+        .into()
 }
 
 /// `y` from `x: [n, h, w, c]` and `kernel: [k, k]`, the same filter for all channels.

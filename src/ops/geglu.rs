@@ -10,6 +10,7 @@ use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::wide;
 use crate::tensor::Tensor;
@@ -54,6 +55,12 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "geglu.forward",
     variants: &[
+        Variant::kernels("vector", |key| vector("geglu/fwd_2_vector", key)).when(packed),
+        Variant::kernels("plain", |key| {
+            Launch::each("geglu/fwd_1_plain", key.dtype, key.rows * key.c)
+                .ints([key.rows, key.c])
+                .into()
+        }),
         Variant::native("rows", forward_rows::<f32>, forward_rows::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
@@ -64,11 +71,29 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "geglu.vjp",
     variants: &[
+        Variant::kernels("vector", |key| vector("geglu/vjp_2_vector", key)).when(packed),
+        Variant::kernels("plain", |key| {
+            Launch::each("geglu/vjp_1_plain", key.dtype, key.rows * key.c)
+                .ints([key.rows, key.c])
+                .into()
+        }),
         Variant::native("rows", vjp_rows::<f32>, vjp_rows::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
     ],
     cases: || cases(true),
 };
+
+/// A thread for every 16 bytes of `y`.
+fn vector(module: &'static str, key: &Key) -> Plan {
+    let packs = key.rows * key.c / key.dtype.pack();
+    let launch = Launch::each(module, key.dtype, packs);
+    launch.ints([packs, key.c]).into()
+}
+
+/// Whether rows are whole 16 bytes, so that each is aligned.
+fn packed(key: &Key) -> bool {
+    key.c.is_multiple_of(key.dtype.pack())
+}
 
 fn cases(backward: bool) -> Vec<Key> {
     let key = |(rows, c)| Key {

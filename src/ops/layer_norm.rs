@@ -10,6 +10,7 @@ use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::Launch;
 use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::{sum, sum_pairs, wide};
 use crate::tensor::Tensor;
@@ -40,24 +41,24 @@ impl KeyTrait for Key {
     fn args(&self) -> Vec<Spec> {
         let rows = self.samples * self.rows;
         let x = rows * self.c;
-        let w = Spec::input("w", self.c).fill(Fill::Positive);
+        let w = Spec::input("w", self.c).fill(Fill::Positive).wide();
         if self.backward {
             return vec![
                 Spec::out("dx", x),
                 Spec::input("dy", x),
                 Spec::input("x", x),
-                Spec::input("mean", rows).fill(Fill::Normal(0.1)),
-                Spec::input("rstd", rows).fill(Fill::Positive),
+                Spec::input("mean", rows).fill(Fill::Normal(0.1)).wide(),
+                Spec::input("rstd", rows).fill(Fill::Positive).wide(),
                 w,
             ];
         }
         vec![
             Spec::out("y", x),
-            Spec::out("mean", rows),
-            Spec::out("rstd", rows),
+            Spec::out("mean", rows).wide(),
+            Spec::out("rstd", rows).wide(),
             Spec::input("x", x),
             w,
-            Spec::input("b", self.c),
+            Spec::input("b", self.c).wide(),
         ]
     }
 
@@ -71,6 +72,17 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "layer_norm.forward",
     variants: &[
+        Variant::kernels("registers", |key| {
+            launch("layer_norm/fwd_2_registers", key)
+                .floats([key.eps])
+                .into()
+        })
+        .when(packed),
+        Variant::kernels("plain", |key| {
+            launch("layer_norm/fwd_1_plain", key)
+                .floats([key.eps])
+                .into()
+        }),
         Variant::native("rows", forward_rows::<f32>, forward_rows::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
@@ -81,11 +93,27 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "layer_norm.vjp",
     variants: &[
+        Variant::kernels("registers", |key| {
+            launch("layer_norm/vjp_2_registers", key).into()
+        })
+        .when(packed),
+        Variant::kernels("plain", |key| launch("layer_norm/vjp_1_plain", key).into()),
         Variant::native("rows", vjp_rows::<f32>, vjp_rows::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
     ],
     cases: || cases(true),
 };
+
+/// A warp for each row.
+fn launch(module: &'static str, key: &Key) -> Launch {
+    let rows = key.samples * key.rows;
+    Launch::each(module, key.dtype, 32 * rows).ints([rows, key.c])
+}
+
+/// Whether a row is whole 16 bytes and a warp can hold it in registers.
+fn packed(key: &Key) -> bool {
+    key.c.is_multiple_of(key.dtype.pack()) && key.c <= 1280
+}
 
 fn cases(backward: bool) -> Vec<Key> {
     let key = |(samples, rows, c)| Key {
@@ -102,6 +130,8 @@ fn cases(backward: bool) -> Vec<Key> {
         (3, 77, 31),
         (1, 113, 203),
         (2, 40, 320),
+        (1, 5, 8),
+        (1, 3, 1280),
     ];
     sizes.map(key).to_vec()
 }
@@ -121,8 +151,8 @@ pub struct Saved {
 pub fn forward(cx: &Cx, x: &Tensor, w: &Tensor, b: &Tensor, eps: f64) -> Result<(Tensor, Saved)> {
     let key = key(x, w, eps, false)?;
     let y = cx.empty(x.shape())?;
-    let mean = cx.empty([key.samples, key.rows])?;
-    let rstd = cx.empty([key.samples, key.rows])?;
+    let mean = cx.empty_wide([key.samples, key.rows])?;
+    let rstd = cx.empty_wide([key.samples, key.rows])?;
     let args = [
         Arg::Out(&y),
         Arg::Out(&mean),

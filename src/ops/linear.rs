@@ -1,6 +1,7 @@
 //! Linear: `y = x w^T + bias + residual` over the last dimension.
 //!
-//! `x: [n, .., k]`, `w: [m, k]` as in the checkpoint, `bias: [m]`, `residual: [n, .., m]`.
+//! `x: [n, .., k]`, `w: [m, k]` as in the checkpoint, `bias: [m]` (in f32 beside 16-bit activations),
+//! `residual: [n, .., m]`.
 //! The cotangent of the residual is `dy` itself; of the input, `dx = dy w`.
 
 use rayon::prelude::*;
@@ -8,9 +9,11 @@ use rayon::prelude::*;
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
+use crate::ops::tensor_cores::Tile;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::runtime::gemm::{Mat, gemm};
+use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::product::{self, Product};
 use crate::tensor::Tensor;
@@ -54,7 +57,7 @@ impl KeyTrait for Key {
             Spec::out("y", rows * self.m),
             Spec::input("x", rows * self.k),
             w,
-            Spec::input("bias", self.m).present(self.bias),
+            Spec::input("bias", self.m).wide().present(self.bias),
             Spec::input("residual", rows * self.m).present(self.residual),
         ]
     }
@@ -68,6 +71,16 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "linear.forward",
     variants: &[
+        Variant::kernels("tensor_cores_128", |key| forward_tiles(key, Tile::Large))
+            .when(fits_large_tiles),
+        Variant::kernels("tensor_cores_64", |key| forward_tiles(key, Tile::Small))
+            .when(fits_small_tiles),
+        Variant::kernels("plain", |key| {
+            let rows = key.samples * key.rows;
+            Launch::each("linear/fwd_1_plain", key.dtype, rows * key.m)
+                .ints([rows, key.k, key.m])
+                .into()
+        }),
         Variant::native("tiled", forward_tiled, forward_gemm::<f64>).when(fits_tiled),
         Variant::native("gemm", forward_gemm::<f32>, forward_gemm::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
@@ -79,6 +92,16 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "linear.vjp",
     variants: &[
+        Variant::kernels("tensor_cores_128", |key| vjp_tiles(key, Tile::Large))
+            .when(fits_large_tiles),
+        Variant::kernels("tensor_cores_64", |key| vjp_tiles(key, Tile::Small))
+            .when(fits_small_tiles),
+        Variant::kernels("plain", |key| {
+            let rows = key.samples * key.rows;
+            Launch::each("linear/vjp_1_plain", key.dtype, rows * key.k)
+                .ints([rows, key.k, key.m])
+                .into()
+        }),
         Variant::native("tiled", vjp_tiled, vjp_gemm::<f64>).when(fits_tiled),
         Variant::native("gemm", vjp_gemm::<f32>, vjp_gemm::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
@@ -87,12 +110,21 @@ pub static VJP: Op<Key> = Op {
 };
 
 fn cases(backward: bool) -> Vec<Key> {
+    // More than 31 blocks of 128 x 128 outputs, either way.
+    let large = if backward {
+        (1, 250, 2040, 72)
+    } else {
+        (1, 250, 72, 2040)
+    };
     let sizes = [
         (1, 1, 1, 1),
         (2, 1, 33, 31),
         (3, 77, 32, 40),
         (1, 113, 203, 65),
         (2, 300, 64, 64),
+        (2, 70, 136, 88),
+        (1, 130, 24, 200),
+        large,
     ];
     let key = |(i, (samples, rows, k, m)): (usize, (usize, usize, usize, usize))| Key {
         dtype: DType::F32,
@@ -170,6 +202,30 @@ fn key(x: &Tensor, w: &Tensor, along: usize, bias: bool, residual: bool) -> Resu
         residual,
         backward: along == 0,
     })
+}
+
+/// 16-byte pieces of the rows on either side.
+fn fits_small_tiles(key: &Key) -> bool {
+    key.dtype.is_half() && key.k.is_multiple_of(8) && key.m.is_multiple_of(8)
+}
+
+fn fits_large_tiles(key: &Key) -> bool {
+    let width = if key.backward { key.k } else { key.m };
+    fits_small_tiles(key) && Tile::is_large([key.rows, width])
+}
+
+fn forward_tiles(key: &Key, tile: Tile) -> Plan {
+    let rows = key.samples * key.rows;
+    tile.launch("linear/fwd_2_tensor_cores", key.dtype, [rows, key.m])
+        .ints([rows, key.k, key.m])
+        .into()
+}
+
+fn vjp_tiles(key: &Key, tile: Tile) -> Plan {
+    let rows = key.samples * key.rows;
+    tile.launch("linear/vjp_2_tensor_cores", key.dtype, [rows, key.k])
+        .ints([rows, key.k, key.m])
+        .into()
 }
 
 fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {

@@ -9,6 +9,7 @@ use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
 use crate::tensor::Tensor;
 
@@ -51,6 +52,7 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "mask.forward",
     variants: &[
+        Variant::kernels("plain", plan).when(|key| key.dtype == DType::F32),
         Variant::native("blocks", forward_blocks::<f32>, forward_blocks::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
@@ -66,6 +68,13 @@ fn cases() -> Vec<Key> {
         c,
     };
     sizes.into_iter().map(key).collect()
+}
+
+fn plan(key: &Key) -> Plan {
+    let len = key.samples * key.pixels * key.c;
+    Launch::each("mask/fwd_1_plain", key.dtype, len)
+        .ints([len, key.pixels, key.c])
+        .into()
 }
 
 /// `y = x m` with `m: [h, w, 1]`.

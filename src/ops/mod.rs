@@ -12,6 +12,7 @@ pub mod activation;
 pub mod add;
 pub mod attention;
 pub mod banded;
+pub mod cast;
 pub mod combine;
 pub mod concat;
 pub mod conv2d;
@@ -21,11 +22,14 @@ pub mod geglu;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod linear;
+pub mod lookup;
 pub mod mask;
 pub mod noise;
+pub mod repack;
 pub mod residual;
 pub mod softmax;
 pub mod sphere;
+mod tensor_cores;
 pub mod upsample;
 
 use crate::error::{Error, Result};
@@ -40,6 +44,7 @@ pub static ALL: &[&dyn AnyOp] = &[
     &attention::VJP,
     &attention::VJP_KV,
     &banded::FORWARD,
+    &cast::FORWARD,
     &combine::FORWARD,
     &concat::FORWARD,
     &concat::VJP,
@@ -57,8 +62,10 @@ pub static ALL: &[&dyn AnyOp] = &[
     &layer_norm::VJP,
     &linear::FORWARD,
     &linear::VJP,
+    &lookup::FORWARD,
     &mask::FORWARD,
     &noise::FORWARD,
+    &repack::FORWARD,
     &residual::FORWARD,
     &softmax::FORWARD,
     &softmax::VJP,

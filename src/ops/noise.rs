@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::rng::Stream;
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -57,6 +58,7 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "noise.forward",
     variants: &[
+        Variant::kernels("plain", plan).when(|key| key.dtype == DType::F32),
         Variant::native("blocks", forward_blocks::<f32>, forward_blocks::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
@@ -81,8 +83,37 @@ fn cases() -> Vec<Key> {
     sizes.into_iter().map(key).collect()
 }
 
+fn plan(key: &Key) -> Plan {
+    let threads = key.elements.div_ceil(4); // one a Philox counter
+    let grid = [threads.div_ceil(256), key.samples, 1];
+    Launch::new("noise/fwd_1_plain", key.dtype, grid, 256)
+        .ints([key.elements])
+        .floats([key.scale])
+        .into()
+}
+
 /// Words of an address.
-const WORDS: usize = 5;
+pub(super) const WORDS: usize = 5;
+
+/// The noise of one draw, as an op takes it that adds noise: `[n, ..]`.
+#[derive(Clone, Debug)]
+pub enum Draw {
+    /// These values.
+    Given(Tensor),
+    /// The standard normal field at each sample's address, of [`addresses`]: drawn where it is added,
+    /// never stored.
+    At(Tensor),
+}
+
+impl Draw {
+    /// The field of each stream at this step and draw.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when there is no room for the addresses.
+    pub fn of(cx: &Cx, streams: &[Stream], step: u32, draw: u32) -> Result<Self> {
+        addresses(cx, streams, step, draw).map(Draw::At)
+    }
+}
 
 /// Standard normals of this shape: one field a sample, at the sample's row of `addresses: [n, 5]`.
 ///
@@ -146,14 +177,7 @@ fn run(
     scale: f64,
 ) -> Result<Tensor> {
     let samples = shape.samples();
-    if addresses.dims() != [samples, WORDS] {
-        return Err(Error::shape(
-            "noise, addresses",
-            format!("[{samples}, {WORDS}], one for each sample of {shape}"),
-            addresses.shape(),
-        ));
-    }
-    addresses.expect_dtype("noise, addresses", DType::I32)?;
+    expect_addresses("noise", addresses, shape)?;
     let key = Key {
         dtype: cx.dtype(),
         samples,
@@ -166,9 +190,22 @@ fn run(
     Ok(y)
 }
 
-/// The stream, step and draw of an address.
-fn parse(address: &[i32]) -> (Stream, u32, u32) {
-    let word = |i: usize| address[i].cast_unsigned();
+/// Fails unless there is one address for each sample of `shape`.
+pub(super) fn expect_addresses(what: &str, addresses: &Tensor, shape: Shape) -> Result<()> {
+    let samples = shape.samples();
+    if addresses.dims() != [samples, WORDS] {
+        return Err(Error::shape(
+            format!("{what}, addresses"),
+            format!("[{samples}, {WORDS}], one for each sample of {shape}"),
+            addresses.shape(),
+        ));
+    }
+    addresses.expect_dtype(&format!("{what}, addresses"), DType::I32)
+}
+
+/// The stream, step and draw of sample `n`.
+pub(super) fn address(addresses: &[i32], n: usize) -> (Stream, u32, u32) {
+    let word = |i: usize| addresses[n * WORDS + i].cast_unsigned();
     let stream = Stream::from_words([word(0), word(1)], word(2));
     (stream, word(3), word(4))
 }
@@ -181,7 +218,7 @@ fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     );
     for (i, y) in y.iter_mut().enumerate() {
         let (n, element) = (i / key.elements, i % key.elements);
-        let (stream, step, draw) = parse(&addresses[n * WORDS..][..WORDS]);
+        let (stream, step, draw) = address(addresses, n);
         let mut normal = [T::ZERO];
         stream.normals_from(step, draw, element as u64, &mut normal);
         *y = x.map_or(T::ZERO, |x| x[i]) + T::of(key.scale) * normal[0];
@@ -199,7 +236,7 @@ fn forward_blocks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     );
     let samples = y.par_chunks_mut(key.elements.max(1)).enumerate();
     samples.for_each(|(n, y)| {
-        let (stream, step, draw) = parse(&addresses[n * WORDS..][..WORDS]);
+        let (stream, step, draw) = address(addresses, n);
         y.par_chunks_mut(BLOCK).enumerate().for_each(|(b, y)| {
             let first = b * BLOCK;
             stream.normals_from(step, draw, first as u64, y);

@@ -8,6 +8,7 @@ use crate::dtype::{DType, Real};
 use crate::error::Result;
 use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan, Ptr};
 use crate::runtime::native::NativeArgs;
 use crate::tensor::Tensor;
 
@@ -50,11 +51,12 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "residual.forward",
     variants: &[
+        Variant::kernels("plain", plan).when(|key| key.dtype == DType::F32),
         Variant::native("wide_sum", forward_wide::<f32>, forward_wide::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
     cases: || {
-        let sizes = [(1, 1), (2, 33), (3, 12_288)];
+        let sizes = [(1, 1), (2, 33), (3, 12_288), (2, 9_001)];
         sizes
             .map(|(samples, size)| Key {
                 dtype: DType::F32,
@@ -64,6 +66,29 @@ pub static FORWARD: Op<Key> = Op {
             .to_vec()
     },
 };
+
+/// Elements of a sample that one block adds up.
+const CHUNK: usize = 4096;
+
+fn plan(key: &Key) -> Plan {
+    let chunks = key.size.div_ceil(CHUNK);
+    let launch = |part, pointers: &[Ptr]| {
+        let grid = [chunks, key.samples, 1];
+        Launch::new("residual/fwd_1_plain", key.dtype, grid, 256)
+            .part(part)
+            .pointers(pointers)
+            .ints([key.size, CHUNK])
+    };
+    let [loss, unit, f, y] = [0, 1, 2, 3].map(Ptr::Arg);
+    let sums = Ptr::Scratch(0);
+    Plan {
+        launches: vec![
+            launch("sums", &[sums, f, y]),
+            launch("apply", &[loss, unit, sums, f, y]),
+        ],
+        scratch: key.samples * chunks * size_of::<f64>(),
+    }
+}
 
 /// `(loss: [n], unit)` of `f` and `y`, both `[n, ..]`.
 ///

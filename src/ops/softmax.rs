@@ -9,6 +9,7 @@ use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::{largest, sum, sum_pairs, wide};
 use crate::tensor::Tensor;
@@ -53,6 +54,8 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "softmax.forward",
     variants: &[
+        Variant::kernels("vector", |key| rows("softmax/fwd_2_vector", key)).when(in_fours),
+        Variant::kernels("plain", |key| rows("softmax/fwd_1_plain", key)),
         Variant::native("rows", forward_rows::<f32>, forward_rows::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
@@ -63,11 +66,26 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "softmax.vjp",
     variants: &[
+        Variant::kernels("vector", |key| rows("softmax/vjp_2_vector", key)).when(in_fours),
+        Variant::kernels("plain", |key| rows("softmax/vjp_1_plain", key)),
         Variant::native("rows", vjp_rows::<f32>, vjp_rows::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
     ],
     cases: || cases(true),
 };
+
+/// Whether a row is a number of loads of four elements.
+fn in_fours(key: &Key) -> bool {
+    key.c.is_multiple_of(4)
+}
+
+/// One warp a row, four to a block.
+fn rows(module: &'static str, key: &Key) -> Plan {
+    let grid = [key.rows.div_ceil(4), 1, 1];
+    Launch::new(module, key.dtype, grid, 128)
+        .ints([key.rows, key.c])
+        .into()
+}
 
 fn cases(backward: bool) -> Vec<Key> {
     let key = |(rows, c)| Key {
@@ -76,7 +94,7 @@ fn cases(backward: bool) -> Vec<Key> {
         c,
         backward,
     };
-    [(1, 1), (31, 33), (77, 31), (113, 203), (300, 64)]
+    [(1, 1), (31, 33), (77, 31), (113, 203), (300, 64), (5, 1028)]
         .map(key)
         .to_vec()
 }

@@ -9,6 +9,7 @@ use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::wide;
 use crate::tensor::Tensor;
@@ -53,6 +54,16 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "upsample.forward",
     variants: &[
+        Variant::kernels("vector", |key| vector("upsample/fwd_2_vector", key)).when(packed),
+        Variant::kernels("plain", |key| {
+            Launch::each(
+                "upsample/fwd_1_plain",
+                key.dtype,
+                4 * key.rows * key.w * key.c,
+            )
+            .ints([key.rows, key.w, key.c])
+            .into()
+        }),
         Variant::native("rows", forward_rows::<f32>, forward_rows::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
     ],
@@ -63,11 +74,30 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "upsample.vjp",
     variants: &[
+        Variant::kernels("vector", |key| vector("upsample/vjp_2_vector", key)).when(packed),
+        Variant::kernels("plain", |key| {
+            Launch::each("upsample/vjp_1_plain", key.dtype, key.rows * key.w * key.c)
+                .ints([key.rows, key.w, key.c])
+                .into()
+        }),
         Variant::native("rows", vjp_rows::<f32>, vjp_rows::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
     ],
     cases: || cases(true),
 };
+
+/// A thread for every 16 bytes of `x`.
+fn vector(module: &'static str, key: &Key) -> Plan {
+    let c = key.c / key.dtype.pack();
+    let packs = key.rows * key.w * c;
+    let launch = Launch::each(module, key.dtype, packs);
+    launch.ints([packs, key.w, c]).into()
+}
+
+/// Whether pixels are whole 16 bytes, so that each is aligned.
+fn packed(key: &Key) -> bool {
+    key.c.is_multiple_of(key.dtype.pack())
+}
 
 fn cases(backward: bool) -> Vec<Key> {
     let key = |(rows, w, c)| Key {
@@ -77,7 +107,7 @@ fn cases(backward: bool) -> Vec<Key> {
         c,
         backward,
     };
-    [(1, 1, 1), (7, 5, 31), (31, 33, 3), (2, 77, 33)]
+    [(1, 1, 1), (7, 5, 31), (31, 33, 3), (2, 77, 33), (6, 5, 40)]
         .map(key)
         .to_vec()
 }

@@ -38,6 +38,8 @@ pub struct Spec {
     pub out: bool,
     /// In f32 beside 16-bit activations: statistics, biases, weights of norms.
     pub wide: bool,
+    /// The one type it always has, if there is one.
+    pub fixed: Option<DType>,
     /// What a check fills it with.
     pub fill: Fill,
 }
@@ -49,6 +51,8 @@ pub enum Fill {
     Normal(f64),
     /// Uniform in (0.5, 1.5): weights of norms, reciprocal deviations.
     Positive,
+    /// 0, 1, 2 and so on.
+    Counts,
     /// Whole numbers below this (i32).
     Ids(usize),
     /// The row starts of a sparse matrix with this many elements: from 0 up to it, ascending (i32).
@@ -65,6 +69,7 @@ impl Spec {
             len,
             out: true,
             wide: false,
+            fixed: None,
             fill: Fill::Normal(1.0),
         }
     }
@@ -76,6 +81,7 @@ impl Spec {
             len,
             out: false,
             wide: false,
+            fixed: None,
             fill: Fill::Normal(1.0),
         }
     }
@@ -90,10 +96,19 @@ impl Spec {
         Spec { wide: true, ..self }
     }
 
+    /// The same, of this type whatever the activations are.
+    pub const fn always(self, dtype: DType) -> Self {
+        Spec {
+            fixed: Some(dtype),
+            ..self
+        }
+    }
+
     /// Its element type in a launch whose activations are `dtype`.
     pub const fn dtype(&self, dtype: DType) -> DType {
-        match self.fill {
-            Fill::Ids(_) | Fill::Starts(_) => DType::I32,
+        match (self.fill, self.fixed) {
+            (_, Some(fixed)) => fixed,
+            (Fill::Ids(_) | Fill::Starts(_), _) => DType::I32,
             _ if self.wide => dtype.wide(),
             _ => dtype,
         }

@@ -1,5 +1,6 @@
-//! [`Device`]: where a pipeline runs.
+//! [`Device`]: where a pipeline runs, and in which precision.
 
+use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
@@ -12,11 +13,16 @@ pub struct Device {
 }
 
 impl Device {
-    /// The best device of this machine. Today that is its processors: this version has no CUDA runtime.
+    /// The best device of this machine: its first GPU if that can be used, else its processors.
+    /// `posteriori doctor` tells why a GPU cannot be used.
     ///
     /// # Errors
-    /// None today; [`Error::Device`] once there are devices that can fail.
+    /// None today.
     pub fn auto() -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if let Ok(device) = Self::cuda(0) {
+            return Ok(device);
+        }
         Ok(Self::cpu())
     }
 
@@ -28,50 +34,58 @@ impl Device {
         }
     }
 
-    /// `auto`, `cpu`, or (not yet) `cuda:0`.
+    /// GPU number `ordinal`, in bf16.
     ///
     /// # Errors
-    /// [`Error::Device`] for a device this version does not have, [`Error::Argument`] for anything else.
+    /// [`Error::Device`] when it cannot be used, with what to do.
+    #[cfg(feature = "cuda")]
+    pub fn cuda(ordinal: usize) -> Result<Self> {
+        Ok(Device {
+            rt: Runtime::cuda(ordinal)?,
+            dtype: DType::Bf16,
+        })
+    }
+
+    /// The GPUs' kernels on an emulator, in f32: for tests.
+    #[cfg(feature = "emu")]
+    pub fn emu() -> Self {
+        Device {
+            rt: Runtime::emu(Default::default()),
+            dtype: DType::F32,
+        }
+    }
+
+    /// `auto`, `cpu`, `cuda`, `cuda:1`, or `emu`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] for a device that this machine or this build does not have, [`Error::Argument`] for
+    /// anything else.
     pub fn parse(text: &str) -> Result<Self> {
         match text {
             "auto" => Self::auto(),
             "cpu" => Ok(Self::cpu()),
-            cuda if cuda == "cuda" || cuda.starts_with("cuda:") => {
-                let why = "this version has no CUDA runtime yet; use --device cpu".into();
-                Err(Error::Device {
-                    device: text.into(),
-                    why,
-                })
+            "cuda" => numbered(0),
+            "emu" => emulated(),
+            _ => {
+                let why = format!("wanted auto, cpu, cuda, cuda:N or emu, got `{text}`");
+                let number = text.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+                numbered(number.ok_or_else(|| Error::argument("--device", why))?)
             }
-            _ => Err(Error::argument(
-                "--device",
-                format!("wanted auto or cpu, got `{text}`"),
-            )),
         }
     }
 
-    /// The same device in another precision: `f32`, or `f64` for checks.
+    /// The same device in another precision.
     ///
     /// # Errors
     /// [`Error::Argument`] for an unknown precision, [`Error::Device`] for one this device does not have.
     pub fn with_precision(mut self, precision: &str) -> Result<Self> {
-        self.dtype = match precision {
-            "f32" => DType::F32,
-            "f64" => DType::F64,
-            "bf16" | "f16" => {
-                let why = format!(
-                    "computes in f32 (f64 for checks), not in {precision}; use --precision f32"
-                );
-                return Err(Error::Device {
-                    device: "cpu".into(),
-                    why,
-                });
-            }
-            _ => {
-                let why = format!("wanted f32, f64, bf16 or f16, got `{precision}`");
-                return Err(Error::argument("--precision", why));
-            }
-        };
+        let all = [DType::F32, DType::F64, DType::Bf16, DType::F16];
+        let dtype = all.into_iter().find(|dtype| dtype.name() == precision);
+        self.dtype = dtype.ok_or_else(|| {
+            let why = format!("wanted f32, f64, bf16 or f16, got `{precision}`");
+            Error::argument("--precision", why)
+        })?;
+        Cx::new(self.rt.clone(), self.dtype)?;
         Ok(self)
     }
 
@@ -83,5 +97,35 @@ impl Device {
     /// The element type of activations.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn numbered(ordinal: usize) -> Result<Device> {
+    Device::cuda(ordinal)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn numbered(ordinal: usize) -> Result<Device> {
+    Err(not_built(&format!("cuda:{ordinal}"), "cuda"))
+}
+
+#[cfg(feature = "emu")]
+fn emulated() -> Result<Device> {
+    Ok(Device::emu())
+}
+
+#[cfg(not(feature = "emu"))]
+fn emulated() -> Result<Device> {
+    Err(not_built("emu", "emu"))
+}
+
+#[cfg(not(all(feature = "cuda", feature = "emu")))]
+fn not_built(device: &str, feature: &str) -> Error {
+    Error::Device {
+        device: device.into(),
+        why: format!(
+            "this build has no such device; build with --features {feature}, or use --device cpu"
+        ),
     }
 }

@@ -19,7 +19,7 @@ use crate::runtime::Runtime;
 
 use device::Device;
 use job::Restore;
-use plan::Plan;
+use plan::{Batch, Engine, Plan};
 use prior::Prior;
 use run::Run;
 
@@ -161,7 +161,7 @@ impl Pipeline {
             return Ok(Vec::new());
         };
         let size = job.task.image_size([first.y.height, first.y.width]);
-        let plan = self.plan_for(job, true, size, items.len())?;
+        let plan = self.plan_that_fits(job, true, size, items.len())?;
         self.planned(job, &plan, &progress, |run| run.restore(items))
     }
 
@@ -177,14 +177,21 @@ impl Pipeline {
         progress: impl Fn(Progress),
     ) -> Result<Vec<Result<Restored>>> {
         let job = &job.clone().unguided();
-        let plan = self.plan_for(job, false, size, streams.len())?;
+        let plan = self.plan_that_fits(job, false, size, streams.len())?;
         self.planned(job, &plan, &progress, |run| run.generate(size, streams))
     }
 
+    /// What plans are for: the kernels that run, and the element type of activations.
+    pub fn engine(&self) -> Engine {
+        Engine {
+            target: self.rt.target(),
+            dtype: self.dtype,
+            forced: self.forced.clone(),
+        }
+    }
+
     fn cx(&self) -> Result<Cx> {
-        let cx = Cx::new(self.rt.clone(), self.dtype)?;
-        let force = |cx: Cx, (op, variant): &(String, String)| cx.forcing(op, variant);
-        Ok(self.forced.iter().fold(cx, force))
+        self.engine().cx(self.rt.clone())
     }
 
     fn plan_for(
@@ -196,7 +203,47 @@ impl Pipeline {
     ) -> Result<Plan> {
         let controlnet = self.controlnet.as_ref().map(|(folder, _)| folder.as_path());
         let folder = self.prior.folder();
-        Plan::of(&self.cx()?, folder, controlnet, job, measured, size, batch)
+        let work = Batch {
+            measured,
+            size,
+            batch,
+        };
+        Plan::of(folder, controlnet, job, work, &self.engine())
+    }
+
+    /// The same, or an error that names the batch that would fit in the memory that is free.
+    fn plan_that_fits(
+        &self,
+        job: &Restore,
+        measured: bool,
+        size: [usize; 2],
+        batch: usize,
+    ) -> Result<Plan> {
+        let plan = self.plan_for(job, measured, size, batch)?;
+        let free = match self.rt.free_memory()? {
+            Some(free) if free < plan.slab => free,
+            _ => return Ok(plan),
+        };
+        let (mut fits, mut too_many) = (0, batch);
+        while too_many - fits > 1 {
+            let middle = (fits + too_many) / 2;
+            match self.plan_for(job, measured, size, middle)?.slab <= free {
+                true => fits = middle,
+                false => too_many = middle,
+            }
+        }
+        let fix = match fits {
+            0 => "take smaller images".into(),
+            _ => format!("use --batch {fits}"),
+        };
+        let ([h, w], gb) = (size, |bytes: usize| bytes as f64 / 1e9);
+        Err(Error::Plan {
+            why: format!(
+                "{batch} images of {h} x {w} take {:.2} GB, {:.2} GB are free; {fix}",
+                gb(plan.slab),
+                gb(free)
+            ),
+        })
     }
 
     /// Does `work` with the slab of `plan` reserved.
@@ -213,7 +260,7 @@ impl Pipeline {
         self.rt.reserve(plan.slab)?;
         let result = work(&Run {
             pipeline: self,
-            cx,
+            cx: &cx.state(),
             job,
             context: context.as_ref(),
             progress,

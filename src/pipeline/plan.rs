@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -13,11 +14,13 @@ use super::run::Run;
 use super::{Item, Pipeline, Progress};
 use crate::cx::{Cx, Launches};
 use crate::diffusion::schedule::Step;
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::image::Image;
 use crate::rng::Stream;
-use crate::runtime::Cost;
-use crate::runtime::dry::OpTotal;
+use crate::runtime::dry::{Dry, OpTotal};
+use crate::runtime::kernel::Target;
+use crate::runtime::{Cost, Runtime};
 
 /// Exact bytes, launches and FLOPs of a job.
 #[derive(Clone, Debug, Serialize)]
@@ -30,6 +33,8 @@ pub struct Plan {
     pub dtype: &'static str,
     /// Bytes of weights.
     pub weights: u64,
+    /// Bytes of what is computed once a run: keys and values of the prompt, time embeddings.
+    pub tables: u64,
     /// Bytes of the slab that every other tensor lives in.
     pub slab: usize,
     /// The most bytes of it alive at once: what a perfect packing would need.
@@ -70,23 +75,59 @@ pub struct OpTotals {
     pub bytes: u64,
 }
 
+/// What is planned for.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// A restoration; else a sample of the prior.
+    pub measured: bool,
+    /// Height and width of the image.
+    pub size: [usize; 2],
+    /// Images at once.
+    pub batch: usize,
+}
+
+/// What it will run on.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    /// Whose kernels.
+    pub target: Target,
+    /// The element type of the networks' activations and weights.
+    pub dtype: DType,
+    /// Ops, and the variants that they take wherever those fit.
+    pub forced: Vec<(String, String)>,
+}
+
+impl Engine {
+    /// The context of a run on `rt`.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) when that has no arithmetic in this type.
+    pub fn cx(&self, rt: Runtime) -> Result<Cx> {
+        let cx = Cx::new(rt, self.dtype)?;
+        let force = |cx: Cx, (op, variant): &(String, String)| cx.forcing(op, variant);
+        Ok(self.forced.iter().fold(cx, force))
+    }
+}
+
 impl Plan {
-    /// Plans `job` for a checkpoint folder, of which only the configurations are read, as it would run in
-    /// `cx`; `measured` is false for drawing from the prior.
+    /// Plans `job` for a checkpoint folder, of which only the configurations are read.
     ///
     /// # Errors
     /// What the job itself would return.
     pub fn of(
-        cx: &Cx,
         folder: &Path,
         controlnet: Option<&Path>,
         job: &Restore,
-        measured: bool,
-        size: [usize; 2],
-        batch: usize,
+        work: Batch,
+        engine: &Engine,
     ) -> Result<Self> {
-        let (cx, dry) = cx.dry();
-        let (cx, counted) = cx.counted();
+        let Batch {
+            measured,
+            size,
+            batch,
+        } = work;
+        let dry = Arc::new(Dry::planning_for(engine.target));
+        let (cx, counted) = engine.cx(Runtime::Dry(Arc::clone(&dry)))?.counted();
         let pipeline = dry_pipeline(&cx, folder, controlnet)?;
         let weights = dry.totals().permanent;
         let context = pipeline.prior.context(&cx, "")?;
@@ -101,7 +142,7 @@ impl Plan {
         };
         let run = Run {
             pipeline: &pipeline,
-            cx: &cx,
+            cx: &cx.state(),
             job,
             context: context.as_ref(),
             progress: &count,
@@ -109,7 +150,7 @@ impl Plan {
         if !measured {
             run.generate(size, &vec![Stream::new(job.seed, 0, 0); batch])?;
         } else {
-            let [h, w, c] = job.task.build(&cx, size)?.measurement_shape();
+            let [h, w, c] = job.task.build(&cx.state(), size)?.measurement_shape();
             let y = Image::new(w, h, vec![0.0; h * w * c])?;
             run.restore(&vec![
                 Item {
@@ -124,8 +165,9 @@ impl Plan {
         Ok(Plan {
             size,
             batch,
-            dtype: cx.dtype().name(),
+            dtype: engine.dtype.name(),
             weights,
+            tables: totals.permanent - weights,
             slab: totals.slab,
             live: totals.peak_live,
             saved: ops.get("residual.forward").map_or(0, |op| op.live),
@@ -197,7 +239,8 @@ impl fmt::Display for Plan {
             "image       {h} x {w}, batch {}, {}",
             self.batch, self.dtype
         )?;
-        writeln!(f, "weights     {}", gb(self.weights as f64))?;
+        let (weights, tables) = (gb(self.weights as f64), gb(self.tables as f64));
+        writeln!(f, "weights     {weights}, and {tables} computed once a run")?;
         writeln!(
             f,
             "slab        {}  ({} alive at most)",

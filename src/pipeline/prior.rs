@@ -14,7 +14,7 @@ use crate::models::tokenizer::{CONTEXT, Tokenizer};
 use crate::models::unet::{Features, UNet, UNetConfig};
 use crate::models::vae::{Vae, VaeConfig};
 use crate::nn::param::Weights;
-use crate::ops::{add, combine};
+use crate::ops::{add, cast, combine};
 use crate::runtime::Runtime;
 use crate::tensor::Tensor;
 
@@ -199,33 +199,46 @@ impl Codec for Latents<'_> {
     }
 
     fn decode(&self, cx: &Cx, x0: &Tensor) -> Result<Tensor> {
-        let cx = &cx.forward_only();
+        let net = &cx.network().forward_only();
         let z = combine::forward(cx, &[(1.0 / self.vae.config().scaling_factor, x0)])?;
-        Ok(self.vae.decode(cx, &z)?.0)
+        Ok(self.vae.decode(net, &stored(net, &z)?)?.0)
     }
 
     fn decode_vjp<'a>(&'a self, cx: &'a Cx, x0: &Tensor) -> Result<(Tensor, Pullback<'a>)> {
-        let scale = 1.0 / self.vae.config().scaling_factor;
-        let (image, saved) = self
-            .vae
-            .decode(cx, &combine::forward(cx, &[(scale, x0)])?)?;
+        let (net, scale) = (cx.network(), 1.0 / self.vae.config().scaling_factor);
+        let z = combine::forward(cx, &[(scale, x0)])?;
+        let (image, saved) = self.vae.decode(&net, &stored(&net, &z)?)?;
         let pull = move |dy: &Tensor| {
-            let dz = self.vae.decode_vjp(cx, saved, dy)?;
-            combine::forward(cx, &[(scale, &dz)])
+            let dz = self.vae.decode_vjp(&net, saved, &stored(&net, dy)?)?;
+            combine::forward(cx, &[(scale, &widened(cx, &dz)?)])
         };
         Ok((image, Box::new(pull)))
     }
 
     fn encode_vjp<'a>(&'a self, cx: &'a Cx, image: &Tensor) -> Result<(Tensor, Pullback<'a>)> {
-        let scale = self.vae.config().scaling_factor;
-        let (mean, logvar, saved) = self.vae.encode(cx, image)?;
+        let (net, scale) = (cx.network(), self.vae.config().scaling_factor);
+        let (mean, logvar, saved) = self.vae.encode(&net, &stored(&net, image)?)?;
         let pull = move |dy: &Tensor| {
-            let dmean = combine::forward(cx, &[(scale, dy)])?;
-            let dlogvar = combine::forward(cx, &[(0.0, &logvar)])?;
-            self.vae.encode_vjp(cx, saved, &dmean, &dlogvar)
+            let dmean = stored(&net, &combine::forward(cx, &[(scale, dy)])?)?;
+            let dlogvar = combine::forward(&net, &[(0.0, &logvar)])?;
+            widened(cx, &self.vae.encode_vjp(&net, saved, &dmean, &dlogvar)?)
         };
+        let mean = widened(cx, &mean)?;
         Ok((combine::forward(cx, &[(scale, &mean)])?, Box::new(pull)))
     }
+}
+
+/// A sampler's tensor as the networks store theirs.
+///
+/// # Errors
+/// [`Error::Plan`] when there is no room.
+pub fn stored(net: &Cx, x: &Tensor) -> Result<Tensor> {
+    cast::forward(net, x, net.dtype())
+}
+
+/// A network's tensor as samplers see it.
+fn widened(cx: &Cx, x: &Tensor) -> Result<Tensor> {
+    cast::forward(cx, x, cx.dtype())
 }
 
 /// A UNet with a fixed text context as a denoiser.
@@ -239,9 +252,10 @@ pub struct Unguided<'m> {
 
 impl Denoiser for Unguided<'_> {
     fn predict(&self, cx: &Cx, x: &Tensor, t: &Tensor) -> Result<Tensor> {
+        let net = &cx.network().forward_only();
         Ok(self
             .unet
-            .forward(&cx.forward_only(), x, t, self.context, None)?
+            .forward(net, &stored(net, x)?, t, self.context, None)?
             .0)
     }
 
@@ -251,11 +265,15 @@ impl Denoiser for Unguided<'_> {
         x: &Tensor,
         t: &Tensor,
     ) -> Result<(Tensor, Pullback<'a>)> {
-        let (y, saved) = self.unet.forward(cx, x, t, self.context, None)?;
-        Ok((
-            y,
-            Box::new(move |dy| Ok(self.unet.vjp(cx, saved, dy, false)?.0)),
-        ))
+        let net = cx.network();
+        let (y, saved) = self
+            .unet
+            .forward(&net, &stored(&net, x)?, t, self.context, None)?;
+        let pull = move |dy: &Tensor| {
+            let (dx, _) = self.unet.vjp(&net, saved, &stored(&net, dy)?, false)?;
+            widened(cx, &dx)
+        };
+        Ok((y, Box::new(pull)))
     }
 }
 
@@ -289,12 +307,15 @@ impl Conditional<'_> {
 
 impl Denoiser for Conditional<'_> {
     fn predict(&self, cx: &Cx, x: &Tensor, t: &Tensor) -> Result<Tensor> {
-        let cx = &cx.forward_only();
-        let (residuals, _) = self.controlnet.forward(cx, x, t, self.context, self.hint)?;
-        let residuals = self.scaled(cx, residuals)?;
+        let net = &cx.network().forward_only();
+        let x = &stored(net, x)?;
+        let (residuals, _) = self
+            .controlnet
+            .forward(net, x, t, self.context, self.hint)?;
+        let residuals = self.scaled(net, residuals)?;
         Ok(self
             .unet
-            .forward(cx, x, t, self.context, Some(&residuals))?
+            .forward(net, x, t, self.context, Some(&residuals))?
             .0)
     }
 
@@ -304,16 +325,30 @@ impl Denoiser for Conditional<'_> {
         x: &Tensor,
         t: &Tensor,
     ) -> Result<(Tensor, Pullback<'a>)> {
-        let (residuals, control) = self.controlnet.forward(cx, x, t, self.context, self.hint)?;
-        let residuals = self.scaled(cx, residuals)?;
+        let net = cx.network();
+        let x = &stored(&net, x)?;
+        let (residuals, control) = self
+            .controlnet
+            .forward(&net, x, t, self.context, self.hint)?;
+        let residuals = self.scaled(&net, residuals)?;
         let (y, saved) = self
             .unet
-            .forward(cx, x, t, self.context, Some(&residuals))?;
+            .forward(&net, x, t, self.context, Some(&residuals))?;
         let pull = move |dy: &Tensor| {
-            let (dx, dresiduals) = self.unet.vjp(cx, saved, dy, true)?;
-            let dresiduals = self.scaled(cx, dresiduals.expect("asked for with `true`"))?;
-            add::forward(cx, &dx, &self.controlnet.vjp(cx, control, dresiduals)?)
+            let (dx, dresiduals) = self.unet.vjp(&net, saved, &stored(&net, dy)?, true)?;
+            let dresiduals = self.scaled(&net, dresiduals.expect("asked for with `true`"))?;
+            let through = self.controlnet.vjp(&net, control, dresiduals)?;
+            widened(cx, &add::forward(&net, &dx, &through)?)
         };
         Ok((y, Box::new(pull)))
     }
+}
+
+/// The embedding of a condition image as [`Conditional::hint`].
+///
+/// # Errors
+/// [`Error::Shape`].
+pub fn hint(cx: &Cx, controlnet: &ControlNet, image: &Tensor) -> Result<Tensor> {
+    let net = &cx.network();
+    controlnet.embed_hint(net, &stored(net, image)?)
 }

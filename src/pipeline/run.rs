@@ -3,13 +3,14 @@
 use std::cell::Cell;
 
 use super::job::Restore;
-use super::prior::{Conditional, Unguided};
+use super::prior::{Conditional, Unguided, hint};
 use super::{Item, Pipeline, Progress, Restored, plan};
 use crate::cx::Cx;
 use crate::diffusion::prior::Denoiser;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::image::Image;
+use crate::ops::noise::Draw;
 use crate::ops::{combine, noise, residual};
 use crate::rng::{INITIAL, Stream};
 use crate::runtime::Runtime;
@@ -108,7 +109,8 @@ impl Run<'_> {
         };
         let why = "a conditional score estimator needs a measurement";
         let m = measurement.ok_or_else(|| Error::argument("--cse", why))?;
-        let hint = &controlnet.embed_hint(self.cx, &m.operator.condition(self.cx, m.y)?)?;
+        let image = m.operator.condition(self.cx, m.y)?;
+        let hint = &hint(self.cx, controlnet, &image)?;
         let scale = self.job.conditioning_scale;
         work(&Conditional {
             unet,
@@ -125,8 +127,10 @@ impl Run<'_> {
         shape: [usize; 4],
         streams: &[Stream],
     ) -> Result<Outcome> {
-        let (cx, method) = (self.cx, self.job.method);
+        let method = self.job.method;
         let mut steps = self.job.steps(&self.pipeline.prior.schedule)?;
+        let times: Vec<f64> = steps.iter().map(|step| step.t).collect();
+        let cx = &self.cx.for_run(&times)?;
         if let Runtime::Dry(_) = cx.rt() {
             plan::thin(&mut steps);
         }
@@ -136,7 +140,7 @@ impl Run<'_> {
             cx,
             &[(std, &noise::normals(cx, shape, streams, INITIAL, 0)?)],
         )?;
-        let draw = |step: usize, draw| noise::normals(cx, shape, streams, step as u32, draw);
+        let draw = |step: usize, draw| Draw::of(cx, streams, step as u32, draw);
         let loss = Cell::new(None);
         let largest = |l: &Tensor| l.to_f64().ok()?.into_iter().reduce(f64::max);
         let watch = |step: usize, name: &'static str, value: &Tensor| match name {

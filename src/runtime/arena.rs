@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::error::Error;
+
 /// Every block starts at a multiple of this many bytes (a cache line, and the GPU's widest vector load).
 pub const ALIGN: usize = 256;
 
@@ -53,6 +55,17 @@ impl Arena {
         self.peak_live = self.peak_live.max(self.live);
         self.peak = self.peak.max(offset + size);
         Some(offset)
+    }
+
+    /// What it means that `take` found nothing.
+    pub fn exhausted(&self, bytes: usize) -> Error {
+        let (capacity, live) = (self.capacity, self.live);
+        Error::Plan {
+            why: format!(
+                "the slab of {capacity} bytes has no free range of {bytes} bytes ({live} alive); this run differs \
+                 from the one that was planned"
+            ),
+        }
     }
 
     /// Gives back what `take` returned for the same number of bytes.

@@ -9,10 +9,9 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::NonNull;
 use std::sync::Mutex;
 
-use super::Arg;
-use super::Buffer;
-use super::Memory;
-use super::kernel::{Entry, Launch, Plan, Ptr};
+use super::kernel::{Entry, Plan};
+use super::record::{Call, Command, Recorder, Recording, refuse_read};
+use super::{Arg, Buffer};
 use crate::error::{Error, Result};
 
 /// In which order threads run, and when asynchronous copies arrive.
@@ -59,10 +58,11 @@ unsafe extern "C" {
 pub struct Emu {
     schedule: Schedule,
     functions: Mutex<HashMap<Entry, Function>>,
+    recorder: Recorder<Function, EmuMemory>,
 }
 
 /// A registered kernel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Function(*const c_void);
 
 // SAFETY: points to a constant of the program.
@@ -97,17 +97,11 @@ impl EmuMemory {
         Ok(EmuMemory { start, len: bytes })
     }
 
-    pub(super) fn write(&self, from: &[u8]) {
-        assert!(from.len() <= self.len);
-        // SAFETY: in bounds (asserted); the caller has checked that no other handle exists.
-        unsafe {
-            self.start
-                .as_ptr()
-                .copy_from_nonoverlapping(from.as_ptr(), from.len())
-        }
+    pub(super) fn address(&self) -> u64 {
+        self.start.as_ptr().expose_provenance() as u64
     }
 
-    pub(super) fn read(&self, offset: usize, to: &mut [u8]) {
+    fn read(&self, offset: usize, to: &mut [u8]) {
         assert!(offset + to.len() <= self.len);
         // SAFETY: in bounds (asserted); initialised at allocation.
         unsafe {
@@ -127,6 +121,43 @@ impl Emu {
         }
     }
 
+    /// Copies into memory that nobody else holds, or writes that down.
+    pub(super) fn copy_in(&self, to: &EmuMemory, from: &[u8]) {
+        assert!(from.len() <= to.len);
+        if !self.recorder.upload(to.address(), from) {
+            write(to.address(), from);
+        }
+    }
+
+    pub(super) fn copy_out(&self, from: &EmuMemory, offset: usize, to: &mut [u8]) -> Result<()> {
+        if self.recorder.is_recording() {
+            return Err(refuse_read());
+        }
+        from.read(offset, to);
+        Ok(())
+    }
+
+    /// Frees memory, once nothing that was written down works on it.
+    pub(super) fn release(&self, memory: EmuMemory) {
+        drop(self.recorder.keep(memory));
+    }
+
+    pub(super) fn record<R>(&self, body: impl FnOnce() -> Result<R>) -> Result<R> {
+        self.recorder.around(body, |recording| self.play(recording))
+    }
+
+    fn play(&self, recording: &mut Recording<Function, EmuMemory>) -> Result<()> {
+        for command in &mut recording.commands {
+            match command {
+                Command::Launch(call) => self.run(call)?,
+                Command::Upload { to, from, len } => {
+                    write(*to, &recording.bytes[*from..*from + *len])
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn launch(
         &self,
         args: &[Arg<'_>],
@@ -134,46 +165,18 @@ impl Emu {
         scratch: Option<&Buffer>,
     ) -> Result<()> {
         for launch in &plan.launches {
-            let address = |ptr: &Ptr| match *ptr {
-                Ptr::Arg(i) => args.get(i).map_or(0, address_of),
-                Ptr::Scratch(offset) => scratch.map_or(0, |s| start_of(s) + offset as u64),
-            };
-            let mut pointers: Vec<u64> = match &launch.pointers {
-                None => args.iter().map(address_of).collect(),
-                Some(list) => list.iter().map(address).collect(),
-            };
-            self.run(launch, &mut pointers)?;
+            let function = self.function(launch.entry)?;
+            let call = Call::new(function, launch, args, scratch);
+            call.expect_sizes(&function.arg_sizes(), "emu")?;
+            if let Some(mut call) = self.recorder.launch(call) {
+                self.run(&mut call)?;
+            }
         }
         Ok(())
     }
 
-    fn run(&self, launch: &Launch, pointers: &mut [u64]) -> Result<()> {
-        let fail = |why: String| Error::Device {
-            device: "emu".into(),
-            why: format!("kernel `{}`: {why}", launch.entry),
-        };
-        let Function(function) = self.function(launch.entry)?;
-        let mut params = launch.params.clone();
-        let mut sizes = vec![8; pointers.len()];
-        let mut args: Vec<*mut c_void> = pointers
-            .iter_mut()
-            .map(|p| std::ptr::from_mut(p).cast())
-            .collect();
-        if !params.is_empty() {
-            args.push(params.as_mut_ptr().cast());
-            sizes.push(4 * params.len() as u32);
-        }
-        // SAFETY: `function` is a registered kernel; the index is below its count.
-        let want: Vec<u32> = unsafe {
-            (0..emu_arg_count(function))
-                .map(|i| emu_arg_size(function, i))
-                .collect()
-        };
-        if want != sizes {
-            return Err(fail(format!(
-                "takes arguments of {want:?} bytes, got {sizes:?}"
-            )));
-        }
+    /// Runs a kernel whose arguments were checked.
+    fn run(&self, call: &mut Call<Function>) -> Result<()> {
         let (order, asynchrony, seed) = match self.schedule {
             Schedule::InOrder => (0, 0, 1),
             Schedule::Reverse => (1, 1, 1),
@@ -186,15 +189,16 @@ impl Emu {
             padding: 0,
             seed,
         };
+        let mut args = call.args();
         let mut message = vec![0u8; 4096];
-        // SAFETY: the arguments agree with the kernel's in number and size (checked above), and point to
+        // SAFETY: the arguments agree with the kernel's in number and size (checked before), and point to
         // buffers that live through this call; the message is as long as said.
         let failed = unsafe {
             emu_launch(
-                function,
-                launch.grid.as_ptr(),
-                launch.block.as_ptr(),
-                launch.shared,
+                call.function.0,
+                call.grid.as_ptr(),
+                call.block.as_ptr(),
+                call.shared,
                 args.as_mut_ptr(),
                 &schedule,
                 message.as_mut_ptr().cast(),
@@ -206,7 +210,10 @@ impl Emu {
         }
         let why = CStr::from_bytes_until_nul(&message)
             .map_or_else(|_| "failed".into(), |c| c.to_string_lossy());
-        Err(fail(why.into_owned()))
+        Err(Error::Device {
+            device: "emu".into(),
+            why: format!("kernel `{}`: {why}", call.entry),
+        })
     }
 
     fn function(&self, entry: Entry) -> Result<Function> {
@@ -231,18 +238,20 @@ impl Emu {
     }
 }
 
-/// Where a buffer's bytes start.
-fn start_of(buffer: &Buffer) -> u64 {
-    match &buffer.0.memory {
-        Memory::Emu(memory) => memory.start.as_ptr().expose_provenance() as u64,
-        _ => 0,
+impl Function {
+    fn arg_sizes(self) -> Vec<usize> {
+        // SAFETY: a registered kernel; the index is below its count.
+        unsafe {
+            (0..emu_arg_count(self.0))
+                .map(|i| emu_arg_size(self.0, i) as usize)
+                .collect()
+        }
     }
 }
 
-/// The address of an argument's first element; null when absent.
-fn address_of(arg: &Arg<'_>) -> u64 {
-    match arg {
-        Arg::In(t) | Arg::Out(t) => start_of(t.buffer()) + t.byte_range().start as u64,
-        Arg::Absent => 0,
-    }
+/// Copies to emulated memory that is alive, is that long, and that nobody reads meanwhile.
+fn write(to: u64, from: &[u8]) {
+    let to = std::ptr::with_exposed_provenance_mut::<u8>(to as usize);
+    // SAFETY: as above, which `copy_in` has checked; during a recording such memory is kept.
+    unsafe { to.copy_from_nonoverlapping(from.as_ptr(), from.len()) }
 }

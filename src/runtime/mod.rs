@@ -6,6 +6,8 @@
 //! To add one: one file here, and the arms that the compiler then asks for.
 
 pub mod arena;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dry;
 #[cfg(feature = "emu")]
 pub mod emu;
@@ -14,6 +16,8 @@ pub mod kernel;
 pub mod mapped;
 pub mod native;
 pub mod product;
+#[cfg(any(feature = "cuda", feature = "emu"))]
+pub mod record;
 pub mod simd;
 mod tile;
 
@@ -23,6 +27,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+#[cfg(feature = "cuda")]
+use cuda::{Cuda, DeviceMemory};
 use dry::Dry;
 #[cfg(feature = "emu")]
 use emu::{Emu, EmuMemory};
@@ -37,6 +43,9 @@ pub enum Runtime {
     Native(Arc<Native>),
     /// Computes nothing; counts bytes, launches and FLOPs.
     Dry(Arc<Dry>),
+    /// An NVIDIA GPU.
+    #[cfg(feature = "cuda")]
+    Cuda(Arc<Cuda>),
     /// The `.cu` kernels on this machine's processors, in tests.
     #[cfg(feature = "emu")]
     Emu(Arc<Emu>),
@@ -83,6 +92,9 @@ struct Block {
 enum Memory {
     /// In this process's address space.
     Host(HostMemory),
+    /// On a GPU.
+    #[cfg(feature = "cuda")]
+    Cuda(DeviceMemory),
     /// Between guard pages.
     #[cfg(feature = "emu")]
     Emu(EmuMemory),
@@ -92,11 +104,30 @@ enum Memory {
     Permanent,
 }
 
+#[cfg(any(feature = "cuda", feature = "emu"))]
+impl Memory {
+    /// Where kernels find the first byte; 0 where no kernel does.
+    fn address(&self) -> u64 {
+        match self {
+            Memory::Host(_) | Memory::Simulated(_) | Memory::Permanent => 0,
+            #[cfg(feature = "cuda")]
+            Memory::Cuda(memory) => memory.address(),
+            #[cfg(feature = "emu")]
+            Memory::Emu(memory) => memory.address(),
+        }
+    }
+}
+
 impl Drop for Block {
     fn drop(&mut self) {
-        match (&self.runtime, &self.memory) {
-            (Runtime::Native(native), Memory::Host(memory)) => native.release(memory),
-            (Runtime::Dry(dry), Memory::Simulated(offset)) => dry.release(*offset, self.bytes),
+        let memory = std::mem::replace(&mut self.memory, Memory::Permanent);
+        match (&self.runtime, memory) {
+            (Runtime::Native(native), Memory::Host(memory)) => native.release(&memory),
+            (Runtime::Dry(dry), Memory::Simulated(offset)) => dry.release(offset, self.bytes),
+            #[cfg(feature = "cuda")]
+            (Runtime::Cuda(cuda), Memory::Cuda(memory)) => cuda.release(memory),
+            #[cfg(feature = "emu")]
+            (Runtime::Emu(emu), Memory::Emu(memory)) => emu.release(memory),
             _ => {}
         }
     }
@@ -113,9 +144,19 @@ impl Buffer {
         Arc::strong_count(&self.0) == 1
     }
 
+    /// What tells it from every other buffer alive.
+    pub fn id(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     /// The runtime that holds the bytes.
     pub fn runtime(&self) -> &Runtime {
         &self.0.runtime
+    }
+
+    #[cfg(any(feature = "cuda", feature = "emu"))]
+    fn address(&self) -> u64 {
+        self.0.memory.address()
     }
 }
 
@@ -130,6 +171,15 @@ impl Runtime {
         Runtime::Dry(Arc::new(Dry::default()))
     }
 
+    /// GPU number `ordinal`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when it cannot be used, with what to do.
+    #[cfg(feature = "cuda")]
+    pub fn cuda(ordinal: usize) -> Result<Self> {
+        Ok(Runtime::Cuda(Arc::new(Cuda::open(ordinal)?)))
+    }
+
     /// The emulated runtime: the engine's `.cu` kernels under this schedule.
     #[cfg(feature = "emu")]
     pub fn emu(schedule: emu::Schedule) -> Self {
@@ -141,6 +191,8 @@ impl Runtime {
         match self {
             Runtime::Native(_) => "native",
             Runtime::Dry(_) => "dry",
+            #[cfg(feature = "cuda")]
+            Runtime::Cuda(_) => "cuda",
             #[cfg(feature = "emu")]
             Runtime::Emu(_) => "emu",
         }
@@ -151,6 +203,8 @@ impl Runtime {
         match self {
             Runtime::Native(_) => Target::Native,
             Runtime::Dry(dry) => dry.target(),
+            #[cfg(feature = "cuda")]
+            Runtime::Cuda(cuda) => Target::Kernels(cuda.gpu().arch),
             #[cfg(feature = "emu")]
             Runtime::Emu(_) => Target::Kernels(kernel::Arch(90)),
         }
@@ -164,6 +218,8 @@ impl Runtime {
         let memory = match self {
             Runtime::Native(native) => Memory::Host(native.alloc(bytes)?),
             Runtime::Dry(dry) => Memory::Simulated(dry.alloc(bytes)),
+            #[cfg(feature = "cuda")]
+            Runtime::Cuda(cuda) => Memory::Cuda(cuda.alloc(bytes)?),
             #[cfg(feature = "emu")]
             Runtime::Emu(_) => Memory::Emu(EmuMemory::new(bytes)?),
         };
@@ -177,6 +233,8 @@ impl Runtime {
     pub fn alloc_permanent(&self, bytes: usize) -> Result<Buffer> {
         let memory = match self {
             Runtime::Native(_) => Memory::Host(HostMemory::heap(bytes)),
+            #[cfg(feature = "cuda")]
+            Runtime::Cuda(cuda) => Memory::Cuda(cuda.alloc_permanent(bytes)?),
             #[cfg(feature = "emu")]
             Runtime::Emu(_) => Memory::Emu(EmuMemory::new(bytes)?),
             Runtime::Dry(dry) => {
@@ -208,26 +266,34 @@ impl Runtime {
         if to.bytes() != from.len() || !to.is_unique() {
             return Err(Error::shape("copy to the device", to.bytes(), from.len()));
         }
-        match &to.0.memory {
-            Memory::Host(memory) => native::write(memory, from),
+        match (self, &to.0.memory) {
+            (_, Memory::Host(memory)) => native::write(memory, from),
+            #[cfg(feature = "cuda")]
+            (Runtime::Cuda(cuda), Memory::Cuda(memory)) => cuda.copy_in(memory, from)?,
             #[cfg(feature = "emu")]
-            Memory::Emu(memory) => memory.write(from),
-            Memory::Simulated(_) | Memory::Permanent => {}
+            (Runtime::Emu(emu), Memory::Emu(memory)) => emu.copy_in(memory, from),
+            _ => {}
         }
         Ok(())
     }
 
     /// Copies `to.len()` bytes, starting at byte `offset` of a buffer, to the host. On the dry runtime,
     /// which has no values, zeros.
-    pub fn copy_out(&self, from: &Buffer, offset: usize, to: &mut [u8]) {
-        match &from.0.memory {
-            Memory::Host(memory) => {
+    ///
+    /// # Errors
+    /// [`Error::Plan`] while a step is recorded, [`Error::Device`] when a launch before it has failed.
+    pub fn copy_out(&self, from: &Buffer, offset: usize, to: &mut [u8]) -> Result<()> {
+        match (self, &from.0.memory) {
+            (_, Memory::Host(memory)) => {
                 to.copy_from_slice(&native::bytes(memory)[offset..offset + to.len()])
             }
+            #[cfg(feature = "cuda")]
+            (Runtime::Cuda(cuda), Memory::Cuda(memory)) => cuda.copy_out(memory, offset, to)?,
             #[cfg(feature = "emu")]
-            Memory::Emu(memory) => memory.read(offset, to),
-            Memory::Simulated(_) | Memory::Permanent => to.fill(0),
+            (Runtime::Emu(emu), Memory::Emu(memory)) => emu.copy_out(memory, offset, to)?,
+            _ => to.fill(0),
         }
+        Ok(())
     }
 
     /// Runs one native kernel; on the dry runtime only the cost is noted.
@@ -245,6 +311,8 @@ impl Runtime {
         match self {
             Runtime::Native(native) => native.launch(op, args, kernel),
             Runtime::Dry(dry) => dry.launch(op, cost, 1),
+            #[cfg(feature = "cuda")]
+            Runtime::Cuda(_) => return Err(wrong_kind(self, op)),
             #[cfg(feature = "emu")]
             Runtime::Emu(_) => return Err(wrong_kind(self, op)),
         }
@@ -274,26 +342,66 @@ impl Runtime {
                 dry.launch(op, cost, plan.launches.len() as u64);
                 Ok(())
             }
+            #[cfg(feature = "cuda")]
+            Runtime::Cuda(cuda) => cuda.launch(args, plan, _scratch.as_ref()),
             #[cfg(feature = "emu")]
             Runtime::Emu(emu) => emu.launch(args, plan, _scratch.as_ref()),
         }
     }
 
-    /// How long `run` takes, `repeats` times.
+    /// Does `body`, which enqueues one step: on a GPU as one graph, where its launches and uploads are the same
+    /// as in a step before, else one by one. Their order and results are those of `body` itself; values can be
+    /// read only afterwards. When `body` fails, none of its launches has happened.
     ///
     /// # Errors
-    /// What `run` returns.
-    pub fn time(
-        &self,
-        repeats: usize,
-        run: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<Vec<Duration>> {
-        let once = |_| {
-            let start = Instant::now();
-            run()?;
-            Ok(start.elapsed())
-        };
-        (0..repeats).map(once).collect()
+    /// What `body` returns; [`Error::Plan`] when it reads values; [`Error::Device`] when a launch fails.
+    pub fn record<R>(&self, body: impl FnOnce() -> Result<R>) -> Result<R> {
+        match self {
+            Runtime::Native(_) | Runtime::Dry(_) => body(),
+            #[cfg(feature = "cuda")]
+            Runtime::Cuda(cuda) => cuda.record(body),
+            #[cfg(feature = "emu")]
+            Runtime::Emu(emu) => emu.record(body),
+        }
+    }
+
+    /// How long `body` takes: on a GPU, the work that it enqueues.
+    ///
+    /// # Errors
+    /// What `body` returns; [`Error::Device`] when its work fails.
+    pub fn time(&self, body: impl FnOnce() -> Result<()>) -> Result<Duration> {
+        #[cfg(feature = "cuda")]
+        if let Runtime::Cuda(cuda) = self {
+            return cuda.time(body);
+        }
+        let start = Instant::now();
+        body()?;
+        Ok(start.elapsed())
+    }
+
+    /// Empties a GPU's cache, so that what is timed next reads from memory. Elsewhere nothing happens.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when there is no room for a buffer as large as the cache.
+    pub fn flush_cache(&self) -> Result<()> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Runtime::Cuda(cuda) => cuda.flush_cache(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes of memory that can be had now, where that is known.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when a driver does not say.
+    pub fn free_memory(&self) -> Result<Option<usize>> {
+        match self {
+            Runtime::Native(_) => Ok(native::system_memory().map(|(_, free)| free)),
+            #[cfg(feature = "cuda")]
+            Runtime::Cuda(cuda) => cuda.free_memory().map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Reserves one slab that all transient tensors come from until [`Runtime::unreserve`].
@@ -303,14 +411,19 @@ impl Runtime {
     pub fn reserve(&self, bytes: usize) -> Result<()> {
         match self {
             Runtime::Native(native) => native.reserve(bytes),
+            #[cfg(feature = "cuda")]
+            Runtime::Cuda(cuda) => cuda.reserve(bytes),
             _ => Ok(()),
         }
     }
 
     /// Gives the slab back once the last tensor in it is gone.
     pub fn unreserve(&self) {
-        if let Runtime::Native(native) = self {
-            native.unreserve();
+        match self {
+            Runtime::Native(native) => native.unreserve(),
+            #[cfg(feature = "cuda")]
+            Runtime::Cuda(cuda) => cuda.unreserve(),
+            _ => {}
         }
     }
 
@@ -319,6 +432,8 @@ impl Runtime {
         match self {
             Runtime::Native(native) => native.peak(),
             Runtime::Dry(dry) => dry.peak(),
+            #[cfg(feature = "cuda")]
+            Runtime::Cuda(cuda) => cuda.peak(),
             #[cfg(feature = "emu")]
             Runtime::Emu(_) => 0,
         }

@@ -106,6 +106,17 @@ fn heap_or_abort(bytes: usize) -> Heap {
     })
 }
 
+/// The machine's memory in bytes: all of it, and what can be had without swapping. Linux only.
+pub fn system_memory() -> Option<(usize, usize)> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let bytes = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        let kilobytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kilobytes * 1024)
+    };
+    Some((bytes("MemTotal:")?, bytes("MemAvailable:")?))
+}
+
 /// The bytes of a buffer, to read.
 pub(super) fn bytes(memory: &HostMemory) -> &[u8] {
     // SAFETY: `owner` keeps `start..start+len` alive and initialised (zeroed at allocation); writers need
@@ -142,14 +153,7 @@ impl Native {
                 owner: Owner::Transient(heap),
             });
         };
-        let offset = arena.take(bytes).ok_or_else(|| Error::Plan {
-            why: format!(
-                "the slab of {} bytes has no free range of {bytes} bytes ({} alive); this run differs from the one \
-                 that was planned",
-                arena.capacity(),
-                arena.live()
-            ),
-        })?;
+        let offset = arena.take(bytes).ok_or_else(|| arena.exhausted(bytes))?;
         // SAFETY: `take` returned a range inside the slab.
         let start = unsafe { heap.start.add(offset) };
         Ok(HostMemory {

@@ -10,7 +10,7 @@
 //!     x_{t-1} = w
 //! ```
 //!
-//! At the last step sigma is zero: the sphere is the point `mean`, and no gradient is evaluated.
+//! The two lines of the loop are one op. At the last step sigma is zero: the sphere is the point `mean`, and no gradient is evaluated.
 
 use super::{At, Problem, Sampler, guidance, tweedie};
 use crate::cx::Cx;
@@ -48,15 +48,16 @@ impl Sampler for Dmap {
             return Ok(mean);
         };
         let radius = (mean.shape().per_sample() as f64).sqrt() * at.step.sigma;
-        let mut w = combine::forward(cx, &[(1.0, &mean), (at.step.sigma, &(at.noise)(0)?)])?;
+        let mut w = at.draw(cx, &[(1.0, &mean)])?;
         for k in 0..self.ascents {
             let g = guidance(cx, problem, next, &w)?;
             (at.watch)("loss", &g.loss);
             (at.watch)("grad", &g.grad);
-            w = combine::forward(cx, &[(1.0, &w), (-self.zeta, &g.grad)])?;
-            if self.project == Project::Each || k + 1 == self.ascents {
-                w = sphere::forward(cx, &w, &mean, radius)?;
-            }
+            w = if self.project == Project::Each || k + 1 == self.ascents {
+                sphere::forward(cx, &w, Some((-self.zeta, &g.grad)), &mean, radius)?
+            } else {
+                combine::forward(cx, &[(1.0, &w), (-self.zeta, &g.grad)])?
+            };
         }
         Ok(w)
     }

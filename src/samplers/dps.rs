@@ -6,12 +6,13 @@
 //!     x_{t-1} ~ p(x_{t-1} | x_t, x0)
 //!     x_{t-1} = x_{t-1} - zeta grad_{x_t} || f(D(x0)) - y ||
 //! ```
+//!
+//! The last two lines are one launch.
 
-use super::ancestral::{Ancestral, transition};
+use super::ancestral::Ancestral;
 use super::{At, Problem, Sampler, guidance};
 use crate::cx::Cx;
 use crate::error::Result;
-use crate::ops::combine;
 use crate::tensor::Tensor;
 
 /// DPS with step size `zeta`, in the coordinates of the steps.
@@ -27,10 +28,10 @@ impl Sampler for Dps {
             return Ancestral.step(cx, problem, at, x);
         }
         let g = guidance(cx, problem, at.step, &x)?;
-        let drawn = transition(cx, at, &x, &g.x0)?;
         (at.watch)("z0", &g.x0);
         (at.watch)("loss", &g.loss);
         (at.watch)("grad", &g.grad);
-        combine::forward(cx, &[(1.0, &drawn), (-self.zeta, &g.grad)])
+        let (a, b) = at.step.mean;
+        at.draw(cx, &[(a, &x), (b, &g.x0), (-self.zeta, &g.grad)])
     }
 }

@@ -1,6 +1,6 @@
 //! The gradient that guidance follows: `d ||f(D(E[x0 | x])) - y|| / dx`, through network, decoder and operator.
 
-use super::{Problem, times};
+use super::{Problem, network_input, times};
 use crate::cx::Cx;
 use crate::diffusion::schedule::Step;
 use crate::error::{Error, Result};
@@ -31,7 +31,7 @@ pub fn guidance(cx: &Cx, problem: &Problem<'_>, step: &Step, x: &Tensor) -> Resu
     })?;
     let (a, b) = step.x0_from;
 
-    let input = combine::forward(cx, &[(step.input, x)])?;
+    let input = network_input(cx, step, x)?;
     let (prediction, pull_prediction) =
         problem
             .guide

@@ -12,12 +12,15 @@ mod guidance;
 
 pub use guidance::{Guidance, guidance};
 
+use std::cell::RefCell;
+
 use crate::cx::Cx;
 use crate::diffusion::prior::{Codec, Denoiser};
 use crate::diffusion::schedule::Step;
 use crate::error::Result;
 use crate::operators::Operator;
 use crate::ops::combine;
+use crate::ops::noise::Draw;
 use crate::tensor::Tensor;
 
 /// What is being solved: find x with `operator(decode(x)) = y` that the prior finds likely.
@@ -49,9 +52,19 @@ pub struct At<'a> {
     /// The next step's; `None` at the last.
     pub next: Option<&'a Step>,
     /// The noise of this step: unit normals of the state's shape, by draw.
-    pub noise: &'a dyn Fn(u32) -> Result<Tensor>,
+    pub noise: &'a dyn Fn(u32) -> Result<Draw>,
     /// Told every quantity of the step by the algorithm's name for it: `z0`, `loss`, `grad`.
     pub watch: &'a dyn Fn(&'static str, &Tensor),
+}
+
+impl At<'_> {
+    /// The sum of the terms and `sigma n`, where `n` is draw 0 of the step: a draw from the normal of that mean.
+    fn draw(&self, cx: &Cx, mean: &[(f64, &Tensor)]) -> Result<Tensor> {
+        match self.step.sigma {
+            0.0 => combine::forward(cx, mean),
+            sigma => combine::with_noise(cx, mean, sigma, &(self.noise)(0)?),
+        }
+    }
 }
 
 /// One algorithm. It owns its hyper-parameters and nothing else; a step is pure given its noise.
@@ -64,7 +77,7 @@ pub trait Sampler {
 }
 
 /// Noise for the loop: unit normals of a shape for (step, draw).
-pub type Noise<'a> = dyn Fn(usize, u32) -> Result<Tensor> + 'a;
+pub type Noise<'a> = dyn Fn(usize, u32) -> Result<Draw> + 'a;
 
 /// What a run of the loop leaves.
 #[derive(Debug)]
@@ -75,8 +88,8 @@ pub struct Outcome {
     pub diverged: Vec<Option<usize>>,
 }
 
-/// Runs every step from the noisy state `x` to a clean one. `watch(step, name, value)` sees each
-/// quantity as it is computed. A sample that diverges does not touch the others; the run ends early when
+/// Runs every step from the noisy state `x` to a clean one, on a GPU as one graph a step.
+/// `watch(step, name, value)` sees each quantity after the step that computed it. A sample that diverges does not touch the others; the run ends early when
 /// none is left.
 ///
 /// # Errors
@@ -92,13 +105,18 @@ pub fn run(
 ) -> Result<Outcome> {
     let mut diverged = vec![None; x.shape().samples()];
     for (i, step) in steps.iter().enumerate() {
+        // A recorded step has no values before its end.
+        let seen = RefCell::new(Vec::new());
         let at = At {
             step,
             next: steps.get(i + 1),
             noise: &|draw| noise(i, draw),
-            watch: &|name, value| watch(i, name, value),
+            watch: &|name, value| seen.borrow_mut().push((name, value.clone())),
         };
-        x = sampler.step(cx, problem, &at, x)?;
+        x = cx.rt().record(|| sampler.step(cx, problem, &at, x))?;
+        for (name, value) in seen.into_inner() {
+            watch(i, name, &value);
+        }
         watch(i, "x", &x);
         note_diverged(&x, i, &mut diverged)?;
         if diverged.iter().all(Option::is_some) {
@@ -124,9 +142,17 @@ fn note_diverged(x: &Tensor, step: usize, diverged: &mut [Option<usize>]) -> Res
 /// Whatever the model returns.
 pub fn tweedie(cx: &Cx, denoiser: &dyn Denoiser, step: &Step, x: &Tensor) -> Result<Tensor> {
     let cx = &cx.forward_only();
-    let input = combine::forward(cx, &[(step.input, x)])?;
+    let input = network_input(cx, step, x)?;
     let prediction = denoiser.predict(cx, &input, &times(cx, step, x)?)?;
     combine::forward(cx, &[(step.x0_from.0, x), (step.x0_from.1, &prediction)])
+}
+
+/// The state as the network takes it; in VP itself.
+fn network_input(cx: &Cx, step: &Step, x: &Tensor) -> Result<Tensor> {
+    if step.input == 1.0 {
+        return Ok(x.clone());
+    }
+    combine::forward(cx, &[(step.input, x)])
 }
 
 /// The step's time, for every sample of `x`.

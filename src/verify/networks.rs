@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::models::config::Config;
 use crate::models::text::{TextConfig, TextModel};
 use crate::ops::combine;
-use crate::pipeline::prior::{Conditional, Latents, Unguided, load};
+use crate::pipeline::prior::{Conditional, Latents, Unguided, hint, load, stored};
 use crate::tensor::Tensor;
 
 pub(super) fn text(cx: &Cx, model: &Path, sink: &mut Sink<'_>) -> Result<()> {
@@ -21,7 +21,7 @@ pub(super) fn text(cx: &Cx, model: &Path, sink: &mut Sink<'_>) -> Result<()> {
     else {
         return Ok(());
     };
-    let folder = model.join("text_encoder");
+    let (cx, folder) = (&cx.network(), model.join("text_encoder"));
     let config = TextConfig::read(&Config::open(&folder)?)?;
     let net = load(cx, &folder, &mut Vec::new(), |w| TextModel::new(w, config))?;
     let name = format!("{root}/ids");
@@ -58,9 +58,10 @@ struct Case {
 /// Reads a tag: `t500`, `tmix`, `rect`, `small`, or the latent side of a full-size file.
 fn case(cx: &Cx, sink: &Sink<'_>, tag: &str) -> Result<Option<Case>> {
     let goldens = sink.goldens;
+    let net = &cx.network();
     let stored = |name: &str| goldens.tensor(cx, name);
     if tag.parse::<usize>().is_ok() {
-        let context = Some(stored("unet/ctx")?);
+        let context = Some(goldens.tensor(net, "unet/ctx")?);
         let (x, cot) = (
             stored(&format!("unet/{tag}/z"))?,
             stored(&format!("unet/{tag}/cot"))?,
@@ -74,7 +75,7 @@ fn case(cx: &Cx, sink: &Sink<'_>, tag: &str) -> Result<Option<Case>> {
     }
     let context = || {
         if goldens.has("in/ctx") {
-            stored("in/ctx").map(Some)
+            goldens.tensor(net, "in/ctx").map(Some)
         } else {
             Ok(None)
         }
@@ -136,9 +137,9 @@ pub(super) fn unet(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Result<
     }
     if sink.wants("unet/time_proj") {
         let t = cx.upload(&[1.0, 250.0, 500.0, 999.0], [4])?;
-        let time = unet.encoder().time_embedding();
-        sink.put("unet/time_proj", download(&time.sinusoids(cx, &t)?)?)?;
-        sink.put("unet/time_embedding", download(&time.forward(cx, &t)?)?)?;
+        let (net, time) = (&cx.network(), unet.encoder().time_embedding());
+        sink.put("unet/time_proj", download(&time.sinusoids(net, &t)?)?)?;
+        sink.put("unet/time_embedding", download(&time.forward(net, &t)?)?)?;
     }
     Ok(())
 }
@@ -163,7 +164,7 @@ pub(super) fn controlnet(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> R
             )?,
             Err(_) => sink.goldens.tensor(cx, "in/cond")?,
         };
-        let hint = &controlnet.embed_hint(cx, &image)?;
+        let hint = &hint(cx, controlnet, &image)?;
         let context = case.context.as_ref();
         let net = Conditional {
             unet,
@@ -176,14 +177,15 @@ pub(super) fn controlnet(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> R
         if !sink.wants(&format!("cn/{tag}/vjp_z_frozen")) {
             continue;
         }
-        let (residuals, _) =
-            controlnet.forward(&cx.forward_only(), &case.x, &case.t, context, hint)?;
+        let (cx, x) = (&cx.network(), stored(&cx.network(), &case.x)?);
+        let cot = stored(cx, &case.cot)?;
+        let (residuals, _) = controlnet.forward(&cx.forward_only(), &x, &case.t, context, hint)?;
         for (i, skip) in residuals.skips.iter().enumerate() {
             sink.put(&format!("cn/{tag}/residual/{i}"), download(skip)?)?;
         }
         sink.put(&format!("cn/{tag}/residual/mid"), download(&residuals.mid)?)?;
-        let (_, saved) = unet.forward(cx, &case.x, &case.t, context, Some(&residuals))?;
-        let (frozen, _) = unet.vjp(cx, saved, &case.cot, false)?;
+        let (_, saved) = unet.forward(cx, &x, &case.t, context, Some(&residuals))?;
+        let (frozen, _) = unet.vjp(cx, saved, &cot, false)?;
         sink.put(&format!("cn/{tag}/vjp_z_frozen"), download(&frozen)?)?;
     }
     Ok(())
@@ -218,8 +220,9 @@ pub(super) fn vae(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Result<(
         if !goldens.has(&format!("vae/{tag}/mean")) {
             continue;
         }
+        let net = &cx.network();
         let x = combine::forward(cx, &[(scale, &goldens.tensor(cx, input)?)])?;
-        let (mean, logvar, saved) = vae.encode(cx, &x)?;
+        let (mean, logvar, saved) = vae.encode(net, &stored(net, &x)?)?;
         sink.put(&format!("vae/{tag}/mean"), download(&mean)?)?;
         let clamped = download(&logvar)?
             .into_iter()
@@ -227,8 +230,9 @@ pub(super) fn vae(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Result<(
             .collect();
         sink.put(&format!("vae/{tag}/logvar"), clamped)?;
         if sink.wants(&format!("vae/{tag}/vjp_x")) {
-            let dlogvar = combine::forward(cx, &[(0.0, &logvar)])?;
-            let dx = vae.encode_vjp(cx, saved, &goldens.tensor(cx, "in/cot_mean")?, &dlogvar)?;
+            let dlogvar = combine::forward(net, &[(0.0, &logvar)])?;
+            let dmean = goldens.tensor(net, "in/cot_mean")?;
+            let dx = vae.encode_vjp(net, saved, &dmean, &dlogvar)?;
             sink.put(&format!("vae/{tag}/vjp_x"), download(&dx)?)?;
         }
     }
@@ -295,7 +299,7 @@ pub(super) fn activations(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> 
         let (cx, taps) = cx.tapped();
         let first = |name: &str| goldens.tensor(&cx, name)?.samples(0..1);
         let context = if goldens.has("in/ctx") {
-            Some(first("in/ctx")?)
+            Some(stored(&cx.network(), &first("in/ctx")?)?)
         } else {
             None
         };
@@ -318,7 +322,7 @@ pub(super) fn activations(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> 
         put_taps(&taps.borrow(), "vae.decoder", "decoder.", sink)?;
     }
     if goldens.any("act/vae.encoder/") {
-        let (cx, taps) = cx.tapped();
+        let (cx, taps) = cx.network().tapped();
         vae.encode(&cx, &goldens.tensor(&cx, "in/img")?)?;
         put_taps(&taps.borrow(), "vae.encoder", "encoder.", sink)?;
     }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::operators::matrix::Banded;
 use crate::operators::{Operator, Task};
 use crate::ops::combine;
-use crate::pipeline::prior::{Conditional, Unguided};
+use crate::pipeline::prior::{Conditional, Unguided, hint};
 use crate::samplers::{Measurement, Problem, guidance};
 use crate::tensor::Tensor;
 
@@ -93,7 +93,7 @@ fn first(cx: &Cx, sink: &Sink<'_>, name: &str) -> Result<Tensor> {
 
 pub(super) fn context(cx: &Cx, sink: &Sink<'_>) -> Result<Option<Tensor>> {
     if sink.goldens.has("in/ctx") {
-        first(cx, sink, "in/ctx").map(Some)
+        first(&cx.network(), sink, "in/ctx").map(Some)
     } else {
         Ok(None)
     }
@@ -142,7 +142,7 @@ fn measured(cx: &Cx, models: &Models<'_>, name: &str, sink: &mut Sink<'_>) -> Re
     };
     let hint = match models.controlnet {
         Some(net) if sink.goldens.has("in/cond") => {
-            Some(net.embed_hint(cx, &first(cx, sink, "in/cond")?)?)
+            Some(hint(cx, net, &first(cx, sink, "in/cond")?)?)
         }
         _ => None,
     };

@@ -13,7 +13,8 @@ use crate::diffusion::prior::Denoiser;
 use crate::diffusion::schedule::{Coordinates, Solver, Spacing, Variance};
 use crate::error::{Error, Result};
 use crate::ops::combine;
-use crate::pipeline::prior::{Conditional, Unguided};
+use crate::ops::noise::Draw;
+use crate::pipeline::prior::{Conditional, Unguided, hint};
 use crate::samplers::ancestral::Ancestral;
 use crate::samplers::dmap::{Dmap, Project};
 use crate::samplers::dps::Dps;
@@ -104,9 +105,11 @@ impl<'a> Run<'a> {
             context: context.as_ref(),
         };
         let hint = match models.controlnet {
-            Some(net) if self.conditional[0] => {
-                Some(net.embed_hint(cx, &goldens.tensor(cx, "in/cond")?.samples(0..1)?)?)
-            }
+            Some(net) if self.conditional[0] => Some(hint(
+                cx,
+                net,
+                &goldens.tensor(cx, "in/cond")?.samples(0..1)?,
+            )?),
             _ => None,
         };
         let conditional = models
@@ -156,7 +159,7 @@ impl<'a> Run<'a> {
                 .extend(download(t).unwrap_or_default());
         };
         note("x", &x);
-        let draw = |step: usize, draw: u32| noise.draw(cx, step, draw as usize);
+        let draw = |step: usize, draw: u32| noise.draw(cx, step, draw as usize).map(Draw::Given);
         samplers::run(
             cx,
             &*self.sampler,

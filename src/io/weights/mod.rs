@@ -126,6 +126,20 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
+    /// The first NaN or infinity and its index. Whole numbers have none; F64 is not looked through.
+    pub fn not_finite(&self) -> Option<(usize, f32)> {
+        fn find<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f32) -> Option<(usize, f32)> {
+            let numbers = bytes.as_chunks::<N>().0.iter().map(|&x| f(x));
+            numbers.enumerate().find(|(_, x)| !x.is_finite())
+        }
+        match self.dtype {
+            Kind::F32 => find(self.bytes, f32::from_le_bytes),
+            Kind::F16 => find(self.bytes, |x| f16::from_le_bytes(x).to_f32()),
+            Kind::BF16 => find(self.bytes, |x| bf16::from_le_bytes(x).to_f32()),
+            _ => None,
+        }
+    }
+
     /// The numbers rounded to `f32`.
     pub fn to_f32(&self) -> Result<Vec<f32>> {
         let b = self.bytes;

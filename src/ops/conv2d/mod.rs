@@ -2,16 +2,18 @@
 //! sum over taps and inputs of x[source(p, tap), i] w[tap, i, o]`, zero outside the image.
 //!
 //! `x: [n, h, w, i]`, `w: [k, k, i, o]` (repacked at load), `bias: [o]`, `shift: [n, o]` (the time
-//! embedding), `residual, y: [n, ho, wo, o]`. Only the input's cotangent is computed here:
+//! embedding), `residual, y: [n, ho, wo, o]`; `bias`, and on request `y`, in f32 beside 16-bit activations. Only the input's cotangent is computed here:
 //! `dx[q, i] = sum over taps of dy[p, o] w[tap, i, o]` where `source(p, tap) = q`.
 
 mod gathered;
+mod kernels;
 mod plain;
 mod tiled;
 
 use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::ops::tensor_cores::Tile;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::tensor::Tensor;
@@ -43,7 +45,7 @@ impl Geometry {
     }
 }
 
-/// What is added to the products: all optional.
+/// What is added to the products, all optional, and how the sum is stored.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
     /// Per output channel, `[o]`.
@@ -52,6 +54,8 @@ pub struct Epilogue<'a> {
     pub shift: Option<&'a Tensor>,
     /// Per output element.
     pub residual: Option<&'a Tensor>,
+    /// The output in f32 beside 16-bit activations: what leaves a network unrounded.
+    pub wide: bool,
 }
 
 /// One launch. `x` sizes are the input's, `y` sizes the output's, in both directions.
@@ -68,6 +72,7 @@ pub struct Key {
     bias: bool,
     shift: bool,
     residual: bool,
+    wide: bool,
     backward: bool,
 }
 
@@ -120,11 +125,12 @@ impl KeyTrait for Key {
         if self.backward {
             return vec![Spec::out("dx", x), Spec::input("dy", y), w];
         }
+        let out = Spec::out("y", y);
         vec![
-            Spec::out("y", y),
+            if self.wide { out.wide() } else { out },
             Spec::input("x", x),
             w,
-            Spec::input("bias", self.outputs).present(self.bias),
+            Spec::input("bias", self.outputs).wide().present(self.bias),
             Spec::input("shift", self.samples * self.outputs).present(self.shift),
             Spec::input("residual", y).present(self.residual),
         ]
@@ -140,6 +146,19 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "conv2d.forward",
     variants: &[
+        Variant::kernels("few_outputs", kernels::forward_few_outputs)
+            .when(kernels::fits_few_outputs),
+        Variant::kernels("tensor_cores_128", |key| {
+            kernels::forward_tiles(key, Tile::Large)
+        })
+        .when(kernels::fits_large_tiles),
+        Variant::kernels("tensor_cores_64", |key| {
+            kernels::forward_tiles(key, Tile::Small)
+        })
+        .when(kernels::fits_small_tiles),
+        Variant::kernels("eight_outputs", kernels::forward_eight_outputs)
+            .when(kernels::fits_eight_outputs),
+        Variant::kernels("plain", kernels::forward_plain),
         Variant::native("tiled", tiled::forward, gathered::forward::<f64>).when(tiled::fits),
         Variant::native(
             "gathered_gemm",
@@ -155,6 +174,16 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "conv2d.vjp",
     variants: &[
+        Variant::kernels("few_inputs", kernels::vjp_few_inputs).when(kernels::fits_few_inputs),
+        Variant::kernels("tensor_cores_128", |key| {
+            kernels::vjp_tiles(key, Tile::Large)
+        })
+        .when(kernels::fits_large_tiles),
+        Variant::kernels("tensor_cores_64", |key| {
+            kernels::vjp_tiles(key, Tile::Small)
+        })
+        .when(kernels::fits_small_tiles),
+        Variant::kernels("plain", kernels::vjp_plain),
         Variant::native("tiled", tiled::vjp, gathered::vjp::<f64>).when(tiled::fits),
         Variant::native("gathered_gemm", gathered::vjp::<f32>, gathered::vjp::<f64>),
         Variant::native("plain", plain::vjp::<f32>, plain::vjp::<f64>),
@@ -173,6 +202,12 @@ fn cases(backward: bool) -> Vec<Key> {
         before: 1,
         after: 1,
     };
+    // More than 31 blocks of 128 x 128 outputs, either way.
+    let large = if backward {
+        (1, [62, 66], 120, 8, 3, Geometry::same(3))
+    } else {
+        (1, [62, 66], 8, 120, 3, Geometry::same(3))
+    };
     let all = [
         (1, [1, 1], 1, 1, 3, Geometry::same(3)),
         (2, [7, 5], 3, 31, 3, Geometry::same(3)),
@@ -183,6 +218,15 @@ fn cases(backward: bool) -> Vec<Key> {
         (1, [9, 7], 8, 20, 3, asymmetric),
         (2, [8, 12], 16, 24, 3, halving),
         (1, [9, 7], 5, 8, 3, halving),
+        (1, [5, 7], 130, 6, 3, Geometry::same(3)),
+        (3, [5, 9], 88, 136, 1, Geometry::same(1)),
+        (2, [6, 7], 66, 3, 3, Geometry::same(3)),
+        (2, [10, 9], 40, 72, 3, Geometry::same(3)),
+        (2, [5, 5], 4, 40, 3, Geometry::same(3)),
+        (1, [4, 5], 32, 4, 3, Geometry::same(3)),
+        large,
+        (1, [3, 5], 64, 8, 3, Geometry::same(3)),
+        (2, [5, 8], 7, 66, 3, halving),
     ];
     let key = |(i, (samples, x, inputs, outputs, k, geometry)): (
         usize,
@@ -190,6 +234,7 @@ fn cases(backward: bool) -> Vec<Key> {
     )| {
         let y = x.map(|size| geometry.out(size, k).expect("the cases are large enough"));
         let (bias, shift, residual) = (i % 2 == 0, i % 3 == 0, i % 4 == 0);
+        let wide = !backward && i % 5 == 1;
         let dtype = DType::F32;
         Key {
             dtype,
@@ -203,6 +248,7 @@ fn cases(backward: bool) -> Vec<Key> {
             bias,
             shift,
             residual,
+            wide,
             backward,
         }
     };
@@ -240,9 +286,15 @@ pub fn forward(
         bias: add.bias.is_some(),
         shift: add.shift.is_some(),
         residual: add.residual.is_some(),
+        wide: add.wide,
         backward: false,
     };
-    let y = cx.empty([samples, ho, wo, outputs])?;
+    let shape = [samples, ho, wo, outputs];
+    let y = if add.wide {
+        cx.empty_wide(shape)?
+    } else {
+        cx.empty(shape)?
+    };
     let args = [
         Arg::Out(&y),
         Arg::In(x),
@@ -272,7 +324,7 @@ pub fn vjp(
         let want = format!("[n, .., .., {outputs}] for an input of {size:?}");
         return Err(Error::shape("conv2d.vjp", want, dy.shape()));
     }
-    let (bias, shift, residual) = (false, false, false);
+    let (bias, shift, residual, wide) = (false, false, false, false);
     let (dtype, x, y) = (dy.dtype(), size, [ho, wo]);
     let key = Key {
         dtype,
@@ -286,6 +338,7 @@ pub fn vjp(
         bias,
         shift,
         residual,
+        wide,
         backward: true,
     };
     let dx = cx.empty([samples, size[0], size[1], inputs])?;

@@ -1,0 +1,208 @@
+// Matrix products on tensor cores: y (rows, cols) = a (rows, depth) b (depth, cols), one tile of y a block.
+//
+// The depth is walked in steps; while one is multiplied, the copies of the next ones are under way (cp.async). What the
+// operands are is left to objects that copy their part of one step to shared memory and go on to the next: Rows and
+// Columns here, pixels of an image in taps.cuh. A copy moves pieces of 8 values (16 bytes), zeros beyond the edges: the
+// depth or the columns, whichever lie side by side in memory, must be a multiple of 8. Pieces are swizzled so that
+// neither the copies nor ldmatrix meet a bank twice.
+#pragma once
+#include "arch.cuh"
+
+namespace tile {
+
+static constexpr int PIECE = 8;              // values that are copied at once
+static constexpr int DEPTH = 32;             // of one step
+static constexpr int PIECES = DEPTH / PIECE;  // of one row along the depth
+static constexpr int STAGES = 3;             // steps in shared memory: one multiplied, the others arriving
+
+// A block's tile: two rows of warps, each warp 16 I x 32 outputs in fragments of 16 x 8.
+template <int ROWS_, int COLS_> struct Shape {
+  static constexpr int ROWS = ROWS_, COLS = COLS_;
+  static constexpr int I = ROWS / 32, J = 4;
+  static constexpr int WARPS_ACROSS = COLS / 32, THREADS = 2 * WARPS_ACROSS * 32;
+  static constexpr int A_BYTES = 2 * ROWS * DEPTH, STAGE_BYTES = A_BYTES + 2 * COLS * DEPTH;
+  static_assert(ROWS % 32 == 0 && COLS % 64 == 0, "whole warps, and whole swizzles across");
+};
+
+// Where a piece is in a tile whose rows run along the depth, in bytes: two rows span the banks.
+ARCH_FN u32 along_depth(int row, int piece) { return row * (2 * DEPTH) + ((piece ^ (row / 2 % PIECES)) << 4); }
+
+// Where a piece is in a tile whose rows run along COLS columns.
+template <int COLS> ARCH_FN u32 along_columns(int row, int piece) {
+  return row * (2 * COLS) + ((piece ^ (row % PIECE)) << 4);
+}
+
+// a of a row-major matrix, or b of a transposed one: LINES of the `lines` rows of `from` (lines, depth).
+template <class T, int LINES, int THREADS> struct Rows {
+  static constexpr bool ALONG_DEPTH = true;
+  const T* from;
+  int lines, depth;
+  int line, at;  // this thread's first row; where its piece of this step starts
+
+  __device__ __forceinline__ Rows(const T* matrix, int lines_, int depth_, int first)
+      : from(matrix), lines(lines_), depth(depth_), line(first + threadIdx.x / PIECES),
+        at(threadIdx.x % PIECES * PIECE) {}
+
+  __device__ __forceinline__ void copy(u32 to) {
+#pragma unroll
+    for (int i = 0; i < LINES; i += THREADS / PIECES) {
+      const bool inside = line + i < lines && at < depth;
+      const T* const piece = inside ? from + static_cast<size_t>(line + i) * depth + at : from;
+      arch::cp_async16(to + along_depth(threadIdx.x / PIECES + i, threadIdx.x % PIECES), piece, inside);
+    }
+    at += DEPTH;
+  }
+};
+
+// b of a row-major matrix: COLS of the `cols` columns of `from` (depth, cols).
+template <class T, int COLS, int THREADS> struct Columns {
+  static constexpr bool ALONG_DEPTH = false;
+  static constexpr int ACROSS = COLS / PIECE;
+  const T* from;
+  int depth, cols;
+  int at, col;  // this thread's first row of this step, and its piece of it
+
+  __device__ __forceinline__ Columns(const T* matrix, int depth_, int cols_, int first)
+      : from(matrix), depth(depth_), cols(cols_), at(threadIdx.x / ACROSS),
+        col(first + threadIdx.x % ACROSS * PIECE) {}
+
+  __device__ __forceinline__ void copy(u32 to) {
+#pragma unroll
+    for (int i = 0; i < DEPTH; i += THREADS / ACROSS) {
+      const bool inside = at + i < depth && col < cols;
+      const T* const piece = inside ? from + static_cast<size_t>(at + i) * cols + col : from;
+      arch::cp_async16(to + along_columns<COLS>(threadIdx.x / ACROSS + i, threadIdx.x % ACROSS), piece, inside);
+    }
+    at += DEPTH;
+  }
+};
+
+// acc += one step: a (ROWS, DEPTH) and b (DEPTH, COLS) in shared memory.
+template <class T, class S, bool B_ALONG_DEPTH>
+ARCH_FN void multiply_step(float (&acc)[S::I][S::J][4], u32 a, u32 b) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int row = warp / S::WARPS_ACROSS * (16 * S::I), col = warp % S::WARPS_ACROSS * 32;
+#pragma unroll
+  for (int k = 0; k < DEPTH; k += 16) {
+    u32 a_at[S::I], b_at[S::J / 2];
+#pragma unroll
+    for (int i = 0; i < S::I; ++i) a_at[i] = a + along_depth(row + 16 * i + lane % 16, k / PIECE + lane / 16);
+    if constexpr (B_ALONG_DEPTH) {
+#pragma unroll
+      for (int j = 0; j < S::J / 2; ++j) {
+        b_at[j] = b + along_depth(col + 16 * j + lane / 16 * 8 + lane % 8, k / PIECE + lane / 8 % 2);
+      }
+      arch::mma_smem<T>(acc, a_at, b_at);
+    } else {
+#pragma unroll
+      for (int j = 0; j < S::J / 2; ++j) {
+        b_at[j] = b + along_columns<S::COLS>(k + lane % 16, col / PIECE + 2 * j + lane / 16);
+      }
+      u32 a_part[S::I][4], b_part[S::J / 2][4];
+      arch::ldmatrix(a_part, a_at);
+      arch::ldmatrix_trans(b_part, b_at);
+      arch::mma<T>(acc, a_part, reinterpret_cast<const u32(&)[S::J][2]>(b_part));
+    }
+  }
+}
+
+// acc = this block's tile of a b; `smem`: STAGES * S::STAGE_BYTES.
+template <class T, class S, class A, class B>
+ARCH_FN void multiply(float (&acc)[S::I][S::J][4], A& a, B& b, int depth, const unsigned char* smem) {
+#pragma unroll
+  for (int i = 0; i < S::I; ++i)
+#pragma unroll
+    for (int j = 0; j < S::J; ++j)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) acc[i][j][e] = 0.0f;
+
+  const int steps = (depth + DEPTH - 1) / DEPTH;
+  const u32 start = arch::smem_u32(smem), end = start + STAGES * S::STAGE_BYTES;
+  u32 filled = start, read = start;
+  const auto fill = [&](int step) {  // a group of copies for every step, empty beyond the last: the waits count groups
+    if (step < steps) {
+      a.copy(filled);
+      b.copy(filled + S::A_BYTES);
+    }
+    arch::cp_async_commit();
+    filled = filled + S::STAGE_BYTES == end ? start : filled + S::STAGE_BYTES;
+  };
+#pragma unroll
+  for (int step = 0; step < STAGES - 1; ++step) fill(step);
+  for (int step = 0; step < steps; ++step) {
+    arch::cp_async_wait<STAGES - 2>();
+    __syncthreads();  // this step has arrived for all threads, and all are done with the last one, which is filled next
+    fill(step + STAGES - 1);
+    multiply_step<T, S, B::ALONG_DEPTH>(acc, read, read + S::A_BYTES);
+    read = read + S::STAGE_BYTES == end ? start : read + S::STAGE_BYTES;
+  }
+}
+
+// Where the products go, and what is added to them: y (rows, cols) = products + bias + shift + residual.
+template <class O, class T> struct Output {
+  O* y;
+  const float* bias;  // (cols) or null
+  const T* shift;     // (rows / sample_rows, cols) or null
+  const T* residual;  // (rows, cols) or null
+  int rows, cols, sample_rows;
+};
+
+// sum += scale * the piece at `from`
+template <class T> ARCH_FN void add_piece(float (&sum)[PIECE], const T* from, float scale = 1.0f) {
+  constexpr int N = 16 / sizeof(T);
+#pragma unroll
+  for (int c = 0; c < PIECE; c += N) {
+    const auto part = *reinterpret_cast<const Pack<T, N>*>(from + c);
+#pragma unroll
+    for (int e = 0; e < N; ++e) sum[c + e] += scale * arch::to_f32(part.v[e]);
+  }
+}
+
+template <class O> ARCH_FN void store_piece(O* to, const float (&sum)[PIECE]) {
+  constexpr int N = 16 / sizeof(O);
+#pragma unroll
+  for (int c = 0; c < PIECE; c += N) {
+    Pack<O, N> part;
+#pragma unroll
+    for (int e = 0; e < N; ++e) part.v[e] = arch::from_f32<O>(sum[c + e]);
+    *reinterpret_cast<Pack<O, N>*>(to + c) = part;
+  }
+}
+
+// Stores the tile at (row, col). Fragments go through shared memory, so that a thread has whole pieces to move.
+template <class S, class O, class T>
+ARCH_FN void store(const Output<O, T>& out, const float (&acc)[S::I][S::J][4], int row, int col, unsigned char* smem) {
+  constexpr int PITCH = 40;  // floats from row to row: four rows of a fragment meet different banks
+  static_assert(S::THREADS / 32 * 16 * PITCH * 4 <= STAGES * S::STAGE_BYTES, "the parts fit where the steps were");
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, in_group = lane % 4;
+  float* const part = reinterpret_cast<float*>(smem) + warp * 16 * PITCH;  // (16, 32) of this warp's outputs
+  row += warp / S::WARPS_ACROSS * (16 * S::I) + group;
+  col += warp % S::WARPS_ACROSS * 32 + in_group * PIECE;
+  __syncthreads();  // all warps are done with the steps, which the parts overwrite
+#pragma unroll
+  for (int i = 0; i < S::I; ++i) {
+#pragma unroll
+    for (int j = 0; j < S::J; ++j) {
+      float* const to = part + group * PITCH + 8 * j + 2 * in_group;
+      *reinterpret_cast<Pack<float, 2>*>(to) = {acc[i][j][0], acc[i][j][1]};
+      *reinterpret_cast<Pack<float, 2>*>(to + 8 * PITCH) = {acc[i][j][2], acc[i][j][3]};
+    }
+    __syncwarp();  // the part is whole
+#pragma unroll
+    for (int r = 0; r < 16; r += 8) {
+      const int y_row = row + 16 * i + r;
+      if (y_row < out.rows && col < out.cols) {
+        const size_t at = static_cast<size_t>(y_row) * out.cols + col;
+        float sum[PIECE] = {};
+        add_piece(sum, part + (group + r) * PITCH + in_group * PIECE);
+        if (out.bias) add_piece(sum, out.bias + col);
+        if (out.shift) add_piece(sum, out.shift + static_cast<size_t>(y_row / out.sample_rows) * out.cols + col);
+        if (out.residual) add_piece(sum, out.residual + at);
+        store_piece(out.y + at, sum);
+      }
+    }
+    __syncwarp();  // the part is read: the next one goes there
+  }
+}
+
+}  // namespace tile

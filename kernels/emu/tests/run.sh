@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Builds the emulator with its test kernels and runs them: run.sh [plain|asan|tsan|all], all by default.
+# One line a check; the exit code is not 0 when one failed.
+set -uo pipefail
+cd "$(dirname "$0")/../../.."
+
+mode=${1:-all}
+out=target/emu-tests
+jobs=2
+flags="-std=c++17 -O2 -g1 -fno-strict-aliasing -ffp-contract=off -fno-exceptions -fstack-clash-protection"
+flags+=" -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-parameter -Wno-psabi -Ikernels/common -Ikernels/emu"
+failed=0
+
+verdict() {  # description, 0 when good
+  if [ "$2" = 0 ]; then echo "ok    $1"; else echo "FAIL  $1"; failed=$((failed + 1)); fi
+}
+
+# build NAME KERNEL_FLAGS EMULATOR_FLAGS [KERNEL...]: the emulator, its tests and those kernels to $out/NAME/driver.
+build() {
+  local name=$1 folder=$out/$1 kernel_flags=$2 emulator_flags=$3 source room
+  shift 3
+  mkdir -p "$folder"
+  rm -f "$folder"/*.o "$folder"/*.log "$folder"/driver
+  {
+    for source in kernels/emu/*.cpp; do
+      echo "$emulator_flags -c $source -o $folder/emu_$(basename "$source" .cpp).o"
+    done
+    for source in kernels/emu/tests/*.cpp; do
+      echo "$kernel_flags -c $source -o $folder/driver_$(basename "$source" .cpp).o"
+    done
+    for source in kernels/emu/tests/*.cu "$@"; do
+      room=$(basename "$(dirname "$source")")
+      echo "$kernel_flags -x c++ -c $source -o $folder/kernel_${room}_$(basename "$source" .cu).o"
+    done
+  } | xargs -P "$jobs" -L 1 g++ $flags > "$folder/log" 2>&1 &&
+    g++ $kernel_flags -pthread "$folder"/*.o -o "$folder/driver" >> "$folder/log" 2>&1
+  local good=$?
+  verdict "$name: builds" $good
+  if [ $good != 0 ]; then cat "$folder/log"; return 1; fi
+  [ -s "$folder/log" ] && cat "$folder/log"
+  [ ! -s "$folder/log" ]
+  verdict "$name: without warnings" $?
+}
+
+# reported MODE KERNEL WHAT: the fault must end the driver with a report that says so.
+reported() {
+  local log=$out/$1/$2.log
+  timeout 60 "$out/$1/driver" fault "$2" > "$log" 2>&1
+  local code=$?
+  [ $code != 0 ] && [ $code != 124 ] && grep -q "$3" "$log"
+  verdict "$1: fault $2 is reported" $?
+}
+
+driver() {  # MODE ARGUMENTS
+  local name=$1
+  shift
+  timeout 300 "$out/$name/driver" "$@"
+  verdict "$name: driver $*" $?
+}
+
+plain() {
+  local kernels
+  shopt -s nullglob
+  kernels=(kernels/*/*.cu)  # the engine's own: they compile, and no two register one name
+  build plain "" "" "${kernels[@]}" && driver plain all 8
+}
+
+asan() {
+  local sanitize="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+  build asan "$sanitize" "$sanitize" || return
+  export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0
+  driver asan right 1
+  reported asan block_past_static use-after-poison
+  reported asan block_past_dynamic use-after-poison
+  reported asan block_just_past_output use-after-poison
+  reported asan block_far_past_output "SEGV\|unknown-crash\|use-after-poison"
+  reported asan block_division_by_zero "division by zero"
+  reported asan block_null_pointer "null pointer"
+}
+
+tsan() {
+  # The emulator is not instrumented: it tells the sanitizer what the emulated instructions do.
+  build tsan "-fsanitize=thread" "-DEMU_TSAN" || return
+  export TSAN_OPTIONS=halt_on_error=1:exitcode=66:report_signal_unsafe=0
+  driver tsan right 1
+  local fault
+  for fault in block_no_barrier block_no_barrier_before_reuse block_lost_updates block_no_syncwarp \
+    block_no_syncwarp_but_a_shuffle gemm_no_barrier hopper_early_release hopper_no_full_wait; do
+    reported tsan $fault "data race"
+  done
+}
+
+case $mode in
+  plain | asan | tsan) $mode ;;
+  all) plain; asan; tsan ;;
+  *) echo "run.sh [plain|asan|tsan|all]"; exit 2 ;;
+esac
+if [ $failed = 0 ]; then echo "emulator: all good"; else echo "emulator: $failed failed"; exit 1; fi

@@ -1,0 +1,122 @@
+//! The launches of `kernels/conv2d/`.
+
+use super::Key;
+use crate::ops::tensor_cores::Tile;
+use crate::runtime::kernel::{Launch, Plan};
+
+/// The parameters of a kernel that counts `samples`, or pixels of all samples instead.
+fn sizes(key: &Key, samples: usize) -> [usize; 10] {
+    let Key { x, y, .. } = key;
+    let (stride, before) = (key.geometry.stride, key.geometry.before);
+    [
+        samples,
+        x[0],
+        x[1],
+        y[0],
+        y[1],
+        key.inputs,
+        key.outputs,
+        key.k,
+        stride,
+        before,
+    ]
+}
+
+/// Whether `y` is in another type than `x`.
+fn widens(key: &Key) -> bool {
+    key.wide && key.dtype.is_half()
+}
+
+fn pixels([height, width]: [usize; 2]) -> usize {
+    height * width
+}
+
+pub(super) fn forward_plain(key: &Key) -> Plan {
+    let len = key.samples * pixels(key.y) * key.outputs;
+    let part = if widens(key) { "wide" } else { "" };
+    Launch::each("conv2d/fwd_1_plain", key.dtype, len)
+        .part(part)
+        .ints(sizes(key, key.samples))
+        .into()
+}
+
+pub(super) fn vjp_plain(key: &Key) -> Plan {
+    let len = key.samples * pixels(key.x) * key.inputs;
+    Launch::each("conv2d/vjp_1_plain", key.dtype, len)
+        .ints(sizes(key, key.samples))
+        .into()
+}
+
+/// Both directions: 16-byte pieces of the channels on either side.
+pub(super) fn fits_small_tiles(key: &Key) -> bool {
+    let pieces = key.inputs.is_multiple_of(8) && key.outputs.is_multiple_of(8);
+    key.dtype.is_half() && !key.wide && pieces && key.geometry.stride <= 2
+}
+
+pub(super) fn fits_large_tiles(key: &Key) -> bool {
+    let of_sample = if key.backward {
+        [pixels(key.x), key.inputs]
+    } else {
+        [pixels(key.y), key.outputs]
+    };
+    fits_small_tiles(key) && Tile::is_large(of_sample)
+}
+
+pub(super) fn forward_tiles(key: &Key, tile: Tile) -> Plan {
+    let rows = key.samples * pixels(key.y);
+    tile.launch("conv2d/fwd_2_tensor_cores", key.dtype, [rows, key.outputs])
+        .ints(sizes(key, rows))
+        .into()
+}
+
+pub(super) fn vjp_tiles(key: &Key, tile: Tile) -> Plan {
+    let rows = key.samples * pixels(key.x);
+    tile.launch("conv2d/vjp_2_tensor_cores", key.dtype, [rows, key.inputs])
+        .ints(sizes(key, rows))
+        .into()
+}
+
+/// A warp's lanes go through the inputs by pairs.
+pub(super) fn fits_few_outputs(key: &Key) -> bool {
+    key.outputs <= 8 && key.inputs >= 32 && key.inputs.is_multiple_of(2)
+}
+
+pub(super) fn forward_few_outputs(key: &Key) -> Plan {
+    let (sums, part) = match (key.outputs <= 4, widens(key)) {
+        (true, false) => (4, "4"),
+        (true, true) => (4, "4_wide"),
+        (false, false) => (8, "8"),
+        (false, true) => (8, "8_wide"),
+    };
+    let (warps, of_warp) = (4, 32 / sums);
+    let blocks = pixels(key.y).div_ceil(warps * of_warp);
+    let grid = [blocks, key.samples, 1];
+    Launch::new("conv2d/fwd_3_few_outputs", key.dtype, grid, 128)
+        .part(part)
+        .ints(sizes(key, key.samples))
+        .into()
+}
+
+pub(super) fn fits_eight_outputs(key: &Key) -> bool {
+    key.outputs.is_multiple_of(8) && !widens(key)
+}
+
+pub(super) fn forward_eight_outputs(key: &Key) -> Plan {
+    let blocks = (pixels(key.y) * key.outputs / 8).div_ceil(256);
+    let grid = [blocks, key.samples, 1];
+    Launch::new("conv2d/fwd_4_eight_outputs", key.dtype, grid, 256)
+        .ints(sizes(key, key.samples))
+        .into()
+}
+
+/// A warp's lanes go through the outputs by pairs.
+pub(super) fn fits_few_inputs(key: &Key) -> bool {
+    key.inputs <= 8 && key.outputs >= 32 && key.outputs.is_multiple_of(2)
+}
+
+pub(super) fn vjp_few_inputs(key: &Key) -> Plan {
+    let grid = [pixels(key.x).div_ceil(4), key.samples, 1];
+    Launch::new("conv2d/vjp_3_few_inputs", key.dtype, grid, 128)
+        .ints(sizes(key, key.samples))
+        .into()
+}

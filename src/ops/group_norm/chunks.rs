@@ -1,0 +1,116 @@
+//! `kernels/group_norm/*_2_chunks.cu`: a block takes a chunk of whole pixels.
+
+use super::Key;
+use crate::runtime::kernel::{Launch, Plan, Ptr};
+
+/// Whether a pixel is whole 16 bytes and a block has a thread for each.
+pub(super) fn fits(key: &Key) -> bool {
+    key.c.is_multiple_of(key.dtype.pack()) && key.c / key.dtype.pack() <= 640
+}
+
+/// How a sample is cut into chunks; by its own sizes, so that the batch does not change a bit.
+struct Cut {
+    /// Pixels side by side in a block.
+    rows: usize,
+    /// Pixels of a chunk.
+    pixels: usize,
+    /// Chunks of a sample.
+    chunks: usize,
+    threads: u32,
+}
+
+impl Cut {
+    /// At least 256 threads where the channels are few; every thread takes four pixels, or as many fours as keep
+    /// the sample within 256 chunks.
+    fn of(key: &Key) -> Self {
+        let packs = key.c / key.dtype.pack();
+        let rows = (256 / packs).max(1);
+        let step = 4 * rows;
+        let pixels = step * key.pixels.div_ceil(256 * step);
+        Cut {
+            rows,
+            pixels,
+            chunks: key.pixels.div_ceil(pixels),
+            threads: (rows * packs).next_multiple_of(32) as u32,
+        }
+    }
+}
+
+/// Lays out scratch memory.
+#[derive(Default)]
+struct Scratch(usize);
+
+impl Scratch {
+    fn floats(&mut self, count: usize) -> Ptr {
+        let at = Ptr::Scratch(self.0);
+        self.0 += (4 * count).next_multiple_of(256);
+        at
+    }
+}
+
+/// `y, mean, rstd, x, w, b`.
+pub(super) fn forward(key: &Key) -> Plan {
+    let [y, mean, rstd, x, w, b] = [0, 1, 2, 3, 4, 5].map(Ptr::Arg);
+    let cut = Cut::of(key);
+    let mut scratch = Scratch::default();
+    let part = scratch.floats(2 * key.samples * key.groups * cut.chunks);
+    let scale = scratch.floats(key.samples * key.c);
+    let shift = scratch.floats(key.samples * key.c);
+    let launch = |part, pointers: &[Ptr]| {
+        let launch = launch("group_norm/fwd_2_chunks", part, key, &cut, pointers);
+        launch.floats([key.eps])
+    };
+    Plan {
+        launches: vec![
+            launch("moments", &[part, x]),
+            launch("fold", &[mean, rstd, scale, shift, part, w, b]),
+            launch("apply", &[y, x, scale, shift]),
+        ],
+        scratch: scratch.0,
+    }
+}
+
+/// `dx, dy, x, mean, rstd, w, b`.
+pub(super) fn vjp(key: &Key) -> Plan {
+    let [dx, dy, x, mean, rstd, w, b] = [0, 1, 2, 3, 4, 5, 6].map(Ptr::Arg);
+    let cut = Cut::of(key);
+    let mut scratch = Scratch::default();
+    let part = scratch.floats(2 * key.samples * key.groups * cut.chunks);
+    let [scale, shift, slope, offset] = [(); 4].map(|()| scratch.floats(key.samples * key.c));
+    let launch =
+        |part, pointers: &[Ptr]| launch("group_norm/vjp_2_chunks", part, key, &cut, pointers);
+    Plan {
+        launches: vec![
+            launch("sums", &[part, dy, x, mean, rstd, w, b]),
+            launch(
+                "fold",
+                &[scale, shift, slope, offset, part, mean, rstd, w, b],
+            ),
+            launch("apply", &[dx, dy, x, scale, shift, slope, offset]),
+        ],
+        scratch: scratch.0,
+    }
+}
+
+/// `fold` takes a warp for each group; the others a block for each chunk, and the first of them shared memory for a
+/// pair from every thread and channel.
+fn launch(
+    module: &'static str,
+    part: &'static str,
+    key: &Key,
+    cut: &Cut,
+    pointers: &[Ptr],
+) -> Launch {
+    let launch = match part {
+        "fold" => Launch::new(module, key.dtype, [key.groups, key.samples, 1], 32),
+        "apply" => Launch::new(module, key.dtype, [cut.chunks, key.samples, 1], cut.threads),
+        _ => Launch::new(module, key.dtype, [cut.chunks, key.samples, 1], cut.threads)
+            .shared(8 * cut.rows * key.c),
+    };
+    let sizes = [key.pixels, key.c, key.groups, usize::from(key.silu)];
+    launch
+        .part(part)
+        .pointers(pointers)
+        .ints(sizes)
+        .ints([cut.rows, cut.pixels, cut.chunks])
+}

@@ -1,0 +1,281 @@
+//! Group normalisation, with SiLU fused when asked for.
+//!
+//! Over each sample's pixels and each of `groups` runs of channels: `xhat = (x - mean) rstd`,
+//! `u = xhat w + b`, `y = u` or `y = u sigmoid(u)`. `x: [n, .., c]`, `w, b: [c]`,
+//! `mean, rstd: [n, groups]`, `rstd = 1 / sqrt(var + eps)` with the biased variance.
+
+mod blocks;
+mod chunks;
+mod plain;
+mod resident;
+
+use crate::cx::{Cx, Kept};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
+use crate::runtime::Arg;
+use crate::runtime::kernel::Launch;
+use crate::tensor::Tensor;
+
+/// One launch.
+#[derive(Clone, Debug)]
+pub struct Key {
+    dtype: DType,
+    samples: usize,
+    pixels: usize,
+    c: usize,
+    groups: usize,
+    eps: f64,
+    silu: bool,
+    backward: bool,
+}
+
+impl KeyTrait for Key {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn with_dtype(&self, dtype: DType) -> Self {
+        Key {
+            dtype,
+            ..self.clone()
+        }
+    }
+
+    fn args(&self) -> Vec<Spec> {
+        let (x, stats) = (
+            self.samples * self.pixels * self.c,
+            self.samples * self.groups,
+        );
+        let w = Spec::input("w", self.c).fill(Fill::Positive).wide();
+        let b = Spec::input("b", self.c).wide();
+        if self.backward {
+            return vec![
+                Spec::out("dx", x),
+                Spec::input("dy", x),
+                Spec::input("x", x),
+                Spec::input("mean", stats).fill(Fill::Normal(0.1)).wide(),
+                Spec::input("rstd", stats).fill(Fill::Positive).wide(),
+                w,
+                b,
+            ];
+        }
+        vec![
+            Spec::out("y", x),
+            Spec::out("mean", stats).wide(),
+            Spec::out("rstd", stats).wide(),
+            Spec::input("x", x),
+            w,
+            b,
+        ]
+    }
+
+    fn flops(&self) -> u64 {
+        let per_element = if self.backward { 20 } else { 10 };
+        per_element * (self.samples * self.pixels * self.c) as u64
+    }
+}
+
+/// `y, mean, rstd` from `x`.
+pub static FORWARD: Op<Key> = Op {
+    name: "group_norm.forward",
+    variants: &[
+        Variant::kernels("resident", resident::forward).when(resident::fits),
+        Variant::kernels("chunks", chunks::forward).when(chunks::fits),
+        Variant::kernels("plain", |key| {
+            let grid = [key.groups, key.samples, 1];
+            Launch::new("group_norm/fwd_1_plain", key.dtype, grid, 256)
+                .ints([key.pixels, key.c, key.groups, usize::from(key.silu)])
+                .floats([key.eps])
+                .into()
+        }),
+        Variant::native("blocks", blocks::forward::<f32>, blocks::forward::<f64>),
+        Variant::native("plain", plain::forward::<f32>, plain::forward::<f64>),
+    ],
+    cases: || cases(false),
+};
+
+/// `dx` from `dy`.
+pub static VJP: Op<Key> = Op {
+    name: "group_norm.vjp",
+    variants: &[
+        Variant::kernels("resident", resident::vjp).when(resident::fits),
+        Variant::kernels("chunks", chunks::vjp).when(chunks::fits),
+        Variant::kernels("plain", |key| {
+            let grid = [key.groups, key.samples, 1];
+            Launch::new("group_norm/vjp_1_plain", key.dtype, grid, 256)
+                .ints([key.pixels, key.c, key.groups, usize::from(key.silu)])
+                .into()
+        }),
+        Variant::native("blocks", blocks::vjp::<f32>, blocks::vjp::<f64>),
+        Variant::native("plain", plain::vjp::<f32>, plain::vjp::<f64>),
+    ],
+    cases: || cases(true),
+};
+
+fn cases(backward: bool) -> Vec<Key> {
+    let sizes = [
+        (1, 1, 2, 1),
+        (2, 31, 30, 1),
+        (3, 77, 24, 24),
+        (1, 113 * 9, 96, 32),
+        (2, 300, 40, 8),
+        (1, 50, 320, 32),
+        (2, 131, 320, 32),
+        (3, 9, 24, 1),
+        (1, 70, 8, 8),
+        (1, 5, 2560, 32),
+        (1, 2_100, 8, 2),
+        (2, 33, 64, 8),
+        (1, 1_033, 1_032, 4),
+    ];
+    let key = |(i, (samples, pixels, c, groups)): (usize, (usize, usize, usize, usize))| Key {
+        dtype: DType::F32,
+        samples,
+        pixels,
+        c,
+        groups,
+        eps: 1e-5,
+        silu: i % 2 == 1,
+        backward,
+    };
+    sizes.into_iter().enumerate().map(key).collect()
+}
+
+/// What the backward pass needs: the input and its statistics.
+#[derive(Debug)]
+pub struct Saved {
+    x: Kept,
+    mean: Kept,
+    rstd: Kept,
+}
+
+/// The affine parameters and settings of one normalisation.
+#[derive(Clone, Copy, Debug)]
+pub struct Params<'a> {
+    /// Scale, `[c]`.
+    pub w: &'a Tensor,
+    /// Shift, `[c]`.
+    pub b: &'a Tensor,
+    /// How many groups the channels fall into.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f64,
+    /// Whether `y = u sigmoid(u)`.
+    pub silu: bool,
+}
+
+/// Normalises `x`.
+///
+/// # Errors
+/// [`Error::Shape`] when the channels are not `w`'s, or not a multiple of `groups`.
+pub fn forward(cx: &Cx, x: &Tensor, p: Params<'_>) -> Result<(Tensor, Saved)> {
+    let key = key(x, p, false)?;
+    let y = cx.empty(x.shape())?;
+    let mean = cx.empty_wide([key.samples, key.groups])?;
+    let rstd = cx.empty_wide([key.samples, key.groups])?;
+    let args = [
+        Arg::Out(&y),
+        Arg::Out(&mean),
+        Arg::Out(&rstd),
+        Arg::In(x),
+        Arg::In(p.w),
+        Arg::In(p.b),
+    ];
+    FORWARD.launch(cx, &key, &args)?;
+    Ok((
+        y,
+        Saved {
+            x: cx.keep(x),
+            mean: cx.keep(&mean),
+            rstd: cx.keep(&rstd),
+        },
+    ))
+}
+
+/// The cotangent of `x`. Consumes what was saved.
+///
+/// # Errors
+/// [`Error::Shape`] when `dy` is not of `x`'s shape.
+pub fn vjp(cx: &Cx, saved: Saved, p: Params<'_>, dy: &Tensor) -> Result<Tensor> {
+    let x = saved.x.get()?;
+    dy.expect_shape("group_norm.vjp", x.shape())?;
+    let key = key(x, p, true)?;
+    let dx = cx.empty(x.shape())?;
+    let (mean, rstd) = (Arg::In(saved.mean.get()?), Arg::In(saved.rstd.get()?));
+    let args = [
+        Arg::Out(&dx),
+        Arg::In(dy),
+        Arg::In(x),
+        mean,
+        rstd,
+        Arg::In(p.w),
+        Arg::In(p.b),
+    ];
+    VJP.launch(cx, &key, &args)?;
+    Ok(dx)
+}
+
+fn key(x: &Tensor, p: Params<'_>, backward: bool) -> Result<Key> {
+    let c = x.shape().channels();
+    if c == 0 || p.w.dims() != [c] || p.groups == 0 || !c.is_multiple_of(p.groups) {
+        let want = format!("[n, .., {}] in {} groups", p.w.shape().elements(), p.groups);
+        return Err(Error::shape("group_norm", want, x.shape()));
+    }
+    let (samples, pixels) = (x.shape().samples(), x.shape().per_sample() / c);
+    let Params {
+        groups, eps, silu, ..
+    } = p;
+    Ok(Key {
+        dtype: x.dtype(),
+        samples,
+        pixels,
+        c,
+        groups,
+        eps,
+        silu,
+        backward,
+    })
+}
+
+#[cfg(all(test, feature = "emu"))]
+mod tests {
+    use super::*;
+    use crate::rng::Philox;
+    use crate::runtime::Runtime;
+    use crate::runtime::emu::Schedule;
+
+    /// With a mean of 1000 deviations a rounded mean moves the variance by 1000 epsilon at most; E[x^2] - E[x]^2
+    /// would move it by a million.
+    #[test]
+    fn a_large_mean_leaves_the_variance_its_digits() -> Result<()> {
+        let (pixels, c) = (300, 16);
+        let mut random = Philox::new(1);
+        let x: Vec<f32> = (0..pixels * c)
+            .map(|_| 1000.0 + random.normal() as f32)
+            .collect();
+        let count = x.len() as f64;
+        let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
+        let squares = x.iter().map(|&x| (f64::from(x) - mean).powi(2));
+        let rstd = 1.0 / (squares.sum::<f64>() / count + 1e-5).sqrt();
+        for variant in ["resident", "chunks", "plain"] {
+            let cx = Cx::new(Runtime::emu(Schedule::InOrder), DType::F32)?
+                .forcing(FORWARD.name, variant);
+            let params = Params {
+                w: &cx.constant(&[1.0; 16], [c])?,
+                b: &cx.constant(&[0.0; 16], [c])?,
+                groups: 1,
+                eps: 1e-5,
+                silu: false,
+            };
+            let (_, saved) = forward(&cx, &cx.upload(&x, [1, pixels, c])?, params)?;
+            let got = f64::from(saved.rstd.get()?.to_vec::<f32>()?[0]);
+            let error = (got / rstd - 1.0).abs();
+            assert!(
+                error < 1000.0 * f64::from(f32::EPSILON),
+                "{variant}: {got} {rstd}"
+            );
+        }
+        Ok(())
+    }
+}

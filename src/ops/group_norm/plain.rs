@@ -1,0 +1,60 @@
+//! The textbook loops: one group after the other.
+
+use super::Key;
+use crate::dtype::Real;
+use crate::runtime::native::NativeArgs;
+
+pub(super) fn forward<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (y, mean, rstd) = (
+        args.output::<T>(0),
+        args.output::<T>(1),
+        args.output::<T>(2),
+    );
+    let (x, w, b) = (args.input::<T>(3), args.input::<T>(4), args.input::<T>(5));
+    let size = key.c / key.groups;
+    let count = T::of((key.pixels * size) as f64);
+    for n in 0..key.samples {
+        for g in 0..key.groups {
+            let index = |i: usize| (n * key.pixels + i / size) * key.c + g * size + i % size;
+            let all = || (0..key.pixels * size).map(index);
+            let mu = all().map(|i| x[i]).sum::<T>() / count;
+            let var = all().map(|i| (x[i] - mu) * (x[i] - mu)).sum::<T>() / count;
+            let r = T::ONE / (var + T::of(key.eps)).sqrt();
+            (mean[n * key.groups + g], rstd[n * key.groups + g]) = (mu, r);
+            for i in all() {
+                let u = (x[i] - mu) * r * w[i % key.c] + b[i % key.c];
+                y[i] = if key.silu { u * u.sigmoid() } else { u };
+            }
+        }
+    }
+}
+
+pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (dx, dy, x) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let (mean, rstd) = (args.input::<T>(3), args.input::<T>(4));
+    let (w, b) = (args.input::<T>(5), args.input::<T>(6));
+    let size = key.c / key.groups;
+    let count = T::of((key.pixels * size) as f64);
+    for n in 0..key.samples {
+        for g in 0..key.groups {
+            let (mu, r) = (mean[n * key.groups + g], rstd[n * key.groups + g]);
+            let index = |i: usize| (n * key.pixels + i / size) * key.c + g * size + i % size;
+            let all = || (0..key.pixels * size).map(index);
+            let xhat = |i: usize| (x[i] - mu) * r;
+            let dxhat = |i: usize| {
+                let c = i % key.c;
+                let du = if key.silu {
+                    dy[i] * (xhat(i) * w[c] + b[c]).silu_slope()
+                } else {
+                    dy[i]
+                };
+                du * w[c]
+            };
+            let m1 = all().map(dxhat).sum::<T>() / count;
+            let m2 = all().map(|i| dxhat(i) * xhat(i)).sum::<T>() / count;
+            for i in all() {
+                dx[i] = r * (dxhat(i) - m1 - xhat(i) * m2);
+            }
+        }
+    }
+}
