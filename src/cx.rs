@@ -10,7 +10,6 @@ use std::sync::Arc;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
-use crate::runtime::dry::Dry;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 
@@ -24,8 +23,8 @@ pub struct Cx {
     permanent: bool,
     forced: BTreeMap<String, String>,
     taps: Option<Rc<RefCell<Taps>>>,
-    run: Option<Run>,
     launches: Option<Rc<RefCell<Launches>>>,
+    run: Option<Run>,
 }
 
 /// The distinct launches of a run, by op and printed key.
@@ -112,8 +111,8 @@ impl Cx {
             permanent: false,
             forced: BTreeMap::new(),
             taps: None,
-            run: None,
             launches: None,
+            run: None,
         })
     }
 
@@ -127,8 +126,8 @@ impl Cx {
             permanent: false,
             forced: BTreeMap::new(),
             taps: None,
-            run: None,
             launches: None,
+            run: None,
         }
     }
 
@@ -220,16 +219,6 @@ impl Cx {
             },
             taps,
         )
-    }
-
-    /// The same run on a runtime that computes nothing, and that runtime's counters.
-    pub fn dry(&self) -> (Self, Arc<Dry>) {
-        let dry = Arc::new(Dry::planning_for(self.rt.target()));
-        let cx = Cx {
-            rt: Runtime::Dry(Arc::clone(&dry)),
-            ..self.clone()
-        };
-        (cx, dry)
     }
 
     /// The same run, counting every distinct launch.

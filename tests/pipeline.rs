@@ -1,17 +1,15 @@
 //! Whole restorations: the same bits in any batch, the plan against the run, guidance that guides.
 
+use posteriori::DType;
 use posteriori::diffusion::schedule::{Coordinates, Spacing};
 use posteriori::io::image::Image;
 use posteriori::operators::Task;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::job::{Method, Restore};
-use posteriori::pipeline::plan::{Batch, Plan};
+use posteriori::pipeline::plan::{Batch, Engine, Plan};
 use posteriori::pipeline::{Item, Pipeline};
 use posteriori::rng::{Philox, Stream};
-use posteriori::runtime::Runtime;
-use posteriori::runtime::dry::Dry;
 use posteriori::runtime::kernel::{Arch, Target};
-use posteriori::{Cx, DType};
 
 use crate::oracle;
 
@@ -126,16 +124,19 @@ fn the_plan_is_what_the_run_takes() {
 #[test]
 fn sd2_saves_at_most_1_6_gb_an_image() {
     let folder = oracle::data("sd2-base");
-    let dry = Dry::planning_for(Target::Kernels(Arch(90)));
-    let cx = Cx::new(Runtime::Dry(dry.into()), DType::Bf16).unwrap();
     let job = Restore::new(Task::super_resolution(8), Method::dps());
+    let engine = Engine {
+        target: Target::Kernels(Arch(90)),
+        dtype: DType::Bf16,
+        forced: Vec::new(),
+    };
     let plan = |batch| {
         let work = Batch {
             measured: true,
             size: [512, 512],
             batch,
         };
-        Plan::of(&cx, &folder, None, &job, work).unwrap()
+        Plan::of(&folder, None, &job, work, &engine).unwrap()
     };
     for batch in [1, 4] {
         let plan = plan(batch);

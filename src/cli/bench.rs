@@ -7,16 +7,19 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
+use posteriori::ops::ALL;
 use posteriori::ops::bench::{Bench, Ceiling, Measured, affordable, cases, ceiling, is_emulated};
-use posteriori::ops::case::{AnyCase, AnyOp};
+use posteriori::ops::case::AnyCase;
 use posteriori::ops::check::dtypes;
+use posteriori::pipeline::device::Device;
+use posteriori::pipeline::plan::Engine;
 use posteriori::runtime::Runtime;
 use posteriori::{Cx, DType};
 
 use super::exit::{DONE, FAILED};
 use super::methods::tasks_and_methods_help;
 use super::plan::Subject;
-use super::run::{forced, forcing, precision};
+use super::run::{forced, precision};
 use super::settings::{Flags, PLAN, Settings};
 use super::ui::Ui;
 use super::{check, csv, doctor};
@@ -36,9 +39,9 @@ pub(super) struct Args {
     /// Only variants whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
-    /// On this runtime: native, emu
-    #[arg(long, value_name = "NAME", default_value = "native")]
-    runtime: String,
+    /// On this runtime: native, emu, cuda, cuda:N; by default the first GPU that can be used, else native
+    #[arg(long, value_name = "NAME")]
+    runtime: Option<String>,
     /// Also write every row here
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
@@ -52,8 +55,17 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let mut settings = Settings::gather(&args.settings, None)?;
     let ops = check::chosen(&args.op)?;
-    let rt = check::runtimes(Some(&args.runtime))?.remove(0);
-    let variants = settings.read("variant", forced)?.unwrap_or_default();
+    let device = match &args.runtime {
+        Some(name) => check::device(name)?,
+        None => Device::auto()?,
+    };
+    let rt = device.rt();
+    let given = settings.read("precision", precision)?;
+    let engine = Engine {
+        target: rt.target(),
+        dtype: given.unwrap_or(device.dtype()),
+        forced: settings.read("variant", forced)?.unwrap_or_default(),
+    };
     let subject = match settings.text("model") {
         Some(_) => Some(Subject::read(&mut settings, ui)?),
         None => None,
@@ -62,15 +74,17 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         super::print_settings(&settings, ui);
         return Ok(DONE);
     }
-    let walk = match &subject {
-        Some(subject) => of_step(subject, &rt, &ops, args.size.as_deref())?,
-        None => of_tables(&settings, &rt, &ops)?,
+    let cx = engine.cx(rt.clone())?;
+    let mut walk = match &subject {
+        Some(subject) => cases(&subject.plan(&engine, args.size.as_deref())?.launches),
+        None => of_tables(rt, given.map_or_else(|| dtypes(rt), |dtype| vec![dtype])),
     };
+    walk.retain(|(case, _)| ops.iter().any(|op| op.name() == case.op().name()));
     let mut report = Report {
         ui,
-        cx: forcing(Cx::new(rt.clone(), DType::F32)?, &variants),
-        device: device(&rt),
-        ceilings: ceilings(&walk, &rt)?,
+        cx,
+        device: name(rt),
+        ceilings: ceilings(&walk, rt)?,
         rows: Vec::new(),
         sums: BTreeMap::new(),
         passed: 0,
@@ -90,40 +104,24 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
 /// Cases, and how often each is launched.
 type Walk = Vec<(Box<dyn AnyCase>, u64)>;
 
-/// The cases of the ops' own tables.
-fn of_tables(settings: &Settings, rt: &Runtime, ops: &[&'static dyn AnyOp]) -> Result<Walk> {
-    let types = match settings.is_given("precision") {
-        true => vec![settings.need("precision", precision)?],
-        false => dtypes(rt),
-    };
-    let mut walk = Walk::new();
-    for dtype in types {
-        Cx::new(rt.clone(), dtype)?;
-        let cases = ops.iter().flat_map(|op| op.cases());
-        let cases = cases.map(|case| case.with_dtype(dtype));
-        let taken = cases.filter(|case| !case.variants(rt.target()).is_empty());
-        walk.extend(taken.map(|case| (case, 1)));
-    }
-    Ok(walk)
+/// The cases of the ops' own tables that this runtime takes, in these types.
+fn of_tables(rt: &Runtime, types: Vec<DType>) -> Walk {
+    let cases = ALL.iter().flat_map(|op| op.cases());
+    let typed = cases.flat_map(|case| {
+        let cases = types.iter().map(|dtype| case.with_dtype(*dtype));
+        cases.collect::<Vec<_>>()
+    });
+    let taken = typed.filter(|case| !case.variants(rt.target()).is_empty());
+    taken.map(|case| (case, 1)).collect()
 }
 
-/// The launches of one sampling step.
-fn of_step(
-    subject: &Subject,
-    rt: &Runtime,
-    ops: &[&'static dyn AnyOp],
-    size: Option<&str>,
-) -> Result<Walk> {
-    let plan = subject.plan(&subject.run.context(rt.clone())?, size)?;
-    let mut walk = cases(&plan.launches);
-    walk.retain(|(case, _)| ops.iter().any(|op| op.name() == case.op().name()));
-    Ok(walk)
-}
-
-fn device(rt: &Runtime) -> String {
-    match is_emulated(rt) {
-        true => format!("emulator on {}", doctor::processor()),
-        false => doctor::processor(),
+/// What a runtime runs on.
+fn name(rt: &Runtime) -> String {
+    match rt {
+        #[cfg(feature = "cuda")]
+        Runtime::Cuda(cuda) => cuda.gpu().name.clone(),
+        _ if is_emulated(rt) => format!("emulator on {}", doctor::processor()),
+        _ => doctor::processor(),
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// Only ops whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     op: String,
-    /// Only on this runtime: native, emu, cuda, cuda:N; by default on all that this machine has
+    /// Only on this runtime: native, emu, cuda, cuda:N
     #[arg(long, value_name = "NAME")]
     runtime: Option<String>,
 }
@@ -87,25 +87,27 @@ fn show(row: &Row, runtime: &str, ui: &Ui) {
     );
 }
 
-/// The runtimes of this machine and build, or the one that is named.
-pub(super) fn runtimes(only: Option<&str>) -> posteriori::Result<Vec<Runtime>> {
-    let Some(name) = only else {
-        let mut all = vec![
-            Runtime::native(),
-            #[cfg(feature = "emu")]
-            Runtime::emu(Default::default()),
-        ];
-        #[cfg(feature = "cuda")]
-        all.extend(Runtime::cuda(0));
-        return Ok(all);
-    };
-    let rt = match (name, Device::parse(name)) {
-        ("native", _) => Runtime::native(),
-        ("auto", _) | (_, Err(Error::Argument { .. })) => {
-            let why = format!("wanted native, emu, cuda or cuda:N, got `{name}`");
-            return Err(Error::argument("--runtime", why));
+/// The runtime of this name, or every one that this build and this machine have.
+fn runtimes(only: Option<&str>) -> posteriori::Result<Vec<Runtime>> {
+    let runtime = |name| device(name).map(|device| device.rt().clone());
+    match only {
+        Some(name) => Ok(vec![runtime(name)?]),
+        None => Ok(["native", "emu", "cuda"]
+            .into_iter()
+            .flat_map(runtime)
+            .collect()),
+    }
+}
+
+/// The device whose runtime has this name.
+pub(super) fn device(runtime: &str) -> posteriori::Result<Device> {
+    match runtime {
+        "native" => Ok(Device::cpu()),
+        "emu" => Device::parse("emu"),
+        _ if runtime.starts_with("cuda") => Device::parse(runtime),
+        _ => {
+            let why = format!("wanted native, emu, cuda or cuda:N, got `{runtime}`");
+            Err(Error::argument("--runtime", why))
         }
-        (_, device) => device?.rt().clone(),
-    };
-    Ok(vec![rt])
+    }
 }

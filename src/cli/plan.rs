@@ -5,12 +5,11 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use posteriori::Cx;
 use posteriori::models::config::Config;
 use posteriori::models::unet::UNetConfig;
 use posteriori::models::vae::VaeConfig;
 use posteriori::operators::Task;
-use posteriori::pipeline::plan::{Batch, Plan};
+use posteriori::pipeline::plan::{Batch, Engine, Plan};
 
 use super::exit::DONE;
 use super::methods::tasks_and_methods_help;
@@ -37,7 +36,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         return Ok(DONE);
     }
     let Subject { run, task } = &subject;
-    let plan = subject.plan(&run.planned()?, args.size.as_deref())?;
+    let plan = subject.plan(&run.engine()?, args.size.as_deref())?;
     ui.line(format!("task        {task} by {}", run.preset));
     ui.line(plan.to_string().trim_end());
     ui.record("plan", fields(&plan, task, run));
@@ -63,19 +62,19 @@ impl Subject {
     }
 
     /// Plans it for images of this size, by default the model's own.
-    pub(super) fn plan(&self, cx: &Cx, size: Option<&str>) -> Result<Plan> {
+    pub(super) fn plan(&self, engine: &Engine, size: Option<&str>) -> Result<Plan> {
         let Subject { run, task } = self;
         let size = match size {
             Some(text) => self::size(text)?,
             None => own_size(&run.model)?,
         };
         let (job, cse) = (run.job(task, 0)?, run.cse.as_deref());
-        let batch = Batch {
+        let work = Batch {
             measured: true,
             size,
             batch: run.batch,
         };
-        Ok(Plan::of(cx, &run.model, cse, &job, batch)?)
+        Ok(Plan::of(&run.model, cse, &job, work, engine)?)
     }
 }
 

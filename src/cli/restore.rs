@@ -201,18 +201,16 @@ impl Work<'_> {
         let (model, cse) = (&self.run.model, self.run.cse.as_deref());
         let told = (job.task.clone(), size, group.items.len());
         if !self.planned.contains(&told) {
-            let batch = group.items.len();
-            let plan = match self.pipeline {
-                Some(pipeline) => pipeline.plan(&job, size, batch)?,
-                None => {
-                    let work = Batch {
-                        measured: true,
-                        size,
-                        batch,
-                    };
-                    Plan::of(&self.run.planned()?, model, cse, &job, work)?
-                }
+            let work = Batch {
+                measured: true,
+                size,
+                batch: group.items.len(),
             };
+            let engine = match self.pipeline {
+                Some(pipeline) => pipeline.engine(),
+                None => self.run.engine()?,
+            };
+            let plan = Plan::of(model, cse, &job, work, &engine)?;
             self.tell_plan(&plan, &job.task);
             self.planned.push(told);
         }

@@ -9,10 +9,9 @@ use posteriori::ops::expect_variant;
 use posteriori::pipeline::Pipeline;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::job::{Algorithm, Method, Restore};
-use posteriori::runtime::Runtime;
-use posteriori::runtime::dry::Dry;
+use posteriori::pipeline::plan::Engine;
 use posteriori::runtime::kernel::{Arch, Target};
-use posteriori::{Cx, DType, Error, Result};
+use posteriori::{DType, Error, Result};
 
 use super::files::Exists;
 use super::methods;
@@ -89,6 +88,24 @@ impl Run {
         Ok(job)
     }
 
+    /// What a plan is for. On a machine without a GPU too, 16 bits mean one.
+    pub(crate) fn engine(&self) -> Result<Engine> {
+        let device = self.device.as_deref().unwrap_or("auto");
+        let dtype = self.precision.as_deref().map(precision).transpose()?;
+        let gpu = device.starts_with("cuda");
+        let (target, usual) = if gpu || (device == "auto" && dtype.is_some_and(DType::is_half)) {
+            (Target::Kernels(Arch(90)), DType::Bf16)
+        } else {
+            let device = Device::parse(device)?;
+            (device.rt().target(), device.dtype())
+        };
+        Ok(Engine {
+            target,
+            dtype: dtype.unwrap_or(usual),
+            forced: self.variants.clone(),
+        })
+    }
+
     /// The models, on the device. Settles the precision.
     pub(crate) fn open(&self, settings: &mut Settings, ui: &Ui) -> Result<Pipeline> {
         let mut device = Device::parse(self.device.as_deref().unwrap_or("auto"))?;
@@ -110,29 +127,6 @@ impl Run {
         let steps = self.job(&Task::super_resolution(1), 0)?;
         steps.steps(&pipeline.prior().schedule)?;
         Ok(pipeline)
-    }
-
-    /// The context to plan in. On a machine without a GPU too, 16 bits mean one.
-    pub(crate) fn planned(&self) -> Result<Cx> {
-        let device = self.device.as_deref().unwrap_or("auto");
-        let dtype = self.precision.as_deref().map(precision).transpose()?;
-        let half = dtype.is_some_and(DType::is_half);
-        let target = match device {
-            "auto" if half => Target::Kernels(Arch(90)),
-            gpu if gpu.starts_with("cuda") => Target::Kernels(Arch(90)),
-            device => Device::parse(device)?.rt().target(),
-        };
-        self.context(Runtime::Dry(Dry::planning_for(target).into()))
-    }
-
-    /// The context of a run on `rt`.
-    pub(crate) fn context(&self, rt: Runtime) -> Result<Cx> {
-        let dtype = match (&self.precision, rt.target()) {
-            (Some(text), _) => precision(text)?,
-            (None, Target::Native) => DType::F32,
-            (None, Target::Kernels(_)) => DType::Bf16,
-        };
-        Ok(forcing(Cx::new(rt, dtype)?, &self.variants))
     }
 
     /// The model folder's name, for records.
@@ -213,12 +207,6 @@ pub(crate) fn forced(text: &str) -> Result<Vec<Forced>> {
         Ok((op.trim().into(), variant.trim().into()))
     };
     text.split(',').map(pair).collect()
-}
-
-/// The same run with these variants.
-pub(crate) fn forcing(cx: Cx, variants: &[Forced]) -> Cx {
-    let force = |cx: Cx, (op, variant): &Forced| cx.forcing(op, variant);
-    variants.iter().fold(cx, force)
 }
 
 fn on_error(text: &str) -> Result<bool> {

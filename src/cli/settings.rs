@@ -375,12 +375,6 @@ impl Settings {
         self.values.get(key).map(|(value, _)| value.as_str())
     }
 
-    /// Whether the value is not just the default.
-    pub(crate) fn is_given(&self, key: &str) -> bool {
-        let value = self.values.get(key);
-        value.is_some_and(|(_, origin)| *origin != Origin::Default)
-    }
-
     /// Sets what became known later, such as zeta once the task is known.
     pub(crate) fn fill(&mut self, key: &'static str, value: String, origin: Origin) {
         self.values.entry(key).or_insert((value, origin));

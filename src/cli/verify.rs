@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::json;
 
-use posteriori::Cx;
 use posteriori::pipeline::device::Device;
+use posteriori::pipeline::plan::Engine;
 use posteriori::verify::{self, Row};
 
 use super::exit::{DONE, FAILED, ITEMS};
-use super::run::{forced, forcing};
+use super::run::forced;
 use super::ui::Ui;
 
 /// Compare this engine's tensors for a model with those of PyTorch
@@ -37,10 +37,15 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let device = Device::parse(&args.device)?.with_precision(&args.precision)?;
-    let mut cx = Cx::new(device.rt().clone(), device.dtype())?;
-    for text in &args.variant {
-        cx = forcing(cx, &forced(text)?);
-    }
+    let engine = Engine {
+        target: device.rt().target(),
+        dtype: device.dtype(),
+        forced: match args.variant[..] {
+            [] => Vec::new(),
+            _ => forced(&args.variant.join(","))?,
+        },
+    };
+    let net = engine.cx(device.rt().clone())?;
     ui.line(format!(
         "{:>10} {:>10}  {:<7} tensor",
         "error", "tolerance", "verdict"
@@ -63,7 +68,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             }),
         );
     };
-    let report = verify::verify(&args.model, &args.goldens, &cx, &mut tell)?;
+    let report = verify::verify(&args.model, &args.goldens, &net, &mut tell)?;
     for name in &report.unknown {
         ui.line(format!("{:>10} {:>10}  {:<7} {name}", "", "", "unknown"));
         ui.record("item", json!({ "tensor": name, "verdict": "unknown" }));

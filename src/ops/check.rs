@@ -202,7 +202,7 @@ impl Inputs {
 }
 
 impl Fill {
-    /// Element i of this distribution, from a unit normal or a number in (0, 1).
+    /// Element `i` of this distribution, from a unit normal or a number in (0, 1).
     fn shape(self, i: u64, drawn: f64) -> f64 {
         match self {
             Fill::Normal(std) => std * drawn,

@@ -19,7 +19,7 @@ use crate::runtime::Runtime;
 
 use device::Device;
 use job::Restore;
-use plan::{Batch, Plan};
+use plan::{Batch, Engine, Plan};
 use prior::Prior;
 use run::Run;
 
@@ -181,10 +181,17 @@ impl Pipeline {
         self.planned(job, &plan, &progress, |run| run.generate(size, streams))
     }
 
+    /// What plans are for: the kernels that run, and the element type of activations.
+    pub fn engine(&self) -> Engine {
+        Engine {
+            target: self.rt.target(),
+            dtype: self.dtype,
+            forced: self.forced.clone(),
+        }
+    }
+
     fn cx(&self) -> Result<Cx> {
-        let cx = Cx::new(self.rt.clone(), self.dtype)?;
-        let force = |cx: Cx, (op, variant): &(String, String)| cx.forcing(op, variant);
-        Ok(self.forced.iter().fold(cx, force))
+        self.engine().cx(self.rt.clone())
     }
 
     fn plan_for(
@@ -201,7 +208,7 @@ impl Pipeline {
             size,
             batch,
         };
-        Plan::of(&self.cx()?, folder, controlnet, job, work)
+        Plan::of(folder, controlnet, job, work, &self.engine())
     }
 
     /// The same, or an error that names the batch that would fit in the memory that is free.

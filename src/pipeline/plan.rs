@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -13,11 +14,13 @@ use super::run::Run;
 use super::{Item, Pipeline, Progress};
 use crate::cx::{Cx, Launches};
 use crate::diffusion::schedule::Step;
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::io::image::Image;
 use crate::rng::Stream;
-use crate::runtime::Cost;
-use crate::runtime::dry::OpTotal;
+use crate::runtime::dry::{Dry, OpTotal};
+use crate::runtime::kernel::Target;
+use crate::runtime::{Cost, Runtime};
 
 /// Exact bytes, launches and FLOPs of a job.
 #[derive(Clone, Debug, Serialize)]
@@ -83,26 +86,48 @@ pub struct Batch {
     pub batch: usize,
 }
 
+/// What it will run on.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    /// Whose kernels.
+    pub target: Target,
+    /// The element type of the networks' activations and weights.
+    pub dtype: DType,
+    /// Ops, and the variants that they take wherever those fit.
+    pub forced: Vec<(String, String)>,
+}
+
+impl Engine {
+    /// The context of a run on `rt`.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) when that has no arithmetic in this type.
+    pub fn cx(&self, rt: Runtime) -> Result<Cx> {
+        let cx = Cx::new(rt, self.dtype)?;
+        let force = |cx: Cx, (op, variant): &(String, String)| cx.forcing(op, variant);
+        Ok(self.forced.iter().fold(cx, force))
+    }
+}
+
 impl Plan {
-    /// Plans `job` for a checkpoint folder, of which only the configurations are read, as it would run in
-    /// `cx`; `measured` is false for drawing from the prior.
+    /// Plans `job` for a checkpoint folder, of which only the configurations are read.
     ///
     /// # Errors
     /// What the job itself would return.
     pub fn of(
-        cx: &Cx,
         folder: &Path,
         controlnet: Option<&Path>,
         job: &Restore,
         work: Batch,
+        engine: &Engine,
     ) -> Result<Self> {
         let Batch {
             measured,
             size,
             batch,
         } = work;
-        let (cx, dry) = cx.dry();
-        let (cx, counted) = cx.counted();
+        let dry = Arc::new(Dry::planning_for(engine.target));
+        let (cx, counted) = engine.cx(Runtime::Dry(Arc::clone(&dry)))?.counted();
         let pipeline = dry_pipeline(&cx, folder, controlnet)?;
         let weights = dry.totals().permanent;
         let context = pipeline.prior.context(&cx, "")?;
@@ -140,7 +165,7 @@ impl Plan {
         Ok(Plan {
             size,
             batch,
-            dtype: cx.dtype().name(),
+            dtype: engine.dtype.name(),
             weights,
             tables: totals.permanent - weights,
             slab: totals.slab,
@@ -173,7 +198,7 @@ fn dry_pipeline(cx: &Cx, folder: &Path, controlnet: Option<&Path>) -> Result<Pip
     })
 }
 
-/// Leaves two steps and the last: all others meet the same memory as the second.
+/// Leaves the first two steps and the last: the others take the same memory as the second.
 pub(super) fn thin(steps: &mut Vec<Step>) {
     if steps.len() > 3 {
         steps.drain(2..steps.len() - 1);

@@ -53,17 +53,17 @@ pub struct Report {
     pub unknown: Vec<String>,
 }
 
-/// Verifies the model in folder `model` against `file` in `cx`; `tell` sees each row as it is known.
+/// Verifies the model in folder `model` against `file`, its networks in `net`; `tell` sees each row as it is known.
 ///
 /// # Errors
 /// When model or file cannot be read; whatever a computation returns.
-pub fn verify(model: &Path, file: &Path, cx: &Cx, tell: &mut dyn FnMut(&Row)) -> Result<Report> {
+pub fn verify(model: &Path, file: &Path, net: &Cx, tell: &mut dyn FnMut(&Row)) -> Result<Report> {
     let goldens = Goldens::open(file)?;
-    let prior = Prior::open(cx, model)?;
+    let prior = Prior::open(net, model)?;
     let folder = model.join("controlnet");
     let controlnet = match goldens.any("cn/") || goldens.any("traj/cse_") {
         true if folder.is_dir() => {
-            Some(open_controlnet(cx, &folder, &prior.unet, &mut Vec::new())?)
+            Some(open_controlnet(net, &folder, &prior.unet, &mut Vec::new())?)
         }
         _ => None,
     };
@@ -73,11 +73,11 @@ pub fn verify(model: &Path, file: &Path, cx: &Cx, tell: &mut dyn FnMut(&Row)) ->
     };
     let mut sink = Sink {
         goldens: &goldens,
-        precision: precision(cx.dtype()),
+        precision: precision(net.dtype()),
         report: Report::default(),
         tell,
     };
-    let cx = &cx.state();
+    let cx = &net.state();
     schedules::compute(&models, &mut sink)?;
     networks::text(cx, model, &mut sink)?;
     networks::unet(cx, &models, &mut sink)?;
