@@ -15,6 +15,9 @@ pub(crate) fn build(kernels: &[Kernel]) {
     library.link_lib_modifier("+whole-archive");
     library.compile("posteriori_kernels");
     emulator.compile("posteriori_emu");
+    // For the tests' fake driver, which is linked with both.
+    let out = std::env::var("OUT_DIR").expect("cargo sets it");
+    println!("cargo:rustc-env=POSTERIORI_EMU={out}");
 }
 
 fn compiler() -> cc::Build {

@@ -20,7 +20,8 @@ const ARCHS: [&str; 5] = ["80", "89", "90a", "100", "120"];
 /// The oldest nvcc that knows all of these.
 const OLDEST: [u32; 2] = [12, 8];
 
-const FLAGS: [&str; 6] = [
+const FLAGS: [&str; 7] = [
+    "--compress-mode=size",
     "-fatbin",
     "-O3",
     "-std=c++17",
@@ -66,6 +67,8 @@ pub(crate) fn fatbins(kernels: &[Kernel], out: &Path) -> Vec<Option<PathBuf>> {
 struct Nvcc {
     path: PathBuf,
     version: String,
+    /// More flags, from the environment.
+    flags: Vec<String>,
 }
 
 /// The first nvcc of the usual places, unless the environment wants none.
@@ -75,6 +78,7 @@ fn find() -> Option<Nvcc> {
         env::var_os(name).filter(|value| !value.is_empty())
     };
     let unwanted = variable("POSTERIORI_KERNELS").is_some_and(|value| value == "nvrtc");
+    let flags = variable("POSTERIORI_NVCC_FLAGS").unwrap_or_default();
     let named = ["POSTERIORI_NVCC", "NVCC", "CUDACXX"].map(variable);
     let path = variable("PATH").unwrap_or_default();
     let roots = ["CUDA_HOME", "CUDA_PATH"].map(variable);
@@ -104,7 +108,12 @@ fn find() -> Option<Nvcc> {
         );
         return None;
     }
-    Some(Nvcc { path, version })
+    let flags = flags.to_string_lossy();
+    Some(Nvcc {
+        path,
+        version,
+        flags: flags.split_whitespace().map(String::from).collect(),
+    })
 }
 
 /// `[13, 0]` of "…, release 13.0, V13.0.88".
@@ -118,7 +127,7 @@ fn release(version: &str) -> Option<[u32; 2]> {
 impl Nvcc {
     /// Compiles a kernel, unless that was done before.
     fn fatbin(&self, kernel: &Kernel, folder: &Path) -> Result<PathBuf, String> {
-        let args = args(kernel);
+        let args = [args(kernel), self.flags.clone()].concat();
         let mut key = DefaultHasher::new();
         (&args, &self.version).hash(&mut key);
         for path in headers().iter().chain([&kernel.path]) {

@@ -6,11 +6,10 @@
 use posteriori::diffusion::prior::{Denoiser, Pixels, Pullback};
 use posteriori::diffusion::schedule::{Coordinates, Schedule, Solver, Spacing};
 use posteriori::operators::Task;
-use posteriori::ops::noise::Draw;
 use posteriori::ops::{combine, noise};
 use posteriori::rng::{INITIAL, Stream};
 use posteriori::samplers::dps::Dps;
-use posteriori::samplers::{self, Measurement, Problem};
+use posteriori::samplers::{self, Draw, Measurement, Problem};
 use posteriori::{Cx, Result, Tensor};
 
 /// Pixels that are independent and normal with variance `v`: E[eps | x] = x sqrt(1 - a) / (a v + 1 - a).

@@ -25,6 +25,9 @@ pub const INITIAL: u32 = u32::MAX;
 /// The `step` of the noise of a measurement: no sampling step has this number.
 pub const MEASUREMENT: u32 = u32::MAX - 1;
 
+/// The words of an address as kernels get it.
+pub const ADDRESS: usize = 5;
+
 /// splitmix64's increment, 2^64 / golden ratio.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -88,19 +91,25 @@ impl Stream {
         }
     }
 
-    /// The stream with these [`key`](Self::key) words and [`sample`](Self::sample) word, as a kernel gets them.
-    pub const fn from_words(key: [u32; 2], sample: u32) -> Self {
-        Stream { key, sample }
+    /// An address of this stream as a kernel gets it: key low, key high, sample, step and draw, the bits of u32.
+    pub const fn address(&self, step: u32, draw: u32) -> [i32; ADDRESS] {
+        [
+            self.key[0].cast_signed(),
+            self.key[1].cast_signed(),
+            self.sample.cast_signed(),
+            step.cast_signed(),
+            draw.cast_signed(),
+        ]
     }
 
-    /// The two key words, for a kernel that draws on the device.
-    pub const fn key(&self) -> [u32; 2] {
-        self.key
-    }
-
-    /// The sample word of the counter, for a kernel that draws on the device.
-    pub const fn sample(&self) -> u32 {
-        self.sample
+    /// The stream, step and draw that such an address is of.
+    pub fn parse(address: &[i32]) -> (Self, u32, u32) {
+        let word = |i: usize| address[i].cast_unsigned();
+        let stream = Stream {
+            key: [word(0), word(1)],
+            sample: word(2),
+        };
+        (stream, word(3), word(4))
     }
 
     /// The four words of element block `block`.

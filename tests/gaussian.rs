@@ -3,13 +3,12 @@
 use posteriori::diffusion::prior::{Denoiser, Pixels, Pullback};
 use posteriori::diffusion::schedule::{Coordinates, Schedule, Solver, Spacing, Step};
 use posteriori::operators::Task;
-use posteriori::ops::noise::Draw;
 use posteriori::ops::{combine, noise};
 use posteriori::rng::{INITIAL, Stream};
 use posteriori::runtime::Runtime;
 use posteriori::samplers::ancestral::Ancestral;
 use posteriori::samplers::dmap::{Dmap, Project};
-use posteriori::samplers::{self, At, Measurement, Problem, Sampler};
+use posteriori::samplers::{self, At, Draw, Measurement, Problem, Sampler};
 use posteriori::{Cx, DType, Result, Tensor};
 
 use crate::oracle;

@@ -21,6 +21,9 @@ const LAYERS: [&[&str]; 9] = [
 /// Side rooms: what each may import of the layers.
 const IO_MAY_IMPORT: [&str; 4] = ["error", "dtype", "io", "runtime"];
 
+/// Files of `ops` that are no rooms.
+const HELPERS: [&str; 6] = ["mod", "variant", "check", "case", "bench", "tensor_cores"];
+
 /// Crates that only some rooms know.
 const CRATES: [(&str, &[&str]); 9] = [
     ("safetensors", &["io"]),
@@ -135,7 +138,7 @@ fn ops_do_not_call_ops() {
                 .trim_end_matches(".rs")
                 .to_owned()
         })
-        .filter(|name| !["mod", "variant", "case", "check", "bench"].contains(&name.as_str()))
+        .filter(|name| !HELPERS.contains(&name.as_str()))
         .collect();
     for (path, text) in sources().into_iter().filter(|(p, _)| room(p) == "ops") {
         let below: Vec<_> = path.iter().skip_while(|c| *c != "ops").skip(1).collect();
@@ -171,6 +174,38 @@ fn every_room_of_ops_is_on_the_list() {
                 list.contains(&row),
                 "{row} of {} is not in ops::ALL",
                 path.display()
+            );
+        }
+    }
+}
+
+/// Every room has kernels and every kernel a room; no kernel file lies there without a row that launches it.
+#[test]
+fn kernels_and_rooms_belong_together() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+        let mut names: Vec<String> = entries
+            .map(|p| p.file_stem().unwrap().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    let mut rooms = names(&root.join("src/ops"));
+    rooms.retain(|name| !HELPERS.contains(&name.as_str()));
+    let mut folders = names(&root.join("kernels"));
+    folders.retain(|name| !["common", "emu"].contains(&name.as_str()));
+    assert_eq!(rooms, folders);
+    let ops: Vec<_> = sources()
+        .into_iter()
+        .filter(|(path, _)| room(path) == "ops")
+        .collect();
+    for folder in folders {
+        for file in names(&root.join("kernels").join(&folder)) {
+            let module = format!("\"{folder}/{file}\"");
+            assert!(
+                ops.iter().any(|(_, text)| text.contains(&module)),
+                "no op launches {module}"
             );
         }
     }

@@ -1,6 +1,8 @@
 //! The integration tests, one module per theme.
 
 mod cli;
+#[cfg(all(feature = "cuda", feature = "emu", target_os = "linux"))]
+mod cuda;
 mod gaussian;
 mod gradients;
 mod house;

@@ -96,10 +96,37 @@ fn latent_models_give_the_same_bits_in_a_batch() {
     }
 }
 
+/// The `.cu` kernels, on the emulator, in 16 bits: the same bits alone, and last in a batch of three.
+#[cfg(feature = "emu")]
+#[test]
+fn kernels_give_the_same_bits_in_a_batch() {
+    for (model, side, precision) in [("tiny-pixel", 8, "bf16"), ("tiny-sd1", 8, "f16")] {
+        let device = Device::parse("emu").unwrap().with_precision(precision);
+        let pipeline = Pipeline::open(oracle::checkpoint(model), device.unwrap()).unwrap();
+        let images: Vec<Image> = (0..3).map(|seed| measurement(seed, side)).collect();
+        let item = |i: usize| Item {
+            y: &images[i],
+            key: i as u64,
+            sample: 0,
+        };
+        let job = Restore::new(Task::super_resolution(4), Method::dmap().steps(2).zeta(0.5));
+        let run = |items: &[Item<'_>]| {
+            let mut all = pipeline.restore_batch(&job, items, |_| ()).unwrap();
+            all.pop().unwrap().unwrap().image.pixels
+        };
+        assert!(
+            run(&[item(2)]) == run(&[item(0), item(1), item(2)]),
+            "{model}"
+        );
+    }
+}
+
 #[test]
 fn the_plan_is_what_the_run_takes() {
     for (model, side) in [("tiny-sd2", 16), ("tiny-pixel", 8)] {
-        for (job, batch) in jobs().into_iter().zip([1, 2, 3]) {
+        let longer =
+            [8, 9].map(|steps| Restore::new(Task::super_resolution(4), Method::dps().steps(steps)));
+        for (job, batch) in jobs().into_iter().chain(longer).zip([1, 2, 3, 1, 1]) {
             let device = Device::cpu();
             let pipeline = Pipeline::open(oracle::checkpoint(model), device.clone()).unwrap();
             let y = measurement(1, side);

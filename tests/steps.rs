@@ -5,14 +5,13 @@ use std::cell::RefCell;
 use posteriori::diffusion::prior::{Denoiser, Pixels, Pullback};
 use posteriori::diffusion::schedule::{Coordinates, Schedule, Solver, Spacing, Step};
 use posteriori::operators::Task;
-use posteriori::ops::noise::Draw;
 use posteriori::ops::{combine, noise, sphere};
 use posteriori::rng::Stream;
 use posteriori::runtime::Runtime;
 use posteriori::samplers::ancestral::Ancestral;
 use posteriori::samplers::dmap::{Dmap, Project};
 use posteriori::samplers::dps::Dps;
-use posteriori::samplers::{self, At, Measurement, Problem, Sampler};
+use posteriori::samplers::{self, At, Draw, Measurement, Problem, Sampler};
 use posteriori::{Cx, DType, Result, Tensor};
 
 use crate::oracle;
@@ -46,32 +45,31 @@ fn noise_drawn_in_a_combination_is_the_field_at_its_address() {
     let cx = &cx();
     let xs = [0, 1, 2].map(|draw| field(cx, draw));
     let terms = [(0.7, &xs[0]), (-1.3, &xs[1]), (0.2, &xs[2])];
+    let (n, addresses) = (
+        field(cx, 9),
+        noise::addresses(cx, &streams(), 7, 9).unwrap(),
+    );
     for count in 1..=3 {
-        let n = field(cx, 9);
         let want = combine::forward(cx, &[&terms[..count], &[(0.4, &n)]].concat()).unwrap();
-        for draw in [Draw::of(cx, &streams(), 7, 9).unwrap(), Draw::Given(n)] {
-            let got = combine::with_noise(cx, &terms[..count], 0.4, &draw).unwrap();
-            assert_same("with noise", &got, &want);
-        }
+        let got = combine::with_noise(cx, &terms[..count], 0.4, &addresses).unwrap();
+        assert_same("with noise", &got, &want);
     }
-    let two = Draw::of(cx, &streams()[..2], 7, 9).unwrap();
+    let two = noise::addresses(cx, &streams()[..2], 7, 9).unwrap();
     assert!(combine::with_noise(cx, &terms, 0.4, &two).is_err());
-    let (four, given) = ([terms[0]; 4], Draw::Given(field(cx, 9)));
-    assert!(combine::with_noise(cx, &four, 0.4, &given).is_err());
+    assert!(combine::with_noise(cx, &terms, 0.4, &n).is_err());
+    assert!(combine::with_noise(cx, &[], 0.4, &addresses).is_err());
 }
 
 #[test]
 fn coefficients_are_of_each_sample() {
     let cx = &cx();
-    let (x, draw) = (field(cx, 0), Draw::of(cx, &streams(), 7, 1).unwrap());
-    let Draw::At(addresses) = &draw else {
-        unreachable!("drawn at addresses");
-    };
+    let x = field(cx, 0);
+    let addresses = noise::addresses(cx, &streams(), 7, 1).unwrap();
     let a = [[0.5, 1.0], [-2.0, 0.0], [1.5, 0.3]];
     let rows = cx.upload(a.as_flattened(), [3, 2]).unwrap();
-    let got = combine::per_sample(cx, &rows, &[&x], Some(addresses)).unwrap();
+    let got = combine::per_sample(cx, &rows, &[&x], Some(&addresses)).unwrap();
     for (i, [a, scale]) in a.into_iter().enumerate() {
-        let want = combine::with_noise(cx, &[(a, &x)], scale, &draw).unwrap();
+        let want = combine::with_noise(cx, &[(a, &x)], scale, &addresses).unwrap();
         let of = |t: &Tensor| t.samples(i..i + 1).unwrap();
         assert_same("one sample", &of(&got), &of(&want));
     }
@@ -202,20 +200,27 @@ fn a_fused_step_is_its_algorithm_line_by_line() {
             ];
             for (sampler, want) in cases {
                 let draws = RefCell::new(Vec::new());
-                let noise = |draw| {
+                let drawn = |draw| {
                     draws.borrow_mut().push(draw);
                     Draw::of(cx, &streams(), 7, 9)
                 };
                 let at = At {
                     step,
                     next,
-                    noise: &noise,
+                    noise: &drawn,
                     watch: &|_, _| (),
                 };
                 let got = sampler.step(cx, &problem, &at, x.clone()).unwrap();
                 assert_same(&format!("step {i} in {coordinates:?}"), &got, &want);
                 let once: &[u32] = if step.sigma == 0.0 { &[] } else { &[0] };
                 assert_eq!(*draws.borrow(), once);
+                let given = |_| Ok(Draw::Given(n.clone()));
+                let at = At {
+                    noise: &given,
+                    ..at
+                };
+                let got = sampler.step(cx, &problem, &at, x.clone()).unwrap();
+                assert_same(&format!("step {i} with noise given"), &got, &want);
             }
         }
     }

@@ -5,6 +5,8 @@ use std::path::Path;
 use posteriori::Cx;
 use posteriori::pipeline::prior::Prior;
 use posteriori::verify::{Report, verify};
+#[cfg(feature = "emu")]
+use posteriori::{DType, runtime::Runtime};
 
 use crate::oracle;
 
@@ -20,9 +22,14 @@ const LATER: [&str; 7] = [
 ];
 
 fn check(name: &str) -> Report {
+    check_on(&Cx::native(), name, &[])
+}
+
+fn check_on(cx: &Cx, name: &str, only: &[&str]) -> Report {
     let model = oracle::checkpoint(name);
     let goldens = oracle::data(&format!("fixtures/{name}.safetensors"));
-    let report = verify(&model, &goldens, &Cx::native(), &mut |_| ()).unwrap();
+    let only: Vec<String> = only.iter().map(|text| (*text).into()).collect();
+    let report = verify(&model, &goldens, &only, cx, &mut |_| ()).unwrap();
     let failed: Vec<_> = report.rows.iter().filter(|row| !row.passed()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     let unknown = report
@@ -46,6 +53,26 @@ fn tiny_sd1() {
 #[test]
 fn tiny_pixel() {
     assert!(check("tiny-pixel").rows.len() > 180);
+}
+
+/// The `.cu` kernels, on the emulator: networks forward and backward, and trajectories without and with a
+/// ControlNet, in every storage type. `.ci/run` has the whole of a file.
+#[cfg(feature = "emu")]
+#[test]
+fn kernels_on_the_emulator() {
+    const SOME: [&str; 7] = [
+        "clip/",
+        "unet/t500",
+        "cn/t500/",
+        "vae/",
+        "meas/sr8/t500",
+        "traj/dps_sr8",
+        "traj/cse_dmap2_sr8",
+    ];
+    for dtype in [DType::F32, DType::Bf16, DType::F16] {
+        let cx = Cx::new(Runtime::emu(Default::default()), dtype).unwrap();
+        assert!(check_on(&cx, "tiny-sd1", &SOME).rows.len() > 30, "{dtype}");
+    }
 }
 
 /// Files from before diffusers 0.15 call the autoencoder's projections `query, key, value, proj_attn`.

@@ -3,7 +3,8 @@
 // o, q: [samples, tq, heads * d]; k, v: [samples, tk, heads * d], or one sample shared by all; lse: [samples, heads,
 // tq], f32. Causal: query i sees keys 0 to i. A block takes 64 I queries of a head, 16 I a warp; tiles of keys and
 // values pass by, the next on its way while one is worked on. Softmax by a running maximum and denominator
-// (FlashAttention-2). Requires d % 8 == 0, d <= D.
+// (FlashAttention-2). The products take probabilities in 16 bits: o is divided by the sum of those, so that its weights
+// sum to one, and lse is of the unrounded sum. Requires d % 8 == 0, d <= D.
 #include "flash.cuh"
 
 namespace {
@@ -40,12 +41,12 @@ ARCH_FN void attention(T* __restrict__ o, float* __restrict__ lse, const T* __re
   const u32 tiles = q_tile + QUERIES * PITCH;  // two of (KEYS of k, KEYS of v)
   const int last = p.causal ? min(p.tk, block + QUERIES) : p.tk;  // keys that this block sees
 
-  float sums[D / 16][I][2][4], most[I][2], total[I][2];
+  float sums[D / 16][I][2][4], most[I][2], total[I][2], rounded[I][2];
   flash::zero(sums);
 #pragma unroll
   for (int r = 0; r < 2 * I; ++r) {
     most[r / 2][r % 2] = -flash::infinity();
-    total[r / 2][r % 2] = 0.0f;
+    total[r / 2][r % 2] = rounded[r / 2][r % 2] = 0.0f;
   }
   flash::load<D, QUERIES>(q_tile, queries, block);
   flash::load<D, KEYS>(tiles, keys, 0);
@@ -75,14 +76,18 @@ ARCH_FN void attention(T* __restrict__ o, float* __restrict__ lse, const T* __re
       now = row_max(now);
       shrink[i][r % 2] = arch::ex2(p.scale_log2e * (most[i][r % 2] - now));
       most[i][r % 2] = now;
-      float sum = 0.0f;
+      float sum = 0.0f, rounded_sum = 0.0f;
 #pragma unroll
-      for (int j = 0; j < J; ++j) {
-        s[i][j][e] = arch::ex2(p.scale_log2e * s[i][j][e] - p.scale_log2e * now);
-        s[i][j][e + 1] = arch::ex2(p.scale_log2e * s[i][j][e + 1] - p.scale_log2e * now);
-        sum += s[i][j][e] + s[i][j][e + 1];
-      }
+      for (int j = 0; j < J; ++j)
+#pragma unroll
+        for (int c = e; c < e + 2; ++c) {
+          const float share = arch::ex2(p.scale_log2e * s[i][j][c] - p.scale_log2e * now);
+          s[i][j][c] = arch::to_f32(arch::from_f32<T>(share));
+          sum += share;
+          rounded_sum += s[i][j][c];
+        }
       total[i][r % 2] = total[i][r % 2] * shrink[i][r % 2] + sum;
+      rounded[i][r % 2] = rounded[i][r % 2] * shrink[i][r % 2] + rounded_sum;
     }
     flash::scale(sums, shrink);
     flash::accumulate<T, D>(sums, s, v_tile);
@@ -93,7 +98,7 @@ ARCH_FN void attention(T* __restrict__ o, float* __restrict__ lse, const T* __re
   for (int r = 0; r < 2 * I; ++r) {
     const int row = first + r / 2 * 16 + r % 2 * 8 + lane / 4;
     const float denominator = row_sum(total[r / 2][r % 2]);
-    share[r / 2][r % 2] = 1.0f / denominator;
+    share[r / 2][r % 2] = 1.0f / row_sum(rounded[r / 2][r % 2]);
     if (lane % 4 == 0 && row < p.tq) {
       lse[(static_cast<size_t>(n) * p.heads + h) * p.tq + row] =
           p.scale_log2e * most[r / 2][r % 2] / flash::LOG2E + logf(denominator);
@@ -113,5 +118,5 @@ ARCH_FN void attention(T* __restrict__ o, float* __restrict__ lse, const T* __re
   }                                                                                                                  \
   REGISTER_KERNEL(attention_fwd_2_flash_d##D##_##dtype)
 #define ENTRIES(T, dtype) \
-  ENTRY(T, dtype, 48, 2, 64) ENTRY(T, dtype, 64, 2, 64) ENTRY(T, dtype, 80, 2, 64) ENTRY(T, dtype, 160, 1, 32)
+  ENTRY(T, dtype, 48, 2, 64) ENTRY(T, dtype, 64, 2, 64) ENTRY(T, dtype, 80, 1, 64) ENTRY(T, dtype, 160, 1, 32)
 FOR_EACH_HALF(ENTRIES)

@@ -12,6 +12,8 @@ mod evaluate;
 mod exit;
 mod files;
 mod generate;
+#[cfg(feature = "cuda")]
+mod kernels;
 mod methods;
 mod plan;
 mod record;
@@ -57,6 +59,8 @@ enum Command {
     Check(check::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
+    #[cfg(feature = "cuda")]
+    Kernels(kernels::Args),
     Evaluate(evaluate::Args),
     Verify(verify::Args),
     Completions(completions::Args),
@@ -88,6 +92,8 @@ fn run(command: Command, ui: &Ui) -> anyhow::Result<u8> {
         Command::Check(args) => check::run(args, ui),
         Command::Bench(args) => bench::run(args, ui),
         Command::Doctor(args) => doctor::run(args, ui),
+        #[cfg(feature = "cuda")]
+        Command::Kernels(args) => kernels::run(args, ui),
         Command::Evaluate(args) => evaluate::run(args, ui),
         Command::Verify(args) => verify::run(args, ui),
         Command::Completions(args) => completions::run(args, ui),

@@ -24,6 +24,9 @@ pub(super) struct Args {
     /// The golden file; its `.index.json` lies beside it
     #[arg(long, value_name = "FILE")]
     goldens: PathBuf,
+    /// Only tensors whose name contains this; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
     /// Where to compute: auto, cpu, cuda, cuda:N
     #[arg(long, default_value = "auto")]
     device: String,
@@ -68,7 +71,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             }),
         );
     };
-    let report = verify::verify(&args.model, &args.goldens, &net, &mut tell)?;
+    let report = verify::verify(&args.model, &args.goldens, &args.only, &net, &mut tell)?;
     for name in &report.unknown {
         ui.line(format!("{:>10} {:>10}  {:<7} {name}", "", "", "unknown"));
         ui.record("item", json!({ "tensor": name, "verdict": "unknown" }));

@@ -3,16 +3,16 @@
 //! is one launch, its noise drawn where it is added.
 //!
 //! `a: [n, terms]`, with noise `[n, terms + 1]`, its last column `s`, lives on the device, so that a captured
-//! step reads each step's coefficients there. The noise is that of [`noise`](crate::ops::noise) at
-//! `addresses: [n, 5]`.
+//! step reads each step's coefficients there. The noise is the standard
+//! normal field that [`rng`](crate::rng) has at `addresses: [n, 5]`.
 
 use rayon::prelude::*;
 
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
-use crate::ops::noise::{Draw, WORDS, address, expect_addresses};
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
+use crate::rng::{ADDRESS, Stream};
 use crate::runtime::Arg;
 use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
@@ -60,7 +60,7 @@ impl KeyTrait for Key {
             Spec::input("a", self.samples * self.columns()).wide(),
         ];
         args.extend((0..TERMS).map(|j| Spec::input(NAMES[j], len).present(j < self.terms)));
-        let addresses = Spec::input("addresses", self.samples * WORDS).fill(Fill::Ids(1 << 20));
+        let addresses = Spec::input("addresses", self.samples * ADDRESS).fill(Fill::Ids(1 << 20));
         args.push(addresses.present(self.noise));
         args
     }
@@ -120,15 +120,17 @@ pub fn forward(cx: &Cx, terms: &[(f64, &Tensor)]) -> Result<Tensor> {
     for_all(cx, terms, None)
 }
 
-/// `sum_j a_j x_j + scale n` with the same coefficients for every sample.
+/// `sum_j a_j x_j + scale n` with the same coefficients for every sample; `addresses: [n, 5]` of the noise.
 ///
 /// # Errors
-/// As [`forward`]; noise that is given counts as a term. [`Error::Shape`] when there is not one address a sample.
-pub fn with_noise(cx: &Cx, terms: &[(f64, &Tensor)], scale: f64, noise: &Draw) -> Result<Tensor> {
-    match noise {
-        Draw::Given(n) => for_all(cx, &[terms, &[(scale, n)]].concat(), None),
-        Draw::At(addresses) => for_all(cx, terms, Some((scale, addresses))),
-    }
+/// As [`forward`]; [`Error::Shape`] or [`Error::DType`] when there is not one address of five i32 a sample.
+pub fn with_noise(
+    cx: &Cx,
+    terms: &[(f64, &Tensor)],
+    scale: f64,
+    addresses: &Tensor,
+) -> Result<Tensor> {
+    for_all(cx, terms, Some((scale, addresses)))
 }
 
 fn for_all(cx: &Cx, terms: &[(f64, &Tensor)], noise: Option<(f64, &Tensor)>) -> Result<Tensor> {
@@ -138,6 +140,17 @@ fn for_all(cx: &Cx, terms: &[(f64, &Tensor)], noise: Option<(f64, &Tensor)>) -> 
     let samples = xs.first().map_or(1, |x| x.shape().samples());
     let a = cx.upload_wide(&a.repeat(samples), [samples, a.len()])?;
     per_sample(cx, &a, &xs, addresses)
+}
+
+/// Overwrites `to`, which nobody else may hold, with `from`: a state that stays at one place through a run.
+///
+/// # Errors
+/// [`Error::Shape`] when the shapes differ, [`Error::Plan`] when somebody else holds `to`.
+pub fn assign(cx: &Cx, to: &Tensor, from: &Tensor) -> Result<()> {
+    to.expect_shape("combine, result", from.shape())?;
+    let samples = from.shape().samples();
+    let a = cx.upload_wide(&vec![1.0; samples], [samples, 1])?;
+    launch(cx, to, &a, &[from], None)
 }
 
 /// `sum_j a[n, j] x_j[n, ..]` with `a: [n, terms]`; with addresses, `a: [n, terms + 1]` and the noise there.
@@ -158,8 +171,21 @@ pub fn per_sample(
         return Err(Error::shape("combine", shape, x.shape()));
     }
     if let Some(addresses) = addresses {
-        expect_addresses("combine", addresses, shape)?;
+        addresses.expect_shape("combine, addresses", [shape.samples(), ADDRESS])?;
     }
+    let y = cx.empty(shape)?;
+    launch(cx, &y, a, xs, addresses)?;
+    Ok(y)
+}
+
+fn launch(
+    cx: &Cx,
+    y: &Tensor,
+    a: &Tensor,
+    xs: &[&Tensor],
+    addresses: Option<&Tensor>,
+) -> Result<()> {
+    let shape = y.shape();
     let key = Key {
         dtype: cx.dtype(),
         samples: shape.samples(),
@@ -168,12 +194,10 @@ pub fn per_sample(
         noise: addresses.is_some(),
     };
     a.expect_shape("combine, coefficients", [key.samples, key.columns()])?;
-    let y = cx.empty(shape)?;
-    let mut args = vec![Arg::Out(&y), Arg::In(a)];
+    let mut args = vec![Arg::Out(y), Arg::In(a)];
     args.extend((0..TERMS).map(|j| Arg::from(xs.get(j).copied())));
     args.push(addresses.into());
-    FORWARD.launch(cx, &key, &args)?;
-    Ok(y)
+    FORWARD.launch(cx, &key, &args)
 }
 
 fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
@@ -185,7 +209,7 @@ fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         let a = &a[n * key.columns()..][..key.columns()];
         *y = xs.iter().zip(a).map(|(x, &a)| a * x[i]).sum();
         if let Some(addresses) = addresses {
-            let (stream, step, draw) = address(addresses, n);
+            let (stream, step, draw) = Stream::parse(&addresses[n * ADDRESS..]);
             let mut normal = [T::ZERO];
             stream.normals_from(step, draw, element as u64, &mut normal);
             *y += a[key.terms] * normal[0];
@@ -207,7 +231,7 @@ fn forward_blocks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
             let first = b * BLOCK;
             match addresses {
                 Some(addresses) => {
-                    let (stream, step, draw) = address(addresses, n);
+                    let (stream, step, draw) = Stream::parse(&addresses[n * ADDRESS..]);
                     stream.normals_from(step, draw, first as u64, y);
                     y.iter_mut().for_each(|y| *y = a[key.terms] * *y);
                 }

@@ -10,7 +10,7 @@ use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
-use crate::rng::Stream;
+use crate::rng::{ADDRESS, Stream};
 use crate::runtime::Arg;
 use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
@@ -43,7 +43,7 @@ impl KeyTrait for Key {
         let all = self.samples * self.elements;
         vec![
             Spec::out("y", all),
-            Spec::input("addresses", self.samples * WORDS).fill(Fill::Ids(1 << 20)),
+            Spec::input("addresses", self.samples * ADDRESS).fill(Fill::Ids(1 << 20)),
             Spec::input("x", all).present(self.base),
         ]
     }
@@ -92,29 +92,6 @@ fn plan(key: &Key) -> Plan {
         .into()
 }
 
-/// Words of an address.
-pub(super) const WORDS: usize = 5;
-
-/// The noise of one draw, as an op takes it that adds noise: `[n, ..]`.
-#[derive(Clone, Debug)]
-pub enum Draw {
-    /// These values.
-    Given(Tensor),
-    /// The standard normal field at each sample's address, of [`addresses`]: drawn where it is added,
-    /// never stored.
-    At(Tensor),
-}
-
-impl Draw {
-    /// The field of each stream at this step and draw.
-    ///
-    /// # Errors
-    /// [`Error::Plan`] when there is no room for the addresses.
-    pub fn of(cx: &Cx, streams: &[Stream], step: u32, draw: u32) -> Result<Self> {
-        addresses(cx, streams, step, draw).map(Draw::At)
-    }
-}
-
 /// Standard normals of this shape: one field a sample, at the sample's row of `addresses: [n, 5]`.
 ///
 /// # Errors
@@ -161,12 +138,9 @@ pub fn add(
 /// # Errors
 /// [`Error::Plan`] when there is no room.
 pub fn addresses(cx: &Cx, streams: &[Stream], step: u32, draw: u32) -> Result<Tensor> {
-    let words = streams.iter().flat_map(|stream| {
-        let [low, high] = stream.key();
-        [low, high, stream.sample(), step, draw].map(u32::cast_signed)
-    });
+    let words = streams.iter().flat_map(|stream| stream.address(step, draw));
     let words: Vec<i32> = words.collect();
-    Tensor::from_slice(cx.rt(), &words, [streams.len(), WORDS])
+    Tensor::from_slice(cx.rt(), &words, [streams.len(), ADDRESS])
 }
 
 fn run(
@@ -177,7 +151,14 @@ fn run(
     scale: f64,
 ) -> Result<Tensor> {
     let samples = shape.samples();
-    expect_addresses("noise", addresses, shape)?;
+    if addresses.dims() != [samples, ADDRESS] {
+        return Err(Error::shape(
+            "noise, addresses",
+            format!("[{samples}, {ADDRESS}], one for each sample of {shape}"),
+            addresses.shape(),
+        ));
+    }
+    addresses.expect_dtype("noise, addresses", DType::I32)?;
     let key = Key {
         dtype: cx.dtype(),
         samples,
@@ -190,26 +171,6 @@ fn run(
     Ok(y)
 }
 
-/// Fails unless there is one address for each sample of `shape`.
-pub(super) fn expect_addresses(what: &str, addresses: &Tensor, shape: Shape) -> Result<()> {
-    let samples = shape.samples();
-    if addresses.dims() != [samples, WORDS] {
-        return Err(Error::shape(
-            format!("{what}, addresses"),
-            format!("[{samples}, {WORDS}], one for each sample of {shape}"),
-            addresses.shape(),
-        ));
-    }
-    addresses.expect_dtype(&format!("{what}, addresses"), DType::I32)
-}
-
-/// The stream, step and draw of sample `n`.
-pub(super) fn address(addresses: &[i32], n: usize) -> (Stream, u32, u32) {
-    let word = |i: usize| addresses[n * WORDS + i].cast_unsigned();
-    let stream = Stream::from_words([word(0), word(1)], word(2));
-    (stream, word(3), word(4))
-}
-
 fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (y, addresses, x) = (
         args.output::<T>(0),
@@ -218,7 +179,7 @@ fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     );
     for (i, y) in y.iter_mut().enumerate() {
         let (n, element) = (i / key.elements, i % key.elements);
-        let (stream, step, draw) = address(addresses, n);
+        let (stream, step, draw) = Stream::parse(&addresses[n * ADDRESS..]);
         let mut normal = [T::ZERO];
         stream.normals_from(step, draw, element as u64, &mut normal);
         *y = x.map_or(T::ZERO, |x| x[i]) + T::of(key.scale) * normal[0];
@@ -236,7 +197,7 @@ fn forward_blocks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     );
     let samples = y.par_chunks_mut(key.elements.max(1)).enumerate();
     samples.for_each(|(n, y)| {
-        let (stream, step, draw) = address(addresses, n);
+        let (stream, step, draw) = Stream::parse(&addresses[n * ADDRESS..]);
         y.par_chunks_mut(BLOCK).enumerate().for_each(|(b, y)| {
             let first = b * BLOCK;
             stream.normals_from(step, draw, first as u64, y);

@@ -158,7 +158,7 @@ fn with_sum<T: Real>(key: &Key, args: &mut NativeArgs<'_>, norm: fn(&[T]) -> T) 
             }
             None => y.copy_from_slice(x),
         }
-        y.iter_mut().zip(m).for_each(|(v, &m)| *v = *v - m);
+        y.iter_mut().zip(m).for_each(|(v, &m)| *v -= m);
         let length = norm(y);
         let scale = if length == T::ZERO {
             T::ZERO

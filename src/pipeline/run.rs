@@ -10,11 +10,10 @@ use crate::diffusion::prior::Denoiser;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::image::Image;
-use crate::ops::noise::Draw;
 use crate::ops::{combine, noise, residual};
 use crate::rng::{INITIAL, Stream};
 use crate::runtime::Runtime;
-use crate::samplers::{self, Measurement, Outcome, Problem};
+use crate::samplers::{self, Draw, Measurement, Outcome, Problem};
 use crate::tensor::Tensor;
 
 /// What a run needs besides its images.

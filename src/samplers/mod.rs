@@ -19,8 +19,8 @@ use crate::diffusion::prior::{Codec, Denoiser};
 use crate::diffusion::schedule::Step;
 use crate::error::Result;
 use crate::operators::Operator;
-use crate::ops::combine;
-use crate::ops::noise::Draw;
+use crate::ops::{combine, noise};
+use crate::rng::Stream;
 use crate::tensor::Tensor;
 
 /// What is being solved: find x with `operator(decode(x)) = y` that the prior finds likely.
@@ -51,7 +51,7 @@ pub struct At<'a> {
     pub step: &'a Step,
     /// The next step's; `None` at the last.
     pub next: Option<&'a Step>,
-    /// The noise of this step: unit normals of the state's shape, by draw.
+    /// The noise of this step, by draw.
     pub noise: &'a dyn Fn(u32) -> Result<Draw>,
     /// Told every quantity of the step by the algorithm's name for it: `z0`, `loss`, `grad`.
     pub watch: &'a dyn Fn(&'static str, &Tensor),
@@ -60,10 +60,33 @@ pub struct At<'a> {
 impl At<'_> {
     /// The sum of the terms and `sigma n`, where `n` is draw 0 of the step: a draw from the normal of that mean.
     fn draw(&self, cx: &Cx, mean: &[(f64, &Tensor)]) -> Result<Tensor> {
-        match self.step.sigma {
-            0.0 => combine::forward(cx, mean),
-            sigma => combine::with_noise(cx, mean, sigma, &(self.noise)(0)?),
+        let sigma = self.step.sigma;
+        if sigma == 0.0 {
+            return combine::forward(cx, mean);
         }
+        match (self.noise)(0)? {
+            Draw::Given(n) => combine::forward(cx, &[mean, &[(sigma, &n)]].concat()),
+            Draw::At(addresses) => combine::with_noise(cx, mean, sigma, &addresses),
+        }
+    }
+}
+
+/// One draw of unit normals of the state's shape.
+#[derive(Clone, Debug)]
+pub enum Draw {
+    /// These values.
+    Given(Tensor),
+    /// The field at each sample's address, `[n, 5]`: drawn where it is added, never stored.
+    At(Tensor),
+}
+
+impl Draw {
+    /// The field of each stream at this step and draw.
+    ///
+    /// # Errors
+    /// [`Error::Plan`](crate::Error::Plan) when there is no room for the addresses.
+    pub fn of(cx: &Cx, streams: &[Stream], step: u32, draw: u32) -> Result<Self> {
+        noise::addresses(cx, streams, step, draw).map(Draw::At)
     }
 }
 
@@ -76,7 +99,7 @@ pub trait Sampler {
     fn step(&self, cx: &Cx, problem: &Problem<'_>, at: &At<'_>, x: Tensor) -> Result<Tensor>;
 }
 
-/// Noise for the loop: unit normals of a shape for (step, draw).
+/// Noise for the loop, by step and draw.
 pub type Noise<'a> = dyn Fn(usize, u32) -> Result<Draw> + 'a;
 
 /// What a run of the loop leaves.
@@ -99,11 +122,14 @@ pub fn run(
     sampler: &dyn Sampler,
     problem: &Problem<'_>,
     steps: &[Step],
-    mut x: Tensor,
+    x: Tensor,
     noise: &Noise<'_>,
     watch: &dyn Fn(usize, &'static str, &Tensor),
 ) -> Result<Outcome> {
     let mut diverged = vec![None; x.shape().samples()];
+    // The state stays at one place, so that every step meets the same memory: on a GPU, the same graph.
+    let state = combine::forward(cx, &[(1.0, &x)])?;
+    drop(x);
     for (i, step) in steps.iter().enumerate() {
         // A recorded step has no values before its end.
         let seen = RefCell::new(Vec::new());
@@ -113,17 +139,20 @@ pub fn run(
             noise: &|draw| noise(i, draw),
             watch: &|name, value| seen.borrow_mut().push((name, value.clone())),
         };
-        x = cx.rt().record(|| sampler.step(cx, problem, &at, x))?;
+        cx.rt().record(|| {
+            let next = sampler.step(cx, problem, &at, state.clone())?;
+            combine::assign(cx, &state, &next)
+        })?;
         for (name, value) in seen.into_inner() {
             watch(i, name, &value);
         }
-        watch(i, "x", &x);
-        note_diverged(&x, i, &mut diverged)?;
+        watch(i, "x", &state);
+        note_diverged(&state, i, &mut diverged)?;
         if diverged.iter().all(Option::is_some) {
             break;
         }
     }
-    Ok(Outcome { x, diverged })
+    Ok(Outcome { x: state, diverged })
 }
 
 fn note_diverged(x: &Tensor, step: usize, diverged: &mut [Option<usize>]) -> Result<()> {

@@ -42,7 +42,9 @@ pub(super) struct Entry {
 }
 
 impl Goldens {
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    /// Opens the file; of what it says is to be computed, only names that contain one of these texts are kept,
+    /// or all when there are none.
+    pub(super) fn open(path: &Path, only: &[String]) -> Result<Self> {
         let index_path = path.with_extension("index.json");
         let text = std::fs::read_to_string(&index_path).map_err(|e| {
             Error::file(
@@ -50,7 +52,7 @@ impl Goldens {
                 format!("the index of a golden file must stand beside it: {e}"),
             )
         })?;
-        let index: Index = serde_json::from_str(&text).map_err(|e| {
+        let mut index: Index = serde_json::from_str(&text).map_err(|e| {
             Error::config(
                 index_path.display().to_string(),
                 format!("is no index of goldens: {e}"),
@@ -63,6 +65,10 @@ impl Goldens {
                 "is in the index but not in the golden file",
             ));
         }
+        let kept = |name: &str| only.is_empty() || only.iter().any(|text| name.contains(text));
+        index
+            .tensors
+            .retain(|name, entry| entry.role == "input" || kept(name));
         Ok(Goldens {
             file,
             index,

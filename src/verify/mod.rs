@@ -53,12 +53,19 @@ pub struct Report {
     pub unknown: Vec<String>,
 }
 
-/// Verifies the model in folder `model` against `file`, its networks in `net`; `tell` sees each row as it is known.
+/// Verifies the model in folder `model` against `file`, its networks in `net`; `tell` sees each row as it is
+/// known. Of the file's tensors those whose names contain one of `only`, or all when there are none.
 ///
 /// # Errors
 /// When model or file cannot be read; whatever a computation returns.
-pub fn verify(model: &Path, file: &Path, net: &Cx, tell: &mut dyn FnMut(&Row)) -> Result<Report> {
-    let goldens = Goldens::open(file)?;
+pub fn verify(
+    model: &Path,
+    file: &Path,
+    only: &[String],
+    net: &Cx,
+    tell: &mut dyn FnMut(&Row),
+) -> Result<Report> {
+    let goldens = Goldens::open(file, only)?;
     let prior = Prior::open(net, model)?;
     let folder = model.join("controlnet");
     let controlnet = match goldens.any("cn/") || goldens.any("traj/cse_") {

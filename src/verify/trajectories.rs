@@ -13,12 +13,11 @@ use crate::diffusion::prior::Denoiser;
 use crate::diffusion::schedule::{Coordinates, Solver, Spacing, Variance};
 use crate::error::{Error, Result};
 use crate::ops::combine;
-use crate::ops::noise::Draw;
 use crate::pipeline::prior::{Conditional, Unguided, hint};
 use crate::samplers::ancestral::Ancestral;
 use crate::samplers::dmap::{Dmap, Project};
 use crate::samplers::dps::Dps;
-use crate::samplers::{self, Measurement, Problem, Sampler};
+use crate::samplers::{self, Draw, Measurement, Problem, Sampler};
 use crate::tensor::Tensor;
 
 pub(super) fn compute(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Result<()> {

@@ -83,7 +83,7 @@ struct Flash {
 
 const FORWARD: Flash = Flash {
     module: "attention/fwd_2_flash",
-    rows: [(128, 64), (128, 64), (128, 64), (64, 32)],
+    rows: [(128, 64), (128, 64), (64, 64), (64, 32)],
     kept: 1,
     beside: 0,
 };

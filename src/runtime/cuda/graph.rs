@@ -15,7 +15,7 @@ use super::modules::Function;
 use crate::error::Result;
 use crate::runtime::record::{Call, Command};
 
-/// How many graphs are kept: the first step, the middle ones, the last, and one to spare.
+/// How many graphs are kept: of the first step, of those after it, of the last, and one more.
 const KEPT: usize = 4;
 
 /// Graphs of recorded steps, last used first.

@@ -14,6 +14,7 @@ mod memory;
 pub mod modules;
 pub mod nvrtc;
 pub mod probe;
+pub mod report;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -149,6 +150,9 @@ impl Cuda {
     }
 
     pub(super) fn record<R>(&self, body: impl FnOnce() -> Result<R>) -> Result<R> {
+        if !wants_graphs() {
+            return body();
+        }
         let run = |recording: &mut Recording<Function, DeviceMemory>| {
             let Recording {
                 commands, bytes, ..
@@ -190,4 +194,9 @@ impl Cuda {
     fn lock_graphs(&self) -> std::sync::MutexGuard<'_, Graphs> {
         self.graphs.lock().expect("no run of a graph panics")
     }
+}
+
+/// Whether POSTERIORI_GRAPHS leaves steps to be graphs; `off` enqueues launch by launch, to find which one fails.
+fn wants_graphs() -> bool {
+    std::env::var_os("POSTERIORI_GRAPHS").is_none_or(|value| value != "off")
 }

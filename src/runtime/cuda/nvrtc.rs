@@ -62,16 +62,21 @@ impl Nvrtc {
     /// # Errors
     /// What the compiler said.
     pub fn compile(&self, module: &Module, arch: &str) -> Result<Vec<u8>> {
+        self.program(module, arch, &[])?.cubin()
+    }
+
+    /// A file compiled for `arch` with more options.
+    pub(super) fn program(&self, module: &Module, arch: &str, more: &[&str]) -> Result<Program> {
         let program = Program::new(module)?;
         let arch = format!("--gpu-architecture={arch}");
-        let options = FLAGS.iter().copied().chain([arch.as_str()]);
+        let options = FLAGS.iter().chain(more).copied().chain([arch.as_str()]);
         program.compile(&options.map(text).collect::<Vec<_>>())?;
-        program.cubin()
+        Ok(program)
     }
 }
 
 fn look() -> Result<Nvrtc> {
-    let rule = preload().ok_or("libnvrtc was not found")?;
+    let rule = preload()?;
     let (mut major, mut minor, mut count) = (0, 0, 0);
     // SAFETY: the library is loaded; each call writes one or two numbers.
     let asked = unsafe {
@@ -94,26 +99,28 @@ fn look() -> Result<Nvrtc> {
 }
 
 /// Loads the library so that cudarc finds it loaded, and tells the rule that found it.
-fn preload() -> Option<String> {
+fn preload() -> Result<String> {
     // SAFETY: looks for a library by name and loads it.
     let present = || unsafe { sys::is_culib_present() };
     let variable = |name: &str| {
-        env::var_os(name)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
+        let value = env::var_os(name).filter(|v| !v.is_empty());
+        value.map(PathBuf::from)
     };
     if let Some(named) = variable("POSTERIORI_NVRTC") {
-        let folder = if named.is_dir() {
-            Some(named.as_path())
-        } else {
-            named.parent()
+        let folder = match named.is_dir() {
+            true => Some(named.as_path()),
+            false => named.parent(),
         };
-        if folder.is_some_and(load_from) && present() {
-            return Some("POSTERIORI_NVRTC".into());
-        }
+        return match folder.is_some_and(load_from) && present() {
+            true => Ok("POSTERIORI_NVRTC".into()),
+            false => Err(format!(
+                "POSTERIORI_NVRTC: no libnvrtc in {}",
+                named.display()
+            )),
+        };
     }
     if present() {
-        return Some("the loader's search path".into());
+        return Ok("the loader's search path".into());
     }
     let roots = ["CUDA_HOME", "CUDA_PATH"].into_iter();
     let roots = roots.filter_map(|name| Some((name, variable(name)?)));
@@ -124,9 +131,9 @@ fn preload() -> Option<String> {
         .flat_map(|venv| site_packages(&venv));
     let packages = packages.map(|folder| ("VIRTUAL_ENV", folder));
     let mut places = toolkits.chain(packages);
-    places
-        .find(|(_, folder)| load_from(folder) && present())
-        .map(|(rule, _)| rule.to_owned())
+    let found = places.find(|(_, folder)| load_from(folder) && present());
+    let (rule, _) = found.ok_or("libnvrtc was not found")?;
+    Ok(rule.into())
 }
 
 /// Where pip puts NVRTC in a virtual environment.
@@ -162,7 +169,8 @@ fn load_from(folder: &Path) -> bool {
     load("libnvrtc.so").is_some()
 }
 
-struct Program(sys::nvrtcProgram);
+/// A file that is being compiled.
+pub(super) struct Program(sys::nvrtcProgram);
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -207,29 +215,36 @@ impl Program {
     }
 
     fn cubin(&self) -> Result<Vec<u8>> {
-        let mut size = 0;
-        // SAFETY: writes one number.
-        done(unsafe { sys::nvrtcGetCUBINSize(self.0, &mut size) })?;
-        let mut cubin = vec![0u8; size];
-        // SAFETY: as many bytes as it has just said.
-        done(unsafe { sys::nvrtcGetCUBIN(self.0, cubin.as_mut_ptr().cast()) })?;
-        Ok(cubin)
+        self.bytes(sys::nvrtcGetCUBINSize, sys::nvrtcGetCUBIN)
     }
 
-    fn log(&self) -> String {
-        let mut size = 0;
-        // SAFETY: writes one number.
-        if done(unsafe { sys::nvrtcGetProgramLogSize(self.0, &mut size) }).is_err() {
-            return String::new();
-        }
-        let mut log = vec![0u8; size];
-        // SAFETY: as many bytes as it has just said.
-        if done(unsafe { sys::nvrtcGetProgramLog(self.0, log.as_mut_ptr().cast()) }).is_err() {
-            return String::new();
-        }
+    /// The PTX on the way to the code.
+    pub(super) fn ptx(&self) -> Result<String> {
+        let ptx = self.bytes(sys::nvrtcGetPTXSize, sys::nvrtcGetPTX)?;
+        Ok(String::from_utf8_lossy(&ptx).into_owned())
+    }
+
+    /// What the compiler said.
+    pub(super) fn log(&self) -> String {
+        let log = self.bytes(sys::nvrtcGetProgramLogSize, sys::nvrtcGetProgramLog);
+        let log = log.unwrap_or_default();
         String::from_utf8_lossy(&log).trim_end_matches('\0').into()
     }
+
+    /// What two functions of NVRTC tell of a program: how much there is, and all of it.
+    fn bytes(&self, size: Size, get: Get) -> Result<Vec<u8>> {
+        let mut len = 0;
+        // SAFETY: writes one number.
+        done(unsafe { size(self.0, &mut len) })?;
+        let mut bytes = vec![0u8; len];
+        // SAFETY: as many bytes as it has just said.
+        done(unsafe { get(self.0, bytes.as_mut_ptr().cast()) })?;
+        Ok(bytes)
+    }
 }
+
+type Size = unsafe fn(sys::nvrtcProgram, *mut usize) -> sys::nvrtcResult;
+type Get = unsafe fn(sys::nvrtcProgram, *mut c_char) -> sys::nvrtcResult;
 
 fn text(text: &str) -> CString {
     CString::new(text).expect("sources and options hold no NUL")

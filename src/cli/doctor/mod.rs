@@ -1,10 +1,14 @@
 //! `doctor`: what this machine and a model folder can do, and for each thing that is wrong, one fix.
 
+#[cfg(feature = "cuda")]
+mod gpu;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::json;
 
+use posteriori::Error;
 use posteriori::ops::ALL;
 use posteriori::pipeline::Pipeline;
 use posteriori::pipeline::device::Device;
@@ -19,6 +23,9 @@ pub(super) struct Args {
     /// A checkpoint folder to look at
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// The device that must be usable: cpu, cuda, cuda:N; by default a GPU is looked at but not asked for
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
 }
 
 /// The rows printed so far.
@@ -45,6 +52,14 @@ impl Chart<'_> {
             json!({ "what": what, "found": text, "fix": fix, "verdict": "failed" }),
         );
     }
+
+    /// What an error says; the library's errors end in what to do.
+    #[cfg(feature = "cuda")]
+    fn failed(&mut self, what: &str, error: &Error) {
+        let text = error.to_string();
+        let (text, fix) = text.rsplit_once("; ").unwrap_or((&text, "see above"));
+        self.wrong(what, text, fix);
+    }
 }
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
@@ -62,14 +77,41 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         }
         None => chart.fine("memory", "this system does not say"),
     }
-    chart.fine("cuda", "this version has no CUDA runtime");
     self_test(&mut chart);
+    match args.device.as_str() {
+        "auto" => gpu(0, false, &mut chart),
+        "cpu" => {}
+        device => gpu(ordinal(device)?, true, &mut chart),
+    }
     if let Some(model) = &args.model {
         look_at(model, &mut chart);
     }
     let failed = chart.failed;
     ui.record("summary", json!({ "failed": failed }));
     Ok(if failed == 0 { DONE } else { DEVICE })
+}
+
+/// The number of a GPU that is asked for.
+fn ordinal(device: &str) -> posteriori::Result<usize> {
+    let number = match device.strip_prefix("cuda") {
+        Some("") => Some(0),
+        Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse().ok()),
+        None => None,
+    };
+    let why = || format!("wanted auto, cpu, cuda or cuda:N, got `{device}`");
+    number.ok_or_else(|| Error::argument("--device", why()))
+}
+
+#[cfg(feature = "cuda")]
+use gpu::look as gpu;
+
+#[cfg(not(feature = "cuda"))]
+fn gpu(_: usize, asked: bool, chart: &mut Chart<'_>) {
+    let text = "this build has no CUDA runtime";
+    match asked {
+        true => chart.wrong("gpu", text, "build with --features cuda"),
+        false => chart.fine("gpu", text),
+    }
 }
 
 /// What the system calls the processor.

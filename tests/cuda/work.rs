@@ -1,0 +1,106 @@
+//! Work on the GPU: steps as graphs, and what fails on the way.
+
+use std::fs;
+
+use posteriori::io::image::{Format, Image, read, save};
+
+use super::{Machine, count, machine};
+use crate::oracle;
+
+const RESTORE: &str =
+    "restore -i y.png --model tiny-pixel --task sr8 --method dps --steps 6 --precision bf16 -q";
+
+/// A machine with a measurement and a model.
+fn with_work(machine: Machine) -> Machine {
+    let pixels = (0..4 * 4 * 3).map(|i| (i as f32 * 0.7).sin()).collect();
+    let y = Image::new(4, 4, pixels).unwrap();
+    save(machine.path("y.png"), &y, Format::Png, &[]).unwrap();
+    let model = oracle::checkpoint("tiny-pixel");
+    std::os::unix::fs::symlink(model, machine.path("tiny-pixel")).unwrap();
+    machine
+}
+
+#[test]
+fn a_job_has_the_same_bits_as_graphs_launch_by_launch_and_on_the_emulator() {
+    let graphs = with_work(machine());
+    graphs
+        .run(&format!("{RESTORE} -o cuda.png --device cuda"))
+        .expect(0, &[]);
+    let log = graphs.log();
+    assert_eq!(count(&log, "graph"), 6);
+    assert!(count(&log, "instantiate") <= 4, "steps are not the same");
+    let eager = graphs.set("POSTERIORI_GRAPHS", "off");
+    eager
+        .run(&format!("{RESTORE} -o eager.png --device cuda"))
+        .expect(0, &[]);
+    assert_eq!(count(&eager.log(), "graph"), 0);
+    eager
+        .run(&format!("{RESTORE} -o emu.png --device emu"))
+        .expect(0, &[]);
+    let pixels = |name| read(eager.path(name)).unwrap().pixels;
+    assert!(pixels("cuda.png") == pixels("eager.png"));
+    assert!(pixels("cuda.png") == pixels("emu.png"));
+}
+
+#[test]
+fn a_batch_that_does_not_fit_names_one_that_does() {
+    let machine = with_work(machine().fault("memory=8000000"));
+    let many = format!("{RESTORE} -o x --samples 64 --batch 64 --device cuda");
+    let ran = machine
+        .run(&many)
+        .expect(5, &["64 images of 32 x 32", "use --batch "]);
+    let (_, batch) = ran.stderr.trim().rsplit_once(' ').unwrap();
+    let batch: usize = batch.parse().unwrap();
+    assert!((1..64).contains(&batch), "{batch}");
+    assert!(
+        fs::read_dir(machine.path("x")).is_err_and(|_| true)
+            || machine.path("x").read_dir().unwrap().next().is_none()
+    );
+}
+
+#[test]
+fn steps_that_are_the_same_are_one_graph() {
+    let machine = machine();
+    machine.inside("steps");
+    let log = machine.log();
+    // The state begins in a place of its own, then moves between two.
+    assert_eq!(count(&log, "instantiate"), 3, "{log:?}");
+    assert_eq!(count(&log, "graph"), 12, "{log:?}");
+}
+
+#[test]
+fn graphs_that_are_not_used_are_given_up() {
+    let machine = machine();
+    machine.inside("many_kinds_of_steps");
+    let log = machine.log();
+    // Seven kinds, and the first once more: only the last four are kept.
+    assert_eq!(count(&log, "instantiate"), 8, "{log:?}");
+    assert_eq!(count(&log, "destroy"), 8, "{log:?}");
+}
+
+#[test]
+fn values_are_read_after_a_step() {
+    machine().inside("no_reading_inside_a_step");
+}
+
+#[test]
+fn timing_and_memory() {
+    machine().inside("timing_and_memory");
+}
+
+#[test]
+fn a_kernel_that_fails_is_an_error() {
+    let machine = machine().fault("fail_launch=1");
+    let named = ["cuda:0", "CUDA_ERROR_ILLEGAL_ADDRESS"];
+    machine
+        .run("check --runtime cuda --op add")
+        .expect(4, &named);
+}
+
+#[test]
+fn memory_that_is_not_to_be_had_is_an_error() {
+    let machine = machine().fault("fail_alloc=2");
+    machine
+        .run("check --runtime cuda --op add")
+        .expect(5, &["memory plan", "cuda:0", "smaller batch or image"]);
+}
