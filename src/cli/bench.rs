@@ -8,7 +8,9 @@ use anyhow::Result;
 use serde_json::{Map, Value, json};
 
 use posteriori::ops::ALL;
-use posteriori::ops::bench::{Bench, Ceiling, Measured, affordable, cases, ceiling, is_emulated};
+use posteriori::ops::bench::{
+    Bench, Ceiling, EMULATED_WORK, Measured, TEXTBOOK_WORK, affordable, cases, ceiling, is_emulated,
+};
 use posteriori::ops::case::AnyCase;
 use posteriori::ops::check::dtypes;
 use posteriori::pipeline::device::Device;
@@ -189,8 +191,16 @@ impl Report<'_> {
         self.ui
             .line(format!("on {}: {}", self.cx.rt().name(), self.device));
         if is_emulated(self.cx.rt()) {
-            self.ui.line("emulated: not a GPU time");
+            let most = EMULATED_WORK / 1_000_000_000;
+            self.ui.line(format!(
+                "emulated: not a GPU time; nothing beyond {most} G operations or bytes is run"
+            ));
         }
+        let most = TEXTBOOK_WORK / 1_000_000_000;
+        self.ui.line(format!(
+            "error: against the textbook loops in f64; ~, beyond {most} G operations or bytes: against another \
+             native variant in f64"
+        ));
         for (dtype, ceiling) in &self.ceilings {
             let (tflops, gbps) = (ceiling.flops.map(tera), ceiling.bytes.map(giga));
             let (dtype, flops, bytes) = (dtype.name(), cell(tflops, 3), cell(gbps, 1));
@@ -319,12 +329,12 @@ impl Report<'_> {
     ) {
         let number = |key: &str, digits| cell(fields[key].as_f64(), digits);
         let share = fields["share"].as_f64().map(|share| 100.0 * share);
-        let mark = match fields["pick"] == true {
-            true => "*",
-            false => " ",
-        };
+        let mark = |yes: bool, mark| if yes { mark } else { " " };
+        let textbook = case.op().variants().pop().unwrap_or_default();
+        let other = mark(fields["reference"] != textbook, "~");
+        let pick = mark(fields["pick"] == true, "*");
         self.ui.line(format!(
-            "{:<20} {:<12} {:<5} {:>5} {:>12} {:>3} {:>8} {:>8} {:>6} {:>6} {:>8.1e} {:>6} {mark} {}",
+            "{:<20} {:<12} {:<5} {:>5} {:>12} {:>3} {:>8} {:>8} {:>6} {:>6} {other}{:>7.1e} {:>6} {pick} {}",
             row.op,
             row.variant,
             row.dtype.name(),

@@ -3,15 +3,21 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use posteriori::DType;
 use posteriori::io::image::read;
+use posteriori::operators::Task;
+use posteriori::pipeline::job::{Method, Restore};
+use posteriori::pipeline::plan::{Batch, Engine, Plan};
+use posteriori::runtime::kernel::Target;
 use serde_json::Value;
 
 use super::{folder, run};
+use crate::oracle;
 
 #[test]
 fn every_variant_is_verified_timed_and_written_down() {
     let dir = folder(&[]);
-    let line = "bench --op add --variant add.forward=plain --csv rows.csv --json";
+    let line = "bench --runtime native --op add --variant add.forward=plain --csv rows.csv --json";
     let ran = run(dir.path(), line).expect(0, &[]);
     let rows = ran.records("item");
     let text = fs::read_to_string(dir.path().join("rows.csv")).unwrap();
@@ -42,7 +48,7 @@ fn every_variant_is_verified_timed_and_written_down() {
     assert_eq!(2 * picks.count(), rows.len());
     assert_eq!(ran.records("summary")[0]["failed"], 0);
 
-    let ran = run(dir.path(), "bench --op add --only plain").expect(0, &[]);
+    let ran = run(dir.path(), "bench --runtime native --op add --only plain").expect(0, &[]);
     let last = ran.stdout.lines().last().unwrap();
     assert_eq!(last, "6 passed, 0 failed; runtimes exercised: native");
 }
@@ -51,21 +57,34 @@ fn every_variant_is_verified_timed_and_written_down() {
 #[test]
 fn a_step_of_a_model_is_walked_whole() {
     let dir = folder(&[]);
-    let job = "--model SD2 --method dps --size 32x32 --batch 2";
-    let plan = run(dir.path(), &format!("plan {job} --json")).expect(0, &[]);
-    let plan = &plan.records("plan")[0]["step"]["ops"];
-    let planned = plan.as_object().unwrap().iter();
-    let planned: BTreeMap<_, _> = planned.map(|(op, sum)| (op, &sum["launches"])).collect();
+    let line = "bench --runtime native --model SD2 --method dps --size 32x32 --batch 2";
+    let (job, work, engine) = (
+        Restore::new(Task::super_resolution(8), Method::dps()),
+        Batch {
+            measured: true,
+            size: [32, 32],
+            batch: 2,
+        },
+        Engine {
+            target: Target::Native,
+            dtype: DType::F32,
+            forced: Vec::new(),
+        },
+    );
+    let plan = Plan::of(&oracle::checkpoint("tiny-sd2"), None, &job, work, &engine).unwrap();
+    let planned = plan.step.ops.iter();
+    let planned: BTreeMap<_, _> = planned.map(|(op, sum)| (*op, sum.launches)).collect();
 
     // No variant is called that, so that nothing is run.
-    let ran = run(dir.path(), &format!("bench {job} --only nothing --json")).expect(0, &[]);
+    let ran = run(dir.path(), &format!("{line} --only nothing --json")).expect(0, &[]);
     let summary = &ran.records("summary")[0];
     let walked = summary["ops"].as_object().unwrap().iter();
-    let walked: BTreeMap<_, _> = walked.map(|(op, sum)| (op, &sum["launches"])).collect();
+    let walked = walked.map(|(op, sum)| (op.as_str(), sum["launches"].as_u64().unwrap()));
+    let walked: BTreeMap<_, _> = walked.collect();
     assert_eq!(walked, planned);
     assert_eq!(summary["step"]["missing"], summary["step"]["launches"]);
 
-    let ran = run(dir.path(), &format!("bench {job} --op residual")).expect(0, &[]);
+    let ran = run(dir.path(), &format!("{line} --op residual")).expect(0, &[]);
     let step = ran.stdout.lines().find(|l| l.starts_with("predicted step"));
     assert_eq!(step.unwrap().split_whitespace().nth(2), Some("1"));
 }
@@ -108,5 +127,5 @@ fn a_variant_can_be_chosen_wherever_a_model_runs() {
     run(dir.path(), line).expect(2, &["--variant", "`quick`", "plain"]);
     run(dir.path(), "bench --op nothing").expect(2, &["--op", "nothing"]);
     run(dir.path(), "bench --runtime tpu").expect(2, &["--runtime"]);
-    run(dir.path(), "bench --precision bf16").expect(4, &["bf16"]);
+    run(dir.path(), "bench --runtime native --precision bf16").expect(4, &["bf16"]);
 }
