@@ -112,11 +112,11 @@ ARCH_FN void attention(T* __restrict__ o, float* __restrict__ lse, const T* __re
 
 // For head dims to D: 64 I queries a block against tiles of KEYS keys.
 #define ENTRY(T, dtype, D, I, KEYS)                                                                                  \
-  extern "C" __global__ void __launch_bounds__(128)                                                                  \
+  extern "C" __global__ void __launch_bounds__(128, 2)                                                               \
       attention_fwd_2_flash_d##D##_##dtype(T* o, float* lse, const T* q, const T* k, const T* v, Params p) {         \
     attention<T, D, I, KEYS>(o, lse, q, k, v, p);                                                                    \
   }                                                                                                                  \
   REGISTER_KERNEL(attention_fwd_2_flash_d##D##_##dtype)
 #define ENTRIES(T, dtype) \
-  ENTRY(T, dtype, 48, 2, 64) ENTRY(T, dtype, 64, 2, 64) ENTRY(T, dtype, 80, 1, 64) ENTRY(T, dtype, 160, 1, 32)
+  ENTRY(T, dtype, 48, 2, 32) ENTRY(T, dtype, 64, 2, 32) ENTRY(T, dtype, 80, 1, 64) ENTRY(T, dtype, 160, 1, 32)
 FOR_EACH_HALF(ENTRIES)

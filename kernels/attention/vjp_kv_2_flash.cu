@@ -92,5 +92,5 @@ ARCH_FN void attention_vjp_kv(T* __restrict__ dk, T* __restrict__ dv, const T* _
   }                                                                                                                  \
   REGISTER_KERNEL(attention_vjp_kv_2_flash_d##D##_##dtype)
 #define ENTRIES(T, dtype) \
-  ENTRY(T, dtype, 48, 2, 32) ENTRY(T, dtype, 64, 2, 32) ENTRY(T, dtype, 80, 1, 32) ENTRY(T, dtype, 160, 1, 32)
+  ENTRY(T, dtype, 48, 2, 32) ENTRY(T, dtype, 64, 2, 32) ENTRY(T, dtype, 80, 1, 32) ENTRY(T, dtype, 160, 1, 16)
 FOR_EACH_HALF(ENTRIES)

@@ -67,7 +67,7 @@ ARCH_FN void group_norm(T* __restrict__ dx, const T* __restrict__ dy, const T* _
 }  // namespace
 
 #define ENTRY_BY(N, T, dtype)                                                                      \
-  extern "C" __global__ void __launch_bounds__(512)                                                \
+  extern "C" __global__ void __launch_bounds__(512, 1)                                             \
       group_norm_vjp_3_resident_by##N##_##dtype(T* dx, const T* dy, const T* x, const float* mean, \
           const float* rstd, const float* w, const float* b, Params p) {                           \
     group_norm<N>(dx, dy, x, mean, rstd, w, b, p);                                                 \

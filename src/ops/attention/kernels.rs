@@ -83,7 +83,7 @@ struct Flash {
 
 const FORWARD: Flash = Flash {
     module: "attention/fwd_2_flash",
-    rows: [(128, 64), (128, 64), (64, 64), (64, 32)],
+    rows: [(128, 32), (128, 32), (64, 64), (64, 32)],
     kept: 1,
     beside: 0,
 };
@@ -97,7 +97,7 @@ const VJP: Flash = Flash {
 
 const VJP_KV: Flash = Flash {
     module: "attention/vjp_kv_2_flash",
-    rows: [(128, 32), (128, 32), (64, 32), (64, 32)],
+    rows: [(128, 32), (128, 32), (64, 32), (64, 16)],
     kept: 2,
     beside: 8,
 };
