@@ -52,11 +52,6 @@ impl Graphs {
         self.0.truncate(KEPT);
         Ok(())
     }
-
-    /// How many are kept.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 impl Graph {

@@ -73,11 +73,6 @@ impl Cuda {
         self.loaded.load(module)
     }
 
-    /// How many steps are kept as graphs.
-    pub fn graphs(&self) -> usize {
-        self.lock_graphs().len()
-    }
-
     /// Bytes of memory that can be had now.
     ///
     /// # Errors
@@ -157,7 +152,11 @@ impl Cuda {
             let Recording {
                 commands, bytes, ..
             } = recording;
-            self.lock_graphs().run(&self.context, commands, bytes)
+            self.graphs.lock().expect("no run of a graph panics").run(
+                &self.context,
+                commands,
+                bytes,
+            )
         };
         self.recorder.around(body, run)
     }
@@ -189,10 +188,6 @@ impl Cuda {
         // SAFETY: as many bytes as were allocated.
         let set = unsafe { result::memset_d8_async(address, 0, bytes, self.context.stream()?) };
         self.context.done("flushing its cache", set)
-    }
-
-    fn lock_graphs(&self) -> std::sync::MutexGuard<'_, Graphs> {
-        self.graphs.lock().expect("no run of a graph panics")
     }
 }
 
