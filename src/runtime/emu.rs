@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 
@@ -31,7 +32,7 @@ pub enum Schedule {
 }
 
 /// The emulator.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Emu {
     schedule: Schedule,
     functions: Mutex<HashMap<Entry, Function>>,
@@ -80,6 +81,12 @@ impl EmuMemory {
                 .add(offset)
                 .copy_to_nonoverlapping(to.as_mut_ptr(), to.len())
         }
+    }
+}
+
+impl fmt::Debug for Emu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.schedule.fmt(f)
     }
 }
 

@@ -34,3 +34,14 @@ compile() {
     echo "$kind -c $source -o $object"
   done | xargs -r -P "$jobs" -L 1 g++ $flags $more -fPIC -ftls-model=initial-exec
 }
+
+# link LIBRARY FLAGS OBJECT...
+link() { g++ -shared -pthread $2 "${@:3}" -o "$1"; }
+
+# plant FOLDER KERNEL FILE EDIT FLAGS: compiles KERNEL with a mistake, which EDIT, for sed, makes in one line of FILE.
+plant() {
+  local folder=$1 kernel=$2 file=$3 edit=$4 more=$5
+  mkdir -p "$folder" && cp -r kernels/common "kernels/${kernel%/*}" "$folder" && sed -i "$edit" "$folder/$file" || return
+  if [ "$(diff "kernels/$file" "$folder/$file" | grep -c '^<')" != 1 ]; then echo "edits no line, or many"; return 1; fi
+  g++ -I"$folder/common" $flags $more -fPIC -ftls-model=initial-exec -x c++ -c "$folder/$kernel.cu" -o "$folder/kernel.o"
+}

@@ -9,24 +9,19 @@ out=target/emu-tests/faults
 kernels=()  # that mistakes are planted in
 ops=()      # that run them
 
-# link FOLDER: a library of the kernels that were compiled there.
-link() { g++ -shared -pthread "$out"/emulator/*.o "$1"/*.o -o "$1/library.so"; }
-
 check() {  # FOLDER OP
   POSTERIORI_EMU_KERNELS=$PWD/$1/library.so timeout 120 "$posteriori" check --runtime emu --op "$2" > "$1/log" 2>&1
 }
 
-# try FOLDER OP KERNEL FILE EDIT: whether the mistake that EDIT, for sed, makes in one line of FILE is caught.
+# try FOLDER OP KERNEL FILE EDIT: whether that mistake is caught, and how.
 try() {
-  local folder=$1 op=$2 kernel=$3 file=$4 edit=$5
-  mkdir -p "$folder" && cp -r kernels/common kernels/"${kernel%/*}" "$folder" && sed -i "$edit" "$folder/$file" || return
-  if [ "$(diff "kernels/$file" "$folder/$file" | grep -c '^<')" != 1 ]; then echo "edits no line, or many"; return 1; fi
-  g++ $flags -I"$folder/common" -fPIC -ftls-model=initial-exec -x c++ -c "$folder/$kernel.cu" -o "$folder/kernel.o" &&
-    link "$folder" || return
+  local folder=$1 op=$2 kernel=$3
+  plant "$folder" "${@:3}" "" && link "$folder/library.so" "" $out/emulator/*.o "$folder/kernel.o" || return
   check "$folder" "$op"
   local code=$?
-  if [ $code != 1 ] && [ $code != 4 ]; then echo "code $code, see $folder/log"; return 1; fi
-  grep -m 1 -A 1 "${kernel//\//_}\|FAILED" "$folder/log" | cut -c -160
+  # 1: rows that failed, 4: a launch that failed
+  if [ $code != 1 ] && [ $code != 4 ]; then echo "exit code $code, see $folder/log"; return 1; fi
+  grep -m 1 -A 1 "FAILED\|kernel .${kernel//\//_}" "$folder/log" | tail -n 1 | sed 's/^ *//' | cut -c -160
 }
 
 # planted NAME OP KERNEL FILE EDIT: tries in the background; the verdict goes to a file.
@@ -42,7 +37,7 @@ planted() {
 }
 
 cargo build --quiet --features emu || exit
-rm -rf $out/*/kernel.o $out/*.verdict
+rm -f $out/*.verdict $out/*/kernel.o
 compile $out/emulator "" kernels/emu/*.cpp || exit
 
 # Barriers and waits: the schedule shows.
@@ -66,7 +61,7 @@ planted lookup_before_finding lookup.forward lookup/fwd_1_plain lookup/fwd_1_pla
 
 # Indices, sizes and swizzles: the values show, or a guard.
 planted tile_swizzle linear.forward linear/fwd_2_tensor_cores common/tile.cuh \
-  's/a_at\[i\] = a + along_depth(row + 16 \* i + lane % 16, /a_at[i] = a + along_depth(row + 16 * i + lane % 16 + 1, /'
+  's/lane % 16, k \/ PIECE + lane \/ 16)/lane % 16 + 2, k \/ PIECE + lane \/ 16) - 4 * DEPTH/'
 planted taps_column conv2d.forward conv2d/fwd_2_tensor_cores common/taps.cuh \
   's/at_col = col\[i\] + DIRECTION \* walk.col/& + 1/'
 planted flash_causal attention.forward attention/fwd_2_flash common/flash.cuh 's/% 2 >= seen/% 2 > seen/'
@@ -82,7 +77,8 @@ wait
 cat $out/*.verdict
 failed=$(cat $out/*.verdict | grep -c ^FAIL)
 
-compile $out/control "" $(printf '%s\n' "${kernels[@]}" | sort -u) && link $out/control
+compile $out/control "" $(printf '%s\n' "${kernels[@]}" | sort -u) &&
+  link $out/control/library.so "" $out/emulator/*.o $out/control/*.o
 verdict "without a mistake: builds" $?
 for op in $(printf '%s\n' "${ops[@]}" | sort -u); do
   check $out/control "$op"

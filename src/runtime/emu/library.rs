@@ -23,7 +23,6 @@ macro_rules! interface {
         }
 
         /// An emulator with its kernels.
-        #[derive(Debug)]
         pub(super) struct Library {
             $(pub(super) $field: unsafe extern "C" fn($($of),*) $(-> $to)?,)*
         }
@@ -75,7 +74,7 @@ pub(super) fn first() -> &'static Library {
 }
 
 /// A registered kernel, and who launches it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Function {
     pub(super) library: &'static Library,
     pub(super) kernel: *const c_void,
