@@ -28,7 +28,8 @@ fn a_job_has_the_same_bits_as_graphs_launch_by_launch_and_on_the_emulator() {
         .expect(0, &[]);
     let log = graphs.log();
     assert_eq!(count(&log, "graph"), 6);
-    assert!(count(&log, "instantiate") <= 4, "steps are not the same");
+    // The first step, those between, and the last.
+    assert!(count(&log, "instantiate") <= 3, "steps are not the same");
     let eager = graphs.set("POSTERIORI_GRAPHS", "off");
     eager
         .run(&format!("{RESTORE} -o eager.png --device cuda"))
@@ -52,10 +53,9 @@ fn a_batch_that_does_not_fit_names_one_that_does() {
     let (_, batch) = ran.stderr.trim().rsplit_once(' ').unwrap();
     let batch: usize = batch.parse().unwrap();
     assert!((1..64).contains(&batch), "{batch}");
-    assert!(
-        fs::read_dir(machine.path("x")).is_err_and(|_| true)
-            || machine.path("x").read_dir().unwrap().next().is_none()
-    );
+    // It was refused before any work.
+    let written = fs::read_dir(machine.path("x")).into_iter().flatten();
+    assert_eq!(written.count(), 0);
 }
 
 #[test]
