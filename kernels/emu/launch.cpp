@@ -255,7 +255,10 @@ extern "C" int32_t emu_launch(const void* function, const uint32_t grid[3], cons
   launch.schedule = {schedule->threads, static_cast<Order>(schedule->order), static_cast<Async>(schedule->async), 0,
                      schedule->seed};
   launch.blocks = u64{grid[0]} * grid[1] * grid[2];
-  const u64 threads = schedule->threads < launch.blocks ? schedule->threads : launch.blocks;
+  u64 threads = schedule->threads < launch.blocks ? schedule->threads : launch.blocks;
+#if defined(EMU_TSAN)
+  if (threads > 2) threads = 2;  // the sanitizer runs out of identities
+#endif
   pool().run(launch, static_cast<u32>(threads));
   thread_stats.switches += launch.stats.switches;
   thread_stats.collectives += launch.stats.collectives;
@@ -267,6 +270,14 @@ extern "C" int32_t emu_launch(const void* function, const uint32_t grid[3], cons
   if (!message) return 0;
   snprintf(error, error_length, "%s", message);
   return 1;
+}
+
+extern "C" int32_t emu_sanitized() {
+#if defined(EMU_ASAN) || defined(EMU_TSAN)
+  return 1;
+#else
+  return 0;
+#endif
 }
 
 extern "C" void emu_stats(uint64_t out[5], int reset) {

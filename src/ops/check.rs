@@ -96,7 +96,7 @@ pub fn dtypes(rt: &Runtime) -> Vec<DType> {
 fn other_schedules(rt: &Runtime) -> Vec<Runtime> {
     match rt {
         #[cfg(feature = "emu")]
-        Runtime::Emu(_) => {
+        Runtime::Emu(emu) if !emu.is_sanitized() => {
             let random = (1..=4).map(Schedule::Random);
             std::iter::once(Schedule::Reverse)
                 .chain(random)

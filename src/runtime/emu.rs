@@ -5,14 +5,19 @@
 //! several ways; a right kernel gives the same bits under all of them.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, CString};
+use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Mutex;
+
+use library::{Function, RawSchedule};
 
 use super::kernel::{Entry, Plan};
 use super::record::{Call, Command, Recorder, Recording, refuse_read};
 use super::{Arg, Buffer};
 use crate::error::{Error, Result};
+
+mod library;
 
 /// In which order threads run, and when asynchronous copies arrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,47 +31,13 @@ pub enum Schedule {
     Random(u64),
 }
 
-#[repr(C)]
-struct RawSchedule {
-    threads: u32,
-    order: u32,
-    asynchrony: u32,
-    padding: u32,
-    seed: u64,
-}
-
-unsafe extern "C" {
-    fn emu_function(name: *const c_char) -> *const c_void;
-    fn emu_arg_count(function: *const c_void) -> u32;
-    fn emu_arg_size(function: *const c_void, index: u32) -> u32;
-    fn emu_launch(
-        function: *const c_void,
-        grid: *const u32,
-        block: *const u32,
-        shared: u32,
-        args: *mut *mut c_void,
-        schedule: *const RawSchedule,
-        error: *mut c_char,
-        error_len: usize,
-    ) -> i32;
-    fn emu_alloc(bytes: usize) -> *mut c_void;
-    fn emu_free(start: *mut c_void, bytes: usize);
-}
-
 /// The emulator.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Emu {
     schedule: Schedule,
     functions: Mutex<HashMap<Entry, Function>>,
     recorder: Recorder<Function, EmuMemory>,
 }
-
-/// A registered kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Function(*const c_void);
-
-// SAFETY: points to a constant of the program.
-unsafe impl Send for Function {}
 
 /// Bytes between guard pages.
 #[derive(Debug)]
@@ -84,14 +55,14 @@ unsafe impl Sync for EmuMemory {}
 impl Drop for EmuMemory {
     fn drop(&mut self) {
         // SAFETY: allocated by `emu_alloc` with this length, freed only here.
-        unsafe { emu_free(self.start.as_ptr().cast(), self.len) }
+        unsafe { (library::first().free)(self.start.as_ptr().cast(), self.len) }
     }
 }
 
 impl EmuMemory {
     pub(super) fn new(bytes: usize) -> Result<Self> {
         // SAFETY: any length is allowed; null is checked.
-        let start = NonNull::new(unsafe { emu_alloc(bytes) }.cast());
+        let start = NonNull::new(unsafe { (library::first().alloc)(bytes) }.cast());
         let why = || format!("{bytes} bytes of emulated device memory are not to be had");
         let start = start.ok_or_else(|| Error::Plan { why: why() })?;
         Ok(EmuMemory { start, len: bytes })
@@ -113,12 +84,24 @@ impl EmuMemory {
     }
 }
 
+impl fmt::Debug for Emu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.schedule.fmt(f)
+    }
+}
+
 impl Emu {
     pub(super) fn new(schedule: Schedule) -> Self {
         Emu {
             schedule,
             ..Emu::default()
         }
+    }
+
+    /// Whether a sanitizer watches: then one schedule tells as much as many.
+    pub fn is_sanitized(&self) -> bool {
+        // SAFETY: takes nothing.
+        unsafe { (library::first().sanitized)() != 0 }
     }
 
     /// Copies into memory that nobody else holds, or writes that down.
@@ -194,8 +177,8 @@ impl Emu {
         // SAFETY: the arguments agree with the kernel's in number and size (checked before), and point to
         // buffers that live through this call; the message is as long as said.
         let failed = unsafe {
-            emu_launch(
-                call.function.0,
+            (call.function.library.launch)(
+                call.function.kernel,
                 call.grid.as_ptr(),
                 call.block.as_ptr(),
                 call.shared,
@@ -222,30 +205,15 @@ impl Emu {
             return Ok(*function);
         }
         let name = CString::new(entry.to_string()).expect("names of kernels hold no NUL");
-        // SAFETY: a NUL-terminated name.
-        let function = unsafe { emu_function(name.as_ptr()) };
-        if function.is_null() {
-            return Err(Error::Device {
-                device: "emu".into(),
-                why: format!(
-                    "there is no kernel `{entry}`; is `kernels/{}.cu` there, and does it register this entry?",
-                    entry.module
-                ),
-            });
-        }
-        functions.insert(entry, Function(function));
-        Ok(Function(function))
-    }
-}
-
-impl Function {
-    fn arg_sizes(self) -> Vec<usize> {
-        // SAFETY: a registered kernel; the index is below its count.
-        unsafe {
-            (0..emu_arg_count(self.0))
-                .map(|i| emu_arg_size(self.0, i) as usize)
-                .collect()
-        }
+        let function = Function::find(&name).ok_or_else(|| Error::Device {
+            device: "emu".into(),
+            why: format!(
+                "there is no kernel `{entry}`; is `kernels/{}.cu` there, and does it register this entry?",
+                entry.module
+            ),
+        })?;
+        functions.insert(entry, function);
+        Ok(function)
     }
 }
 

@@ -3,17 +3,10 @@
 # One line a check; the exit code is not 0 when one failed.
 set -uo pipefail
 cd "$(dirname "$0")/../../.."
+source kernels/emu/tests/common.sh
 
 mode=${1:-all}
 out=target/emu-tests
-jobs=2
-flags="-std=c++17 -O2 -g1 -fno-strict-aliasing -ffp-contract=off -fno-exceptions -fstack-clash-protection"
-flags+=" -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-parameter -Wno-psabi -Ikernels/common -Ikernels/emu"
-failed=0
-
-verdict() {  # description, 0 when good
-  if [ "$2" = 0 ]; then echo "ok    $1"; else echo "FAIL  $1"; failed=$((failed + 1)); fi
-}
 
 # build NAME KERNEL_FLAGS EMULATOR_FLAGS [KERNEL...]: the emulator, its tests and those kernels to $out/NAME/driver.
 build() {
@@ -66,9 +59,7 @@ plain() {
 }
 
 asan() {
-  local sanitize="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
-  build asan "$sanitize" "$sanitize" || return
-  export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0
+  build asan "$address" "$address" || return
   driver asan right 1
   reported asan block_past_static use-after-poison
   reported asan block_past_dynamic use-after-poison
@@ -79,9 +70,7 @@ asan() {
 }
 
 tsan() {
-  # The emulator is not instrumented: it tells the sanitizer what the emulated instructions do.
-  build tsan "-fsanitize=thread" "-DEMU_TSAN" || return
-  export TSAN_OPTIONS=halt_on_error=1:exitcode=66:report_signal_unsafe=0
+  build tsan "$thread" "-DEMU_TSAN" || return
   driver tsan right 1
   local fault
   for fault in block_no_barrier block_no_barrier_before_reuse block_lost_updates block_no_syncwarp \
@@ -95,4 +84,4 @@ case $mode in
   all) plain; asan; tsan ;;
   *) echo "run.sh [plain|asan|tsan|all]"; exit 2 ;;
 esac
-if [ $failed = 0 ]; then echo "emulator: all good"; else echo "emulator: $failed failed"; exit 1; fi
+finish emulator

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Mistakes planted in the engine's own kernels, one at a time: `posteriori check` must catch each of them, by an error of
+# the launch, by bits that depend on the schedule, or by values out of bound. Without a mistake it must pass.
+set -uo pipefail
+cd "$(dirname "$0")/../../.."
+source kernels/emu/tests/common.sh
+
+out=target/emu-tests/faults
+kernels=()  # that mistakes are planted in
+ops=()      # that run them
+
+check() {  # FOLDER OP
+  POSTERIORI_EMU_KERNELS=$PWD/$1/library.so timeout 120 "$posteriori" check --runtime emu --op "$2" > "$1/log" 2>&1
+}
+
+# try FOLDER OP KERNEL FILE EDIT: whether that mistake is caught, and how.
+try() {
+  local folder=$1 op=$2 kernel=$3
+  plant "$folder" "${@:3}" "" && link "$folder/library.so" "" $out/emulator/*.o "$folder/kernel.o" || return
+  check "$folder" "$op"
+  local code=$?
+  # 1: rows that failed, 4: a launch that failed
+  if [ $code != 1 ] && [ $code != 4 ]; then echo "exit code $code, see $folder/log"; return 1; fi
+  grep -m 1 -A 1 "FAILED\|kernel .${kernel//\//_}" "$folder/log" | tail -n 1 | sed 's/^ *//' | cut -c -160
+}
+
+# planted NAME OP KERNEL FILE EDIT: tries in the background; the verdict goes to a file.
+planted() {
+  local name=$1
+  kernels+=("kernels/$3.cu") ops+=("$2")
+  while [ "$(jobs -rp | wc -l)" -ge $jobs ]; do wait -n; done
+  {
+    local how
+    how=$(try "$out/$name" "${@:2}" 2>&1)
+    verdict "$name is caught: $how" $? > "$out/$name.verdict"
+  } &
+}
+
+cargo build --quiet --features emu || exit
+rm -f $out/*.verdict $out/*/kernel.o
+compile $out/emulator "" kernels/emu/*.cpp || exit
+
+# Barriers and waits: the schedule shows.
+planted tile_before_a_step conv2d.forward conv2d/fwd_2_tensor_cores common/tile.cuh \
+  '/__syncthreads();  \/\/ this step has arrived/d'
+planted tile_wait conv2d.forward conv2d/fwd_2_tensor_cores common/tile.cuh \
+  's/cp_async_wait<STAGES - 2>/cp_async_wait<STAGES - 1>/'
+planted tile_before_parts linear.forward linear/fwd_2_tensor_cores common/tile.cuh \
+  '/__syncthreads();  \/\/ all warps are done/d'
+planted tile_whole_part linear.forward linear/fwd_2_tensor_cores common/tile.cuh '/__syncwarp();  \/\/ the part is whole/d'
+planted flash_before_a_tile attention.forward attention/fwd_2_flash attention/fwd_2_flash.cu \
+  '/__syncthreads();  \/\/ the tile is there/d'
+planted flash_wait attention.forward attention/fwd_2_flash attention/fwd_2_flash.cu 's/cp_async_wait<0>/cp_async_wait<1>/'
+planted chunks_sums group_norm.forward group_norm/fwd_2_chunks group_norm/fwd_2_chunks.cu \
+  '/__syncthreads();  \/\/ sums are complete/d'
+planted sum_before_reuse group_norm.forward group_norm/fwd_3_resident common/reduce.cuh \
+  '/__syncthreads();  \/\/ the last call/d'
+planted sum_before_reading residual.forward residual/fwd_1_plain common/reduce.cuh 's/^  __syncthreads();$//'
+planted lookup_before_finding lookup.forward lookup/fwd_1_plain lookup/fwd_1_plain.cu \
+  '/__syncthreads();  \/\/ before anyone/d'
+
+# Indices, sizes and swizzles: the values show, or a guard.
+planted tile_swizzle linear.forward linear/fwd_2_tensor_cores common/tile.cuh \
+  's/lane % 16, k \/ PIECE + lane \/ 16)/lane % 16 + 2, k \/ PIECE + lane \/ 16) - 4 * DEPTH/'
+planted taps_column conv2d.forward conv2d/fwd_2_tensor_cores common/taps.cuh \
+  's/at_col = col\[i\] + DIRECTION \* walk.col/& + 1/'
+planted flash_causal attention.forward attention/fwd_2_flash common/flash.cuh 's/% 2 >= seen/% 2 > seen/'
+planted chunks_tail group_norm.forward group_norm/fwd_2_chunks group_norm/fwd_2_chunks.cu \
+  's/pixels = min(p.chunk, p.pixels - first);/pixels = p.chunk;/'
+planted rows_tail layer_norm.forward layer_norm/fwd_2_registers layer_norm/fwd_2_registers.cu \
+  's/if (first + k \* STRIDE < p.c) squares/squares/'
+planted residual_end residual.forward residual/fwd_1_plain residual/fwd_1_plain.cu \
+  '/double sum = 0.0;/{n;s/i < end/i <= end/}'
+planted maximum_of_half softmax.forward softmax/fwd_2_vector common/reduce.cuh \
+  '/float warp_max/,/return/s/offset > 0/offset > 1/'
+wait
+cat $out/*.verdict
+failed=$(cat $out/*.verdict | grep -c ^FAIL)
+
+compile $out/control "" $(printf '%s\n' "${kernels[@]}" | sort -u) &&
+  link $out/control/library.so "" $out/emulator/*.o $out/control/*.o
+verdict "without a mistake: builds" $?
+for op in $(printf '%s\n' "${ops[@]}" | sort -u); do
+  check $out/control "$op"
+  verdict "without a mistake: $op passes" $?
+done
+finish faults
