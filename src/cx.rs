@@ -103,25 +103,20 @@ impl Cx {
                 why,
             });
         }
-        Ok(Cx {
-            rt,
-            dtype,
-            network: dtype,
-            keep: true,
-            permanent: false,
-            forced: BTreeMap::new(),
-            taps: None,
-            launches: None,
-            run: None,
-        })
+        Ok(Cx::unchecked(rt, dtype))
     }
 
     /// The native runtime in f32.
     pub fn native() -> Self {
+        Cx::unchecked(Runtime::native(), DType::F32)
+    }
+
+    /// A context of a runtime that computes in `dtype`.
+    fn unchecked(rt: Runtime, dtype: DType) -> Self {
         Cx {
-            rt: Runtime::native(),
-            dtype: DType::F32,
-            network: DType::F32,
+            rt,
+            dtype,
+            network: dtype,
             keep: true,
             permanent: false,
             forced: BTreeMap::new(),

@@ -120,7 +120,7 @@ impl<'a> Weights<'a> {
         };
         let full = self.full(name);
         if self.on_device() {
-            let t = self.repack(&full, &view, [o, i, k * k], self.cx.dtype())?;
+            let t = self.upload(&full, &view, [o, i, k * k], self.cx.dtype())?;
             view.file.forget(view.range.clone());
             return t.view(shape);
         }
@@ -172,7 +172,7 @@ impl<'a> Weights<'a> {
         let full = self.full(name);
         if self.on_device() {
             return self
-                .repack(&full, &view, [1, shape.elements(), 1], dtype)?
+                .upload(&full, &view, [1, shape.elements(), 1], dtype)?
                 .view(shape);
         }
         if dtype == DType::F64 {
@@ -224,7 +224,7 @@ impl<'a> Weights<'a> {
     }
 
     /// The mapped bytes, checked, copied to the device as they are and repacked there.
-    fn repack(
+    fn upload(
         &self,
         name: &str,
         view: &View<'_>,
