@@ -11,7 +11,7 @@ use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::ops::case::{AnyCase, AnyOp};
-use crate::ops::variant::{Fill, Spec};
+use crate::ops::variant::{Access, Fill, Spec};
 use crate::rng::Stream;
 #[cfg(feature = "emu")]
 use crate::runtime::emu::Schedule;
@@ -155,7 +155,10 @@ impl Inputs {
     pub(super) fn draw(case: &dyn AnyCase, seed: u64) -> Self {
         let (dtype, stream) = (case.dtype(), Stream::new(seed, 0, 0));
         let draw = |(arg, spec): (u32, Spec)| {
-            let len = if spec.out { 0 } else { spec.len };
+            let len = match spec.access {
+                Access::Write => 0,
+                Access::Read | Access::Update => spec.len,
+            };
             let mut values = vec![0.0; len];
             let chunks = values.par_chunks_mut(CHUNK).enumerate();
             chunks.for_each(|(i, chunk)| {
@@ -185,7 +188,7 @@ impl Inputs {
             let to = spec.dtype(dtype);
             let tensor = match spec {
                 _ if spec.fill == Fill::Absent => None,
-                _ if spec.out => Some(unwritten(rt, spec.len, to)?),
+                _ if spec.access == Access::Write => Some(unwritten(rt, spec.len, to)?),
                 _ => {
                     let values = values.iter().copied();
                     Some(Tensor::rounded(rt, values, [spec.len], to)?)
@@ -221,11 +224,17 @@ fn unwritten(rt: &Runtime, len: usize, dtype: DType) -> Result<Tensor> {
 }
 
 impl Loaded {
-    /// The same inputs, with outputs that nobody has written.
+    /// The same inputs again, with outputs that nobody has written.
     pub(super) fn again(&self, rt: &Runtime) -> Result<Self> {
         let tensor = |(spec, t): &(Spec, Option<Tensor>)| {
             let tensor = match t {
-                Some(t) if spec.out => Some(unwritten(rt, spec.len, t.dtype())?),
+                Some(t) if spec.access == Access::Write => {
+                    Some(unwritten(rt, spec.len, t.dtype())?)
+                }
+                Some(t) if spec.access == Access::Update => {
+                    let values = t.to_f64()?.into_iter();
+                    Some(Tensor::rounded(rt, values, [spec.len], t.dtype())?)
+                }
                 t => t.clone(),
             };
             Ok((*spec, tensor))
@@ -237,15 +246,21 @@ impl Loaded {
     pub(super) fn args(&self) -> Vec<Arg<'_>> {
         let args = self.args.iter();
         args.map(|(spec, t)| match t {
-            Some(t) if spec.out => Arg::Out(t),
-            Some(t) => Arg::In(t),
             None => Arg::Absent,
+            Some(t) => match spec.access {
+                Access::Read => Arg::In(t),
+                Access::Write => Arg::Out(t),
+                Access::Update => Arg::Update(t),
+            },
         })
         .collect()
     }
 
     pub(super) fn outputs(&self) -> Result<Vec<Output>> {
-        let outputs = self.args.iter().filter(|(spec, _)| spec.out);
+        let outputs = self
+            .args
+            .iter()
+            .filter(|(spec, _)| spec.access != Access::Read);
         let output = |(spec, t): &(Spec, Option<Tensor>)| {
             let values = t.as_ref()?.to_f64();
             Some(values.map(|values| Output {

@@ -34,14 +34,25 @@ pub struct Spec {
     pub name: &'static str,
     /// How many elements.
     pub len: usize,
-    /// Written rather than read.
-    pub out: bool,
+    /// What a launch does with it.
+    pub access: Access,
     /// In f32 beside 16-bit activations: statistics, biases, weights of norms.
     pub wide: bool,
     /// The one type it always has, if there is one.
     pub fixed: Option<DType>,
     /// What a check fills it with.
     pub fill: Fill,
+}
+
+/// What a launch does with an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads it.
+    Read,
+    /// Writes every element.
+    Write,
+    /// Reads and writes it in place.
+    Update,
 }
 
 /// What a check fills an input with.
@@ -67,7 +78,7 @@ impl Spec {
         Spec {
             name,
             len,
-            out: true,
+            access: Access::Write,
             wide: false,
             fixed: None,
             fill: Fill::Normal(1.0),
@@ -77,12 +88,16 @@ impl Spec {
     /// An input filled with unit normals in checks.
     pub const fn input(name: &'static str, len: usize) -> Self {
         Spec {
-            name,
-            len,
-            out: false,
-            wide: false,
-            fixed: None,
-            fill: Fill::Normal(1.0),
+            access: Access::Read,
+            ..Spec::out(name, len)
+        }
+    }
+
+    /// An argument that is updated in place, filled with unit normals in checks.
+    pub const fn update(name: &'static str, len: usize) -> Self {
+        Spec {
+            access: Access::Update,
+            ..Spec::out(name, len)
         }
     }
 
@@ -221,7 +236,7 @@ impl<K: Key> Op<K> {
         let bytes = args
             .iter()
             .map(|a| match a {
-                Arg::In(t) | Arg::Out(t) => t.byte_range().len() as u64,
+                Arg::In(t) | Arg::Out(t) | Arg::Update(t) => t.byte_range().len() as u64,
                 Arg::Absent => 0,
             })
             .sum();
@@ -269,7 +284,7 @@ fn check_args(op: &str, dtype: DType, specs: &[Spec], args: &[Arg<'_>], cx: &Cx)
         ));
     }
     for (spec, arg) in specs.iter().zip(args) {
-        let (Arg::In(t) | Arg::Out(t)) = arg else {
+        let (Arg::In(t) | Arg::Out(t) | Arg::Update(t)) = arg else {
             continue;
         };
         if t.shape().elements() != spec.len || spec.len == 0 {

@@ -58,6 +58,9 @@ pub enum Arg<'a> {
     In(&'a Tensor),
     /// Written, every element of it. Nobody else may hold the tensor.
     Out(&'a Tensor),
+    /// Read and written in place. Whoever else holds the tensor sees the new values: parameters, and the
+    /// state of an optimiser.
+    Update(&'a Tensor),
     /// An optional input (a bias, a residual) that this case does without.
     Absent,
 }
@@ -142,6 +145,11 @@ impl Buffer {
     /// Whether this is the only handle, so that writing cannot be seen by anyone else.
     pub fn is_unique(&self) -> bool {
         Arc::strong_count(&self.0) == 1
+    }
+
+    /// Whether the bytes are a file's, which cannot be written.
+    fn is_mapped(&self) -> bool {
+        matches!(&self.0.memory, Memory::Host(memory) if memory.is_mapped())
     }
 
     /// What tells it from every other buffer alive.
@@ -284,9 +292,7 @@ impl Runtime {
     /// [`Error::Plan`] while a step is recorded, [`Error::Device`] when a launch before it has failed.
     pub fn copy_out(&self, from: &Buffer, offset: usize, to: &mut [u8]) -> Result<()> {
         match (self, &from.0.memory) {
-            (_, Memory::Host(memory)) => {
-                to.copy_from_slice(&native::bytes(memory)[offset..offset + to.len()])
-            }
+            (_, Memory::Host(memory)) => native::read(memory, offset, to),
             #[cfg(feature = "cuda")]
             (Runtime::Cuda(cuda), Memory::Cuda(memory)) => cuda.copy_out(memory, offset, to)?,
             #[cfg(feature = "emu")]
@@ -307,7 +313,7 @@ impl Runtime {
         args: &[Arg<'_>],
         kernel: impl FnOnce(&mut NativeArgs<'_>),
     ) -> Result<()> {
-        check_outputs(op, args)?;
+        check_writes(op, args)?;
         match self {
             Runtime::Native(native) => native.launch(op, args, kernel),
             Runtime::Dry(dry) => dry.launch(op, cost, 1),
@@ -331,7 +337,7 @@ impl Runtime {
         args: &[Arg<'_>],
         plan: &Plan,
     ) -> Result<()> {
-        check_outputs(op, args)?;
+        check_writes(op, args)?;
         plan.check(op)?;
         let _scratch = (plan.scratch > 0)
             .then(|| self.alloc(plan.scratch))
@@ -448,14 +454,26 @@ impl Runtime {
     }
 }
 
-fn check_outputs(op: &'static str, args: &[Arg<'_>]) -> Result<()> {
-    for arg in args {
-        if let Arg::Out(t) = arg
-            && !t.buffer().is_unique()
-        {
-            let why = format!("{op} was given an output that another tensor still shares");
-            return Err(Error::Plan { why });
-        }
+fn check_writes(op: &'static str, args: &[Arg<'_>]) -> Result<()> {
+    let buffer = |arg: &Arg<'_>| match arg {
+        Arg::In(t) | Arg::Out(t) | Arg::Update(t) => Some(t.buffer().id()),
+        Arg::Absent => None,
+    };
+    for (i, arg) in args.iter().enumerate() {
+        let again = || {
+            args[..i]
+                .iter()
+                .chain(&args[i + 1..])
+                .any(|a| buffer(a) == buffer(arg))
+        };
+        let why = match arg {
+            Arg::Out(t) if !t.buffer().is_unique() => "an output that another tensor still shares",
+            Arg::Update(t) if t.buffer().is_mapped() => "a mapped file to update in place",
+            Arg::Update(_) if again() => "the same tensor to update and as another argument",
+            _ => continue,
+        };
+        let why = format!("{op} was given {why}");
+        return Err(Error::Plan { why });
     }
     Ok(())
 }

@@ -1,18 +1,23 @@
 //! The native runtime: host memory, and kernels that are Rust functions over slices.
 //!
 //! `unsafe` here turns buffers into slices. What it relies on: a buffer's bytes never move while a
-//! handle lives; [`Runtime::launch`](super::Runtime::launch) has checked that nobody else holds an output.
+//! handle lives; [`Runtime::launch`](super::Runtime::launch) has checked that nobody else holds an output; and
+//! while a launch updates a buffer in place, no other launch or copy of the process looks at any ([`UPDATES`]).
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::arena::{ALIGN, Arena};
 use super::mapped::Mapped;
 use super::{Arg, Memory};
 use crate::dtype::Element;
 use crate::error::{Error, Result};
+
+/// Held to write by a launch that updates a buffer in place, whose other handles may be anywhere; held to read by
+/// whatever else looks into buffers.
+static UPDATES: RwLock<()> = RwLock::new(());
 
 /// This machine's processors and memory.
 #[derive(Debug, Default)]
@@ -44,8 +49,8 @@ enum Owner {
     File(#[allow(dead_code)] Arc<Mapped>),
 }
 
-// SAFETY: the pointer is into memory that `owner` keeps alive; access is through shared slices of
-// immutable data, or through an exclusive slice made by `launch` for a buffer with a single handle.
+// SAFETY: the pointer is into memory that `owner` keeps alive; access is through shared slices of data that
+// nobody changes meanwhile, or through an exclusive slice made by `launch`.
 unsafe impl Send for HostMemory {}
 // SAFETY: as above.
 unsafe impl Sync for HostMemory {}
@@ -98,6 +103,10 @@ impl HostMemory {
             owner: Owner::File(file),
         })
     }
+
+    pub(super) fn is_mapped(&self) -> bool {
+        matches!(self.owner, Owner::File(_))
+    }
 }
 
 fn heap_or_abort(bytes: usize) -> Heap {
@@ -117,16 +126,22 @@ pub fn system_memory() -> Option<(usize, usize)> {
     Some((bytes("MemTotal:")?, bytes("MemAvailable:")?))
 }
 
-/// The bytes of a buffer, to read.
-pub(super) fn bytes(memory: &HostMemory) -> &[u8] {
-    // SAFETY: `owner` keeps `start..start+len` alive and initialised (zeroed at allocation); writers need
-    // the only handle of a buffer, and the borrow of `memory` here is through such a handle.
+/// Copies bytes of a buffer, from byte `offset` on.
+pub(super) fn read(memory: &HostMemory, offset: usize, to: &mut [u8]) {
+    let _no_updates = UPDATES.read().unwrap_or_else(PoisonError::into_inner);
+    to.copy_from_slice(&bytes(memory)[offset..][..to.len()]);
+}
+
+/// The bytes of a buffer, to read while `UPDATES` is held.
+fn bytes(memory: &HostMemory) -> &[u8] {
+    // SAFETY: `owner` keeps `start..start+len` alive and initialised (zeroed at allocation). Who writes an output
+    // has its only handle, and the borrow of `memory` here is through another one; who updates holds `UPDATES`.
     unsafe { std::slice::from_raw_parts(memory.start.as_ptr(), memory.len) }
 }
 
 /// Overwrites a buffer that the caller has checked to be unique.
 pub(super) fn write(memory: &HostMemory, from: &[u8]) {
-    assert!(from.len() <= memory.len && !matches!(memory.owner, Owner::File(_)));
+    assert!(from.len() <= memory.len && !memory.is_mapped());
     // SAFETY: in bounds (asserted), not a read-only mapping, and no other handle exists.
     unsafe {
         memory
@@ -216,6 +231,12 @@ impl Native {
         args: &[Arg<'_>],
         kernel: impl FnOnce(&mut NativeArgs<'_>),
     ) {
+        let updates = args.iter().any(|arg| matches!(arg, Arg::Update(_)));
+        let (_alone, _shared);
+        match updates {
+            true => _alone = UPDATES.write().unwrap_or_else(PoisonError::into_inner),
+            false => _shared = UPDATES.read().unwrap_or_else(PoisonError::into_inner),
+        }
         let slots = args.iter().map(Slot::of).collect();
         kernel(&mut NativeArgs { op, slots });
     }
@@ -241,7 +262,7 @@ impl<'a> Slot<'a> {
     fn of(arg: &Arg<'a>) -> Self {
         let (t, out) = match *arg {
             Arg::In(t) => (t, false),
-            Arg::Out(t) => (t, true),
+            Arg::Out(t) | Arg::Update(t) => (t, true),
             Arg::Absent => return Slot::Absent,
         };
         let Memory::Host(memory) = &t.buffer().0.memory else {
@@ -249,9 +270,10 @@ impl<'a> Slot<'a> {
         };
         let range = t.byte_range();
         if out {
-            assert!(range.end <= memory.len && !matches!(memory.owner, Owner::File(_)));
-            // SAFETY: in bounds (asserted); `launch` checked that this is the buffer's only handle, and it
-            // stays borrowed in `args` for 'a, so no other slice of these bytes exists meanwhile.
+            assert!(range.end <= memory.len && !memory.is_mapped());
+            // SAFETY: in bounds (asserted). Of an output `launch` checked that this is the buffer's only handle, and
+            // it stays borrowed in `args` for 'a; of an update, that no other argument has the buffer, and
+            // `UPDATES` keeps everybody else away for 'a. So no other slice of these bytes exists meanwhile.
             let slice = unsafe {
                 std::slice::from_raw_parts_mut(memory.start.add(range.start).as_ptr(), range.len())
             };
@@ -277,7 +299,7 @@ impl<'a> NativeArgs<'a> {
         }
     }
 
-    /// Output `i` as a slice. Each output can be had once.
+    /// Output `i`, or an argument that is updated, as a slice. Each can be had once.
     pub fn output<T: Element>(&mut self, i: usize) -> &'a mut [T] {
         self.optional_output(i).unwrap_or_else(|| {
             panic!(

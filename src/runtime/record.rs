@@ -37,7 +37,9 @@ impl<F> Call<F> {
         scratch: Option<&Buffer>,
     ) -> Self {
         let address = |arg: &Arg<'_>| match arg {
-            Arg::In(t) | Arg::Out(t) => t.buffer().address() + t.byte_range().start as u64,
+            Arg::In(t) | Arg::Out(t) | Arg::Update(t) => {
+                t.buffer().address() + t.byte_range().start as u64
+            }
             Arg::Absent => 0,
         };
         let pointer = |ptr: &Ptr| match *ptr {
