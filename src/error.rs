@@ -95,6 +95,16 @@ pub enum Error {
         /// The sampling step, counted from 0 at the noisiest.
         step: usize,
     },
+    /// A training run left all bounds.
+    #[error(
+        "training diverged at step {step}: {why}; lower the learning rate, or clip the gradient more"
+    )]
+    Training {
+        /// The step, counted from 0.
+        step: usize,
+        /// What left its bounds.
+        why: String,
+    },
 }
 
 /// `Result` with this crate's [`Error`].

@@ -1,13 +1,14 @@
 //! `ControlNetModel`: the UNet's encoder half with an image as hint, whose outputs, through 1x1
 //! convolutions, are added to the UNet's skips. Here: the conditional score estimator.
 
-use crate::cx::Cx;
+use crate::cx::{Cx, Kept};
 use crate::error::{Error, Result};
 use crate::models::blocks::Condition;
 use crate::models::config::Config;
 use crate::models::unet::{Encoder, EncoderSaved, Features, UNetConfig};
 use crate::nn::conv::Conv2d;
 use crate::nn::param::Weights;
+use crate::nn::time::Temb;
 use crate::ops::activation::{self, Activation};
 use crate::ops::conv2d::Geometry;
 use crate::tensor::Tensor;
@@ -48,7 +49,15 @@ pub struct ControlNet {
 }
 
 /// What [`ControlNet::vjp`] needs.
-pub type ControlNetSaved = EncoderSaved;
+#[derive(Debug)]
+pub struct ControlNetSaved {
+    temb: Temb,
+    encoder: EncoderSaved,
+}
+
+/// What [`ControlNet::embed_hint_vjp`] needs: the input of every SiLU.
+#[derive(Debug)]
+pub struct HintSaved(Vec<Kept>);
 
 impl ControlNet {
     /// # Errors
@@ -71,8 +80,16 @@ impl ControlNet {
     ///
     /// # Errors
     /// [`Error::Shape`].
-    pub fn embed_hint(&self, cx: &Cx, image: &Tensor) -> Result<Tensor> {
-        self.hint.forward(&cx.forward_only(), image)
+    pub fn embed_hint(&self, cx: &Cx, image: &Tensor) -> Result<(Tensor, HintSaved)> {
+        self.hint.forward(cx, image)
+    }
+
+    /// Leaves the gradients of the hint network, if it is trained, from the cotangent of its output.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn embed_hint_vjp(&self, cx: &Cx, saved: HintSaved, dhint: &Tensor) -> Result<()> {
+        self.hint.vjp(cx, saved, dhint)
     }
 
     /// The residuals for `x: [n, h, w, c]` at `t: [n]`, with the embedded hint of the same `n`.
@@ -92,21 +109,26 @@ impl ControlNet {
             temb: Some(&temb),
             context,
         };
-        let (features, saved) = self.encoder.forward(cx, x, given, Some(hint))?;
+        let (features, encoder) = self.encoder.forward(cx, x, given, Some(hint))?;
         let zeros = self.controlnet_down_blocks.iter();
         let skips = zeros
             .zip(&features.skips)
             .map(|(zero, skip)| zero.forward(cx, skip))
             .collect::<Result<_>>()?;
         let mid = self.controlnet_mid_block.forward(cx, &features.mid)?;
-        Ok((Features { skips, mid }, saved))
+        Ok((Features { skips, mid }, ControlNetSaved { temb, encoder }))
     }
 
-    /// The cotangent of `x` from those of the residuals.
+    /// The cotangents of `x` and of the embedded hint from those of the residuals.
     ///
     /// # Errors
     /// [`Error::Shape`].
-    pub fn vjp(&self, cx: &Cx, saved: ControlNetSaved, dy: Features) -> Result<Tensor> {
+    pub fn vjp(
+        &self,
+        cx: &Cx,
+        saved: ControlNetSaved,
+        dy: Features,
+    ) -> Result<(Tensor, Tensor)> {
         if dy.skips.len() != self.controlnet_down_blocks.len() {
             return Err(Error::shape(
                 "controlnet.vjp",
@@ -120,7 +142,9 @@ impl ControlNet {
             .map(|(zero, dy)| zero.vjp_same(cx, dy))
             .collect::<Result<_>>()?;
         let mid = self.controlnet_mid_block.vjp_same(cx, &dy.mid)?;
-        self.encoder.vjp(cx, saved, Features { skips, mid })
+        let cotangents = self.encoder.vjp(cx, saved.encoder, Features { skips, mid })?;
+        self.encoder.time_embedding().vjp(cx, saved.temb)?;
+        Ok(cotangents)
     }
 }
 
@@ -159,13 +183,26 @@ impl HintNet {
         })
     }
 
-    fn forward(&self, cx: &Cx, image: &Tensor) -> Result<Tensor> {
+    fn forward(&self, cx: &Cx, image: &Tensor) -> Result<(Tensor, HintSaved)> {
+        let mut saved = Vec::new();
         let mut h = self.conv_in.forward(cx, image)?;
-        for conv in &self.blocks {
+        for conv in self.blocks.iter().chain([&self.conv_out]) {
+            saved.push(cx.keep(&h));
             h = activation::forward(cx, &h, Activation::Silu)?;
             h = conv.forward(cx, &h)?;
         }
-        h = activation::forward(cx, &h, Activation::Silu)?;
-        self.conv_out.forward(cx, &h)
+        Ok((h, HintSaved(saved)))
+    }
+
+    fn vjp(&self, cx: &Cx, HintSaved(saved): HintSaved, dy: &Tensor) -> Result<()> {
+        let mut dh = dy.clone();
+        let convs = self.blocks.iter().chain([&self.conv_out]);
+        for (conv, saved) in convs.zip(saved).rev() {
+            let h = saved.get()?;
+            let [_, height, width, _] = h.nhwc("controlnet_cond_embedding")?;
+            dh = conv.vjp(cx, [height, width], &dh)?;
+            dh = activation::vjp(cx, h, Activation::Silu, &dh)?;
+        }
+        self.conv_in.wgrad(cx, &dh)
     }
 }

@@ -13,7 +13,7 @@ use crate::nn::conv::Conv2d;
 use crate::nn::norm::{GroupNorm, GroupNormSaved};
 use crate::nn::param::Weights;
 use crate::nn::resnet::ResnetConfig;
-use crate::nn::time::TimeEmbedding;
+use crate::nn::time::{Temb, TimeEmbedding};
 use crate::nn::transformer::TransformerConfig;
 use crate::ops::add;
 use crate::ops::embed::Wave;
@@ -308,11 +308,16 @@ impl Encoder {
         ))
     }
 
-    /// `dx` from the cotangents of the outputs.
+    /// `dx`, and the cotangent of the hint (it is `conv_in`'s output's), from the cotangents of the outputs.
     ///
     /// # Errors
     /// [`Error::Shape`].
-    pub fn vjp(&self, cx: &Cx, saved: EncoderSaved, cotangent: Features) -> Result<Tensor> {
+    pub fn vjp(
+        &self,
+        cx: &Cx,
+        saved: EncoderSaved,
+        cotangent: Features,
+    ) -> Result<(Tensor, Tensor)> {
         let Features {
             skips: mut dskips,
             mid: dmid,
@@ -330,7 +335,7 @@ impl Encoder {
             .ok_or_else(|| Error::shape("skips", "one for conv_in", "none left"))?;
         dh = add::forward(cx, &dh, &first)?;
         drop(first);
-        self.conv_in.vjp_same(cx, &dh)
+        Ok((self.conv_in.vjp_same(cx, &dh)?, dh))
     }
 }
 
@@ -347,7 +352,14 @@ pub struct UNet {
 /// What [`UNet::vjp`] needs.
 #[derive(Debug)]
 pub struct UNetSaved {
+    temb: Temb,
     encoder: EncoderSaved,
+    decoder: DecoderSaved,
+}
+
+/// What [`UNet::residuals_vjp`] needs.
+#[derive(Debug)]
+pub struct DecoderSaved {
     up: Vec<UpSaved>,
     norm: GroupNormSaved,
 }
@@ -425,6 +437,46 @@ impl UNet {
         if let Some(residuals) = residuals {
             features = add_features(cx, features, residuals)?;
         }
+        let (y, decoder) = self.decode(cx, features, given)?;
+        let saved = UNetSaved {
+            temb,
+            encoder,
+            decoder,
+        };
+        Ok((y, saved))
+    }
+
+    /// [`UNet::forward`] for a backward pass to the residuals alone, which a frozen UNet's encoder does not see:
+    /// nothing of it is kept.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn forward_from_residuals(
+        &self,
+        cx: &Cx,
+        x: &Tensor,
+        t: &Tensor,
+        context: Option<&Tensor>,
+        residuals: &Features,
+    ) -> Result<(Tensor, DecoderSaved)> {
+        self.check_input(x)?;
+        let temb = self.encoder.time_embedding.activated(cx, t)?;
+        let given = Condition {
+            temb: Some(&temb),
+            context,
+        };
+        let encoder = self.encoder.forward(&cx.forward_only(), x, given, None)?;
+        let features = add_features(cx, encoder.0, residuals)?;
+        self.decode(cx, features, given)
+    }
+
+    /// The second half.
+    fn decode(
+        &self,
+        cx: &Cx,
+        features: Features,
+        given: Condition<'_>,
+    ) -> Result<(Tensor, DecoderSaved)> {
         let Features {
             mut skips,
             mid: mut h,
@@ -440,7 +492,7 @@ impl UNet {
         let (normed, norm) = self.conv_norm_out.forward(cx, &h)?;
         h = normed;
         let y = self.conv_out.forward(cx, &h)?;
-        Ok((y, UNetSaved { encoder, up, norm }))
+        Ok((y, DecoderSaved { up, norm }))
     }
 
     /// The cotangent of `x` from that of the prediction; and, if `residuals`, those of the residuals.
@@ -454,20 +506,27 @@ impl UNet {
         dy: &Tensor,
         residuals: bool,
     ) -> Result<(Tensor, Option<Features>)> {
+        let cotangent = self.residuals_vjp(cx, saved.decoder, dy)?;
+        let dresiduals = residuals.then(|| cotangent.clone());
+        let (dx, _) = self.encoder.vjp(cx, saved.encoder, cotangent)?;
+        self.encoder.time_embedding.vjp(cx, saved.temb)?;
+        Ok((dx, dresiduals))
+    }
+
+    /// The cotangents of the residuals from that of the prediction.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn residuals_vjp(&self, cx: &Cx, saved: DecoderSaved, dy: &Tensor) -> Result<Features> {
         // 5. out
         let mut dh = self.conv_out.vjp_same(cx, dy)?;
         dh = self.conv_norm_out.vjp(cx, saved.norm, &dh)?;
         // 4. up
-        let mut dskips = Vec::new();
+        let mut skips = Vec::new();
         for (block, saved) in self.up_blocks.iter().zip(saved.up).rev() {
-            dh = block.vjp(cx, saved, dh, &mut dskips)?;
+            dh = block.vjp(cx, saved, dh, &mut skips)?;
         }
-        let cotangent = Features {
-            skips: dskips,
-            mid: dh,
-        };
-        let dresiduals = residuals.then(|| cotangent.clone());
-        Ok((self.encoder.vjp(cx, saved.encoder, cotangent)?, dresiduals))
+        Ok(Features { skips, mid: dh })
     }
 
     fn check_input(&self, x: &Tensor) -> Result<()> {

@@ -122,14 +122,20 @@ impl Attention {
         add::forward(cx, &dx, &self.to_v.vjp(cx, &dv)?)
     }
 
-    /// The cotangent of `x` from `dy` in cross-attention to a constant context.
+    /// The cotangent of `x` from `dy` in cross-attention to a constant context. Where the layer is trained, every
+    /// sample needs a context of its own.
     ///
     /// # Errors
     /// [`Error::Shape`].
     pub fn vjp_query(&self, cx: &Cx, saved: attention::Saved, dy: &Tensor) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
         let d_o = self.to_out.vjp(cx, dy)?;
-        let (dq, _) = attention::vjp(cx, saved, &d_o, false)?;
+        let trained = cx.trains(self.to_k.weight()).is_some();
+        let (dq, dkv) = attention::vjp(cx, saved, &d_o, trained)?;
+        if let Some((dk, dv)) = dkv {
+            self.to_k.wgrad(cx, &dk)?;
+            self.to_v.wgrad(cx, &dv)?;
+        }
         self.to_q.vjp(cx, &dq)
     }
 }

@@ -2,11 +2,12 @@
 
 use crate::cx::Cx;
 use crate::error::Result;
-use crate::nn::param::Weights;
+use crate::nn::param::{Weights, accumulate};
 use crate::ops::conv2d::{self, Epilogue, Geometry};
+use crate::ops::sum;
 use crate::tensor::Tensor;
 
-/// A convolution. Frozen, it saves nothing.
+/// A convolution. Frozen, it saves nothing; trained, its input.
 #[derive(Debug)]
 pub struct Conv2d {
     name: String,
@@ -70,6 +71,7 @@ impl Conv2d {
         shift: Option<&Tensor>,
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
+        cx.keep_input(&self.w, x);
         let bias = Some(&self.b);
         if cx.taps() {
             let alone = Epilogue {
@@ -103,7 +105,21 @@ impl Conv2d {
     /// [`crate::Error::Shape`].
     pub fn vjp(&self, cx: &Cx, size: [usize; 2], dy: &Tensor) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
+        self.wgrad(cx, dy)?;
         conv2d::vjp(cx, &self.w, self.geometry, size, dy)
+    }
+
+    /// The gradients of weight and bias from `dy`, if they are trained: what [`Conv2d::vjp`] does besides `dx`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn wgrad(&self, cx: &Cx, dy: &Tensor) -> Result<()> {
+        let Some(x) = cx.kept_input(&self.w)? else {
+            return Ok(());
+        };
+        let [k, ..] = self.w.nhwc(&self.name)?;
+        accumulate(cx, &self.w, conv2d::wgrad(cx, &x, self.geometry, k, dy)?)?;
+        accumulate(cx, &self.b, sum::over_rows(cx, dy)?)
     }
 
     /// As [`Conv2d::vjp`] for a layer whose output is as large as its input.

@@ -2,11 +2,11 @@
 
 use crate::cx::Cx;
 use crate::error::Result;
-use crate::nn::param::Weights;
-use crate::ops::{add, linear};
+use crate::nn::param::{Weights, accumulate};
+use crate::ops::{add, linear, sum};
 use crate::tensor::Tensor;
 
-/// A linear layer. Frozen, it saves nothing: `dx = dy w`.
+/// A linear layer. Frozen, it saves nothing: `dx = dy w`; trained, its input.
 #[derive(Debug)]
 pub struct Linear {
     name: String,
@@ -33,6 +33,7 @@ impl Linear {
     /// # Errors
     /// [`crate::Error::Shape`].
     pub fn forward(&self, cx: &Cx, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        cx.keep_input(&self.w, x);
         if !cx.taps() {
             return linear::forward(cx, x, &self.w, self.b.as_ref(), residual);
         }
@@ -60,6 +61,22 @@ impl Linear {
     /// [`crate::Error::Shape`].
     pub fn vjp(&self, cx: &Cx, dy: &Tensor) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
+        self.wgrad(cx, dy)?;
         linear::vjp(cx, &self.w, dy)
+    }
+
+    /// The gradients of weight and bias from `dy`, if they are trained: what [`Linear::vjp`] does besides `dx`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn wgrad(&self, cx: &Cx, dy: &Tensor) -> Result<()> {
+        let Some(x) = cx.kept_input(&self.w)? else {
+            return Ok(());
+        };
+        accumulate(cx, &self.w, linear::wgrad(cx, &x, dy)?)?;
+        match &self.b {
+            Some(b) => accumulate(cx, b, sum::over_rows(cx, dy)?),
+            None => Ok(()),
+        }
     }
 }

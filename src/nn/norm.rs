@@ -2,7 +2,7 @@
 
 use crate::cx::Cx;
 use crate::error::{Error, Result};
-use crate::nn::param::Weights;
+use crate::nn::param::{Weights, accumulate};
 use crate::ops::activation::{self, Activation};
 use crate::ops::{group_norm, layer_norm};
 use crate::tensor::Tensor;
@@ -79,6 +79,11 @@ impl GroupNorm {
             None => dy.clone(),
         };
         cx.tap_cotangent(&self.name, &du);
+        if cx.trains(&self.w).is_some() {
+            let (dw, db) = group_norm::wgrad(cx, &saved.norm, self.params(cx), &du)?;
+            accumulate(cx, &self.w, dw)?;
+            accumulate(cx, &self.b, db)?;
+        }
         group_norm::vjp(cx, saved.norm, self.params(cx), &du)
     }
 
@@ -133,6 +138,11 @@ impl LayerNorm {
     /// [`Error::Shape`].
     pub fn vjp(&self, cx: &Cx, saved: layer_norm::Saved, dy: &Tensor) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
+        if cx.trains(&self.w).is_some() {
+            let (dw, db) = layer_norm::wgrad(cx, &saved, dy)?;
+            accumulate(cx, &self.w, dw)?;
+            accumulate(cx, &self.b, db)?;
+        }
         layer_norm::vjp(cx, saved, &self.w, dy)
     }
 }

@@ -13,7 +13,7 @@ use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::io::weights::{Checkpoint, Kind, View};
-use crate::ops::repack;
+use crate::ops::{add, cast, repack};
 use crate::runtime::kernel::Target;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -25,6 +25,67 @@ pub struct Weights<'a> {
     source: Source,
     prefix: String,
     read: Rc<RefCell<BTreeSet<String>>>,
+    /// Where every parameter is noted, if they are to be trained.
+    trained: Option<Rc<RefCell<Vec<Parameter>>>>,
+}
+
+/// A parameter that is trained.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// Its name in the checkpoint.
+    pub name: String,
+    order: Order,
+    /// In f32 (f64 in a run of f64): what the optimiser updates.
+    pub value: Tensor,
+    /// The value rounded to a 16-bit type, where the layer computes with that.
+    pub copy: Option<Tensor>,
+}
+
+/// How a checkpoint stores a parameter.
+#[derive(Clone, Debug)]
+enum Order {
+    /// As the layer holds it, in this shape.
+    Stored(Vec<usize>),
+    /// A convolution's weight: `[o, i, k, k]` in the file, `[k, k, i, o]` in the layer.
+    Kernel { o: usize, i: usize, k: usize },
+}
+
+impl Order {
+    fn inward<T: Real>(&self, values: Vec<T>) -> Vec<T> {
+        match *self {
+            Order::Stored(_) => values,
+            Order::Kernel { o, i, k } => repack(&values, o, i, k * k),
+        }
+    }
+}
+
+impl Parameter {
+    /// What the layer holds.
+    pub fn held(&self) -> &Tensor {
+        self.copy.as_ref().unwrap_or(&self.value)
+    }
+
+    /// Its shape in the checkpoint.
+    pub fn shape(&self) -> Vec<usize> {
+        match &self.order {
+            Order::Stored(shape) => shape.clone(),
+            &Order::Kernel { o, i, k } => vec![o, i, k, k],
+        }
+    }
+
+    /// Values in the order of the layer, in the checkpoint's.
+    pub fn outward<T: Real>(&self, values: Vec<T>) -> Vec<T> {
+        match self.order {
+            Order::Stored(_) => values,
+            // The first and the last dimension change places, whichever they are.
+            Order::Kernel { o, i, k } => repack(&values, k * k, i, o),
+        }
+    }
+
+    /// Values in the order of the checkpoint, in the layer's.
+    pub fn inward<T: Real>(&self, values: Vec<T>) -> Vec<T> {
+        self.order.inward(values)
+    }
 }
 
 #[derive(Clone)]
@@ -51,7 +112,21 @@ impl<'a> Weights<'a> {
             source,
             prefix: String::new(),
             read: Rc::default(),
+            trained: None,
         }
+    }
+
+    /// The same, with every parameter noted and kept where it can be updated: see [`Weights::parameters`].
+    pub fn trained(self) -> Self {
+        Weights {
+            trained: Some(Rc::default()),
+            ..self
+        }
+    }
+
+    /// The parameters that have been asked for since [`Weights::trained`], in that order.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        self.trained.as_ref().map_or_else(Vec::new, |trained| trained.borrow().clone())
     }
 
     /// The place `name` below this one.
@@ -115,7 +190,12 @@ impl<'a> Weights<'a> {
     /// As [`Weights::get`].
     pub fn kernel(&self, name: &str, o: usize, i: usize, k: usize) -> Result<Tensor> {
         let shape = Shape::from([k, k, i, o]);
-        let Some(view) = self.view(name, &[o, i, k, k], |have| have == [o, i, k, k])? else {
+        let view = self.view(name, &[o, i, k, k], |have| have == [o, i, k, k])?;
+        if let Some(trained) = &self.trained {
+            let order = Order::Kernel { o, i, k };
+            return self.note(trained, name, view, order, shape, self.cx.dtype());
+        }
+        let Some(view) = view else {
             return self.unfilled(shape, self.cx.dtype());
         };
         let full = self.full(name);
@@ -166,7 +246,12 @@ impl<'a> Weights<'a> {
         dtype: DType,
         accepts: impl Fn(&[usize]) -> bool,
     ) -> Result<Tensor> {
-        let Some(view) = self.view(name, shape.dims(), accepts)? else {
+        let view = self.view(name, shape.dims(), accepts)?;
+        if let Some(trained) = &self.trained {
+            let stored = view.as_ref().map_or(shape.dims(), |view| &view.shape).to_vec();
+            return self.note(trained, name, view, Order::Stored(stored), shape, dtype);
+        }
+        let Some(view) = view else {
             return self.unfilled(shape, dtype);
         };
         let full = self.full(name);
@@ -264,6 +349,34 @@ impl<'a> Weights<'a> {
         Tensor::rounded_permanent(self.cx.rt(), values, shape, dtype)
     }
 
+    /// A parameter of which the layer holds a `dtype` version.
+    fn note(
+        &self,
+        trained: &RefCell<Vec<Parameter>>,
+        name: &str,
+        view: Option<View<'_>>,
+        order: Order,
+        shape: Shape,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        let (name, wide) = (self.full(name), dtype.wide());
+        let value = match view {
+            None => self.unfilled(shape, wide)?,
+            Some(view) => self.fill(&name, &order.inward(view.to_f64()?), shape, wide)?,
+        };
+        let round = || cast::forward(&self.cx.permanently(), &value, dtype);
+        let copy = (dtype != wide).then(round).transpose()?;
+        let parameter = Parameter {
+            name,
+            order,
+            value,
+            copy,
+        };
+        let held = parameter.held().clone();
+        trained.borrow_mut().push(parameter);
+        Ok(held)
+    }
+
     /// A weight without values, for the dry runtime.
     fn unfilled(&self, shape: Shape, dtype: DType) -> Result<Tensor> {
         let buffer = self
@@ -272,6 +385,23 @@ impl<'a> Weights<'a> {
             .alloc_permanent(shape.elements() * dtype.size())?;
         Tensor::over(buffer, shape, dtype)
     }
+}
+
+/// Adds `dw` to the gradient of the parameter `w`, if that is trained.
+///
+/// # Errors
+/// [`Error::Shape`] when it is of another shape than the gradients before it.
+pub fn accumulate(cx: &Cx, w: &Tensor, dw: Tensor) -> Result<()> {
+    let Some(gradients) = cx.trains(w) else {
+        return Ok(());
+    };
+    let before = gradients.borrow_mut().take(w);
+    let sum = match before {
+        None => dw,
+        Some(before) => add::forward(&cx.state(), &before, &dw)?,
+    };
+    gradients.borrow_mut().set(w, sum);
+    Ok(())
 }
 
 fn check_finite<T: Real>(name: &str, values: &[T]) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::nn::linear::Linear;
 use crate::nn::norm::{GroupNorm, GroupNormSaved};
 use crate::nn::param::Weights;
 use crate::nn::time::Temb;
-use crate::ops::add;
+use crate::ops::{add, sum};
 use crate::tensor::Tensor;
 
 /// Sizes of a [`ResnetBlock`].
@@ -42,6 +42,8 @@ pub struct ResnetBlock {
 pub struct ResnetSaved {
     norm1: GroupNormSaved,
     norm2: GroupNormSaved,
+    /// Where the time embedding's cotangent is collected, if its projection is trained.
+    temb: Option<Temb>,
 }
 
 impl ResnetBlock {
@@ -82,8 +84,12 @@ impl ResnetBlock {
         x: &Tensor,
         temb: Option<&Temb>,
     ) -> Result<(Tensor, ResnetSaved)> {
+        let mut kept = None;
         let shift = match (&self.time_emb_proj, temb) {
-            (Some(proj), Some(temb)) => Some(temb.project(cx, proj)?),
+            (Some(proj), Some(temb)) => {
+                kept = cx.trains(proj.weight()).map(|_| temb.clone());
+                Some(temb.project(cx, proj)?)
+            }
             (None, None) => None,
             _ => {
                 return Err(Error::shape(
@@ -103,7 +109,8 @@ impl ResnetBlock {
         };
         let y = self.conv2.forward_add(cx, &h, None, Some(&skip))?;
         cx.tap(&self.name, &y);
-        Ok((y, ResnetSaved { norm1, norm2 }))
+        let temb = kept;
+        Ok((y, ResnetSaved { norm1, norm2, temb }))
     }
 
     /// `dx` from `dy`.
@@ -114,6 +121,9 @@ impl ResnetBlock {
         cx.tap_cotangent(&self.name, dy);
         let mut dh = self.conv2.vjp_same(cx, dy)?;
         dh = self.norm2.vjp(cx, saved.norm2, &dh)?;
+        if let (Some(proj), Some(temb)) = (&self.time_emb_proj, &saved.temb) {
+            temb.project_vjp(cx, proj, &sum::per_sample(cx, &dh)?)?;
+        }
         dh = self.conv1.vjp_same(cx, &dh)?;
         let dx = self.norm1.vjp(cx, saved.norm1, &dh)?;
         drop(dh);

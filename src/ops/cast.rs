@@ -110,7 +110,7 @@ pub fn forward(cx: &Cx, x: &Tensor, to: DType) -> Result<Tensor> {
         len: x.shape().elements(),
         direction,
     };
-    let y = Tensor::empty(cx.rt(), x.shape(), to)?;
+    let y = cx.empty_in(to, x.shape())?;
     FORWARD.launch(cx, &key, &[Arg::Out(&y), Arg::In(x)])?;
     Ok(y)
 }

@@ -18,6 +18,7 @@ pub mod concat;
 pub mod conv2d;
 pub mod embed;
 pub mod filter2d;
+pub mod gaussian;
 pub mod geglu;
 pub mod group_norm;
 pub mod layer_norm;
@@ -54,6 +55,8 @@ pub static ALL: &[&dyn AnyOp] = &[
     &embed::TIMESTEP,
     &filter2d::FORWARD,
     &filter2d::VJP,
+    &gaussian::FORWARD,
+    &gaussian::VJP,
     &geglu::FORWARD,
     &geglu::VJP,
     &group_norm::FORWARD,

@@ -337,7 +337,7 @@ impl Denoiser for Conditional<'_> {
         let pull = move |dy: &Tensor| {
             let (dx, dresiduals) = self.unet.vjp(&net, saved, &stored(&net, dy)?, true)?;
             let dresiduals = self.scaled(&net, dresiduals.expect("asked for with `true`"))?;
-            let through = self.controlnet.vjp(&net, control, dresiduals)?;
+            let (through, _) = self.controlnet.vjp(&net, control, dresiduals)?;
             widened(cx, &add::forward(&net, &dx, &through)?)
         };
         Ok((y, Box::new(pull)))
@@ -350,5 +350,5 @@ impl Denoiser for Conditional<'_> {
 /// [`Error::Shape`].
 pub fn hint(cx: &Cx, controlnet: &ControlNet, image: &Tensor) -> Result<Tensor> {
     let net = &cx.network();
-    controlnet.embed_hint(net, &stored(net, image)?)
+    Ok(controlnet.embed_hint(&net.forward_only(), &stored(net, image)?)?.0)
 }

@@ -217,6 +217,7 @@ pub struct Checkpoint {
     path: PathBuf,
     files: Vec<Arc<Mapped>>,
     entries: BTreeMap<String, Entry>,
+    about: BTreeMap<String, String>,
 }
 
 impl Checkpoint {
@@ -270,6 +271,7 @@ impl Checkpoint {
             path: path.to_owned(),
             files: Vec::new(),
             entries: BTreeMap::new(),
+            about: BTreeMap::new(),
         };
         checkpoint.add(path)?;
         Ok(checkpoint)
@@ -288,6 +290,7 @@ impl Checkpoint {
             path: folder.to_owned(),
             files: Vec::new(),
             entries: BTreeMap::new(),
+            about: BTreeMap::new(),
         };
         let mut order = BTreeMap::new();
         for shard in shards {
@@ -335,6 +338,7 @@ impl Checkpoint {
             }
             self.entries.insert(name, entry);
         }
+        self.about.extend(metadata.metadata().clone().unwrap_or_default());
         self.files.push(mapped);
         Ok(())
     }
@@ -363,6 +367,11 @@ impl Checkpoint {
             Kind::Other(_) => Err(view.unreadable()),
             _ => Ok(view),
         }
+    }
+
+    /// What the files say about themselves in `__metadata__`.
+    pub fn about(&self) -> &BTreeMap<String, String> {
+        &self.about
     }
 
     /// Every name, sorted.

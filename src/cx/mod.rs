@@ -1,5 +1,7 @@
 //! [`Cx`]: everything a forward or backward pass needs besides its tensors.
 
+mod gradients;
+
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::runtime::Runtime;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
+pub use gradients::Gradients;
 
 /// The context of a run: the runtime, the activations' element type, and what to remember.
 #[derive(Clone, Debug)]
@@ -25,6 +28,7 @@ pub struct Cx {
     taps: Option<Rc<RefCell<Taps>>>,
     launches: Option<Rc<RefCell<Launches>>>,
     run: Option<Run>,
+    gradients: Option<Rc<RefCell<Gradients>>>,
 }
 
 /// The distinct launches of a run, by op and printed key.
@@ -123,6 +127,7 @@ impl Cx {
             taps: None,
             launches: None,
             run: None,
+            gradients: None,
         }
     }
 
@@ -202,6 +207,41 @@ impl Cx {
             .borrow_mut()
             .insert(key, (from.map(Tensor::clone), made.clone()));
         Ok(made)
+    }
+
+    /// A training run of these parameters, as their layers hold them: backward passes leave their gradients in the
+    /// [`Gradients`].
+    pub fn training<'t>(
+        &self,
+        parameters: impl IntoIterator<Item = &'t Tensor>,
+    ) -> (Self, Rc<RefCell<Gradients>>) {
+        let gradients = Rc::new(RefCell::new(Gradients::of(parameters)));
+        let cx = Cx {
+            gradients: Some(Rc::clone(&gradients)),
+            ..self.clone()
+        };
+        (cx, gradients)
+    }
+
+    /// The gradients of a training run in which parameter `w` is trained.
+    pub fn trains(&self, w: &Tensor) -> Option<&RefCell<Gradients>> {
+        self.gradients.as_deref().filter(|g| g.borrow().has(w))
+    }
+
+    /// Holds on to the input of the layer of weight `w`, if that is trained and a backward pass will follow.
+    pub fn keep_input(&self, w: &Tensor, x: &Tensor) {
+        if let Some(gradients) = self.trains(w).filter(|_| self.keep) {
+            gradients.borrow_mut().push(w, x);
+        }
+    }
+
+    /// Gives back what [`Cx::keep_input`] held last, if `w` is trained.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the forward pass did not keep it.
+    pub fn kept_input(&self, w: &Tensor) -> Result<Option<Tensor>> {
+        let gradients = self.trains(w);
+        gradients.map(|g| g.borrow_mut().pop(w)).transpose()
     }
 
     /// The same run, recording every named module's output and cotangent.
