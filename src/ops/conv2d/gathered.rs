@@ -107,3 +107,42 @@ pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
             );
         });
 }
+
+/// Input channels of one task.
+const BLOCK: usize = 64;
+
+/// One task a tap and block of input channels: the pixels that a strip of output pixels meets, times that strip.
+pub(super) fn wgrad<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (dw, x, dy) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
+    let (inputs, outputs) = (key.inputs, key.outputs);
+    let strip = strip(py, BLOCK.min(inputs));
+    let blocks = dw
+        .par_chunks_mut(inputs * outputs)
+        .enumerate()
+        .flat_map(|(tap, dw)| {
+            let blocks = dw.par_chunks_mut(BLOCK * outputs).enumerate();
+            blocks.map(move |(block, dw)| (tap, block * BLOCK, dw))
+        });
+    blocks.for_each_init(Vec::new, |rows, (tap, first, dw)| {
+        let channels = dw.len() / outputs;
+        dw.fill(T::ZERO);
+        for (x, dy) in x
+            .chunks_exact(px * inputs)
+            .zip(dy.chunks_exact(py * outputs))
+        {
+            for (s, dy) in dy.chunks(strip * outputs).enumerate() {
+                let count = dy.len() / outputs;
+                rows.resize(count * channels, T::ZERO);
+                for (i, row) in rows.chunks_exact_mut(channels).enumerate() {
+                    match key.source(s * strip + i, tap) {
+                        Some(q) => row.copy_from_slice(&x[q * inputs + first..][..channels]),
+                        None => row.fill(T::ZERO),
+                    }
+                }
+                let x = Mat::rows(rows, count, channels, channels).t();
+                gemm(dw, outputs, true, x, Mat::rows(dy, count, outputs, outputs));
+            }
+        }
+    });
+}

@@ -1,6 +1,6 @@
 //! The launches of `kernels/conv2d/`.
 
-use super::Key;
+use super::{Direction, Key};
 use crate::ops::tensor_cores::Tile;
 use crate::runtime::kernel::{Launch, Plan};
 
@@ -54,7 +54,7 @@ pub(super) fn fits_small_tiles(key: &Key) -> bool {
 }
 
 pub(super) fn fits_large_tiles(key: &Key) -> bool {
-    let of_sample = if key.backward {
+    let of_sample = if key.direction == Direction::Vjp {
         [pixels(key.x), key.inputs]
     } else {
         [pixels(key.y), key.outputs]
@@ -117,6 +117,13 @@ pub(super) fn fits_few_inputs(key: &Key) -> bool {
 pub(super) fn vjp_few_inputs(key: &Key) -> Plan {
     let grid = [pixels(key.x).div_ceil(4), key.samples, 1];
     Launch::new("conv2d/vjp_3_few_inputs", key.dtype, grid, 128)
+        .ints(sizes(key, key.samples))
+        .into()
+}
+
+pub(super) fn wgrad_plain(key: &Key) -> Plan {
+    let len = key.taps() * key.inputs * key.outputs;
+    Launch::each("conv2d/wgrad_1_plain", key.dtype, len)
         .ints(sizes(key, key.samples))
         .into()
 }

@@ -2,13 +2,17 @@
 //! sum over taps and inputs of x[source(p, tap), i] w[tap, i, o]`, zero outside the image.
 //!
 //! `x: [n, h, w, i]`, `w: [k, k, i, o]` (repacked at load), `bias: [o]`, `shift: [n, o]` (the time
-//! embedding), `residual, y: [n, ho, wo, o]`; `bias`, and on request `y`, in f32 beside 16-bit activations. Only the input's cotangent is computed here:
-//! `dx[q, i] = sum over taps of dy[p, o] w[tap, i, o]` where `source(p, tap) = q`.
+//! embedding), `residual, y: [n, ho, wo, o]`; `bias`, and on request `y`, in f32 beside 16-bit
+//! activations. The cotangent of the input is `dx[q, i] = sum over taps of dy[p, o] w[tap, i, o]` where
+//! `source(p, tap) = q`; that of the weights, [`wgrad`], `dw[tap, i, o] = sum over p of x[source(p, tap), i] dy[p, o]`.
 
 mod gathered;
 mod kernels;
 mod plain;
 mod tiled;
+mod wgrad;
+
+pub use wgrad::{WGRAD, wgrad};
 
 use crate::cx::Cx;
 use crate::dtype::DType;
@@ -58,7 +62,15 @@ pub struct Epilogue<'a> {
     pub wide: bool,
 }
 
-/// One launch. `x` sizes are the input's, `y` sizes the output's, in both directions.
+/// What is computed: `y`, `dx` or `dw`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Forward,
+    Vjp,
+    Wgrad,
+}
+
+/// One launch. `x` sizes are the input's, `y` sizes the output's, in every direction.
 #[derive(Clone, Debug)]
 pub struct Key {
     dtype: DType,
@@ -73,7 +85,7 @@ pub struct Key {
     shift: bool,
     residual: bool,
     wide: bool,
-    backward: bool,
+    direction: Direction,
 }
 
 impl Key {
@@ -122,8 +134,13 @@ impl KeyTrait for Key {
         let fan_in = self.taps() * self.inputs;
         let w = Spec::input("w", fan_in * self.outputs)
             .fill(Fill::Normal(1.0 / (fan_in as f64).sqrt()));
-        if self.backward {
-            return vec![Spec::out("dx", x), Spec::input("dy", y), w];
+        match self.direction {
+            Direction::Forward => {}
+            Direction::Vjp => return vec![Spec::out("dx", x), Spec::input("dy", y), w],
+            Direction::Wgrad => {
+                let dw = Spec::out("dw", w.len).wide();
+                return vec![dw, Spec::input("x", x), Spec::input("dy", y)];
+            }
         }
         let out = Spec::out("y", y);
         vec![
@@ -167,7 +184,7 @@ pub static FORWARD: Op<Key> = Op {
         ),
         Variant::native("plain", plain::forward::<f32>, plain::forward::<f64>),
     ],
-    cases: || cases(false),
+    cases: || cases(Direction::Forward),
 };
 
 /// `dx` from `dy`.
@@ -188,10 +205,10 @@ pub static VJP: Op<Key> = Op {
         Variant::native("gathered_gemm", gathered::vjp::<f32>, gathered::vjp::<f64>),
         Variant::native("plain", plain::vjp::<f32>, plain::vjp::<f64>),
     ],
-    cases: || cases(true),
+    cases: || cases(Direction::Vjp),
 };
 
-fn cases(backward: bool) -> Vec<Key> {
+fn cases(direction: Direction) -> Vec<Key> {
     let asymmetric = Geometry {
         stride: 2,
         before: 0,
@@ -203,7 +220,7 @@ fn cases(backward: bool) -> Vec<Key> {
         after: 1,
     };
     // More than 31 blocks of 128 x 128 outputs, either way.
-    let large = if backward {
+    let large = if direction == Direction::Vjp {
         (1, [62, 66], 120, 8, 3, Geometry::same(3))
     } else {
         (1, [62, 66], 8, 120, 3, Geometry::same(3))
@@ -234,7 +251,7 @@ fn cases(backward: bool) -> Vec<Key> {
     )| {
         let y = x.map(|size| geometry.out(size, k).expect("the cases are large enough"));
         let (bias, shift, residual) = (i % 2 == 0, i % 3 == 0, i % 4 == 0);
-        let wide = !backward && i % 5 == 1;
+        let wide = direction == Direction::Forward && i % 5 == 1;
         let dtype = DType::F32;
         Key {
             dtype,
@@ -249,7 +266,7 @@ fn cases(backward: bool) -> Vec<Key> {
             shift,
             residual,
             wide,
-            backward,
+            direction,
         }
     };
     all.into_iter().enumerate().map(key).collect()
@@ -287,7 +304,7 @@ pub fn forward(
         shift: add.shift.is_some(),
         residual: add.residual.is_some(),
         wide: add.wide,
-        backward: false,
+        direction: Direction::Forward,
     };
     let shape = [samples, ho, wo, outputs];
     let y = if add.wide {
@@ -339,7 +356,7 @@ pub fn vjp(
         shift,
         residual,
         wide,
-        backward: true,
+        direction: Direction::Vjp,
     };
     let dx = cx.empty([samples, size[0], size[1], inputs])?;
     VJP.launch(cx, &key, &[Arg::Out(&dx), Arg::In(dy), Arg::In(w)])?;

@@ -47,3 +47,21 @@ pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         *dx = sum;
     }
 }
+
+pub(super) fn wgrad<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (dw, x, dy) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
+    for (j, dw) in dw.iter_mut().enumerate() {
+        let (row, o) = (j / key.outputs, j % key.outputs);
+        let (tap, i) = (row / key.inputs, row % key.inputs);
+        let mut sum = T::ZERO;
+        for n in 0..key.samples {
+            for p in 0..py {
+                if let Some(q) = key.source(p, tap) {
+                    sum += x[(n * px + q) * key.inputs + i] * dy[(n * py + p) * key.outputs + o];
+                }
+            }
+        }
+        *dw = sum;
+    }
+}

@@ -2,7 +2,11 @@
 //!
 //! `x: [n, .., k]`, `w: [m, k]` as in the checkpoint, `bias: [m]` (in f32 beside 16-bit activations),
 //! `residual: [n, .., m]`.
-//! The cotangent of the residual is `dy` itself; of the input, `dx = dy w`.
+//! The cotangent of the residual is `dy` itself; of the input, `dx = dy w`; of the weights, [`wgrad`], `dw = dy^T x`.
+
+mod wgrad;
+
+pub use wgrad::{WGRAD, wgrad};
 
 use rayon::prelude::*;
 
