@@ -9,13 +9,16 @@ pub mod check;
 pub mod variant;
 
 pub mod activation;
+pub mod adamw;
 pub mod add;
 pub mod attention;
 pub mod banded;
 pub mod cast;
+mod columns;
 pub mod combine;
 pub mod concat;
 pub mod conv2d;
+pub mod ema;
 pub mod embed;
 pub mod filter2d;
 pub mod gaussian;
@@ -30,6 +33,7 @@ pub mod repack;
 pub mod residual;
 pub mod softmax;
 pub mod sphere;
+pub mod sum;
 mod tensor_cores;
 pub mod upsample;
 
@@ -40,6 +44,7 @@ use case::AnyOp;
 pub static ALL: &[&dyn AnyOp] = &[
     &activation::FORWARD,
     &activation::VJP,
+    &adamw::STEP,
     &add::FORWARD,
     &attention::FORWARD,
     &attention::VJP,
@@ -52,6 +57,7 @@ pub static ALL: &[&dyn AnyOp] = &[
     &conv2d::FORWARD,
     &conv2d::VJP,
     &conv2d::WGRAD,
+    &ema::UPDATE,
     &embed::TOKENS,
     &embed::TIMESTEP,
     &filter2d::FORWARD,
@@ -62,8 +68,10 @@ pub static ALL: &[&dyn AnyOp] = &[
     &geglu::VJP,
     &group_norm::FORWARD,
     &group_norm::VJP,
+    &group_norm::WGRAD,
     &layer_norm::FORWARD,
     &layer_norm::VJP,
+    &layer_norm::WGRAD,
     &linear::FORWARD,
     &linear::VJP,
     &linear::WGRAD,
@@ -75,6 +83,8 @@ pub static ALL: &[&dyn AnyOp] = &[
     &softmax::FORWARD,
     &softmax::VJP,
     &sphere::FORWARD,
+    &sum::ROWS,
+    &sum::SQUARES,
     &upsample::FORWARD,
     &upsample::VJP,
 ];

@@ -8,6 +8,9 @@ mod blocks;
 mod chunks;
 mod plain;
 mod resident;
+mod wgrad;
+
+pub use wgrad::{WGRAD, wgrad};
 
 use crate::cx::{Cx, Kept};
 use crate::dtype::DType;

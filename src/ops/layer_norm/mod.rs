@@ -3,6 +3,10 @@
 //! `x: [n, .., c]`, `w, b: [c]`, `mean, rstd: [n, ..]`, `rstd = 1 / sqrt(var + eps)` with the biased
 //! variance. Backward: `dx = rstd (dxhat - mean(dxhat) - xhat mean(dxhat xhat))`, `dxhat = dy w`.
 
+mod wgrad;
+
+pub use wgrad::{WGRAD, wgrad};
+
 use rayon::prelude::*;
 
 use crate::cx::{Cx, Kept};

@@ -1,0 +1,232 @@
+//! AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", algorithm 2; as `torch.optim.AdamW`): one step
+//! of one parameter, in place.
+//!
+//! With `[scale, decay, step, rsqrt]` the coefficients of this step: `g' = scale g`, `m = b1 m + (1 - b1) g'`,
+//! `v = b2 v + (1 - b2) g'^2`, `w = decay w - step m / (sqrt(v) rsqrt + eps)`. They are read from memory, so that a
+//! recorded step can be done again with others.
+
+use rayon::prelude::*;
+
+use crate::cx::Cx;
+use crate::dtype::{DType, Real};
+use crate::error::Result;
+use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
+use crate::runtime::Arg;
+use crate::runtime::native::NativeArgs;
+use crate::runtime::simd::wide;
+use crate::tensor::Tensor;
+
+/// What stays the same from step to step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// How much of the mean of gradients stays.
+    pub beta1: f64,
+    /// How much of the mean of their squares stays.
+    pub beta2: f64,
+    /// Added to the root of that mean.
+    pub eps: f64,
+}
+
+/// A parameter and what is known of its gradients, all updated in place.
+#[derive(Clone, Copy, Debug)]
+pub struct State<'a> {
+    /// The parameter, f32 (f64 in a run of f64).
+    pub w: &'a Tensor,
+    /// The mean of its gradients, of `w`'s shape and type.
+    pub m: &'a Tensor,
+    /// The mean of their squares, of `w`'s shape and type.
+    pub v: &'a Tensor,
+    /// `w` rounded to the type of the activations, as the model holds it.
+    pub copy: Option<&'a Tensor>,
+}
+
+/// One launch over `len` elements; `dtype` is the copy's type, where there is a copy.
+#[derive(Clone, Debug)]
+pub struct Key {
+    dtype: DType,
+    len: usize,
+    copy: bool,
+    settings: Settings,
+}
+
+impl KeyTrait for Key {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn with_dtype(&self, dtype: DType) -> Self {
+        Key {
+            dtype,
+            ..self.clone()
+        }
+    }
+
+    fn args(&self) -> Vec<Spec> {
+        vec![
+            Spec::update("w", self.len).wide(),
+            Spec::update("m", self.len).wide(),
+            Spec::update("v", self.len).fill(Fill::Positive).wide(),
+            Spec::update("copy", self.len).present(self.copy),
+            Spec::input("g", self.len).wide(),
+            Spec::input("coefficients", 4).fill(Fill::Positive).wide(),
+        ]
+    }
+
+    fn flops(&self) -> u64 {
+        15 * self.len as u64
+    }
+}
+
+/// `w, m, v, copy` from themselves and `g`.
+pub static STEP: Op<Key> = Op {
+    name: "adamw.step",
+    variants: &[
+        Variant::native("chunks", step_chunks::<f32>, step_chunks::<f64>),
+        Variant::native("plain", step_plain::<f32>, step_plain::<f64>),
+    ],
+    cases: || {
+        let key = |(len, copy)| Key {
+            dtype: DType::F32,
+            len,
+            copy,
+            settings: Settings {
+                beta1: 0.9,
+                beta2: 0.999,
+                eps: 1e-8,
+            },
+        };
+        let sizes = [
+            (1, true),
+            (33, false),
+            (4_096, true),
+            (20_001, true),
+            (40_008, false),
+        ];
+        sizes.map(key).to_vec()
+    },
+};
+
+/// One step down the gradient `g`, of `w`'s shape and type. `coefficients: [4]`, of that type too: the scale of the
+/// gradient, `1 - lr * weight_decay`, `lr / (1 - beta1^t)`, `1 / sqrt(1 - beta2^t)`, at step t = 1, 2 and so on.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) or [`Error::DType`](crate::Error::DType) when one of them is of another shape
+/// or type; [`Error::Plan`](crate::Error::Plan) when two of them share memory.
+pub fn step(
+    cx: &Cx,
+    settings: Settings,
+    state: State<'_>,
+    g: &Tensor,
+    coefficients: &Tensor,
+) -> Result<()> {
+    let State { w, m, v, copy } = state;
+    let like_w = [
+        ("m", Some(m)),
+        ("v", Some(v)),
+        ("copy", copy),
+        ("g", Some(g)),
+    ];
+    for (name, t) in like_w {
+        if let Some(t) = t {
+            t.expect_shape(&format!("adamw.step, `{name}`"), w.shape())?;
+        }
+    }
+    let key = Key {
+        dtype: copy.map_or(w.dtype(), Tensor::dtype),
+        len: w.shape().elements(),
+        copy: copy.is_some(),
+        settings,
+    };
+    let args = [
+        Arg::Update(w),
+        Arg::Update(m),
+        Arg::Update(v),
+        copy.map_or(Arg::Absent, Arg::Update),
+        Arg::In(g),
+        Arg::In(coefficients),
+    ];
+    STEP.launch(cx, &key, &args)
+}
+
+/// The settings and coefficients of a step in the type that it is computed in. `1 - beta` is taken before rounding:
+/// of 1 - 0.999 in f32 four digits are left.
+struct Step<T> {
+    betas: [T; 2],
+    rests: [T; 2],
+    eps: T,
+    scale: T,
+    decay: T,
+    step: T,
+    rsqrt: T,
+}
+
+impl<T: Real> Step<T> {
+    fn new(settings: Settings, coefficients: &[T]) -> Self {
+        let betas = [settings.beta1, settings.beta2];
+        Step {
+            betas: betas.map(T::of),
+            rests: betas.map(|beta| T::of(1.0 - beta)),
+            eps: T::of(settings.eps),
+            scale: coefficients[0],
+            decay: coefficients[1],
+            step: coefficients[2],
+            rsqrt: coefficients[3],
+        }
+    }
+
+    /// One element.
+    #[inline(always)]
+    fn of(&self, w: &mut T, m: &mut T, v: &mut T, g: T) {
+        let g = self.scale * g;
+        *m = self.betas[0] * *m + self.rests[0] * g;
+        *v = self.betas[1] * *v + self.rests[1] * g * g;
+        *w = self.decay * *w - self.step * *m / (v.sqrt() * self.rsqrt + self.eps);
+    }
+}
+
+fn step_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (w, m, v) = (
+        args.output::<T>(0),
+        args.output::<T>(1),
+        args.output::<T>(2),
+    );
+    let (copy, g) = (args.optional_output::<T>(3), args.input::<T>(4));
+    let step = Step::new(key.settings, args.input::<T>(5));
+    for i in 0..key.len {
+        step.of(&mut w[i], &mut m[i], &mut v[i], g[i]);
+    }
+    if let Some(copy) = copy {
+        copy.copy_from_slice(w);
+    }
+}
+
+/// Elements of one task: large against the cost of handing it to a thread.
+const CHUNK: usize = 1 << 14;
+
+fn step_chunks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (w, m, v) = (
+        args.output::<T>(0),
+        args.output::<T>(1),
+        args.output::<T>(2),
+    );
+    let (copy, g) = (args.optional_output::<T>(3), args.input::<T>(4));
+    let step = Step::new(key.settings, args.input::<T>(5));
+    w.par_chunks_mut(CHUNK)
+        .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
+        .zip(g.par_chunks(CHUNK))
+        .for_each(|((w, (m, v)), g)| {
+            wide(
+                #[inline(always)]
+                || {
+                    let state = w.iter_mut().zip(m).zip(v);
+                    for (((w, m), v), &g) in state.zip(g) {
+                        step.of(w, m, v, g);
+                    }
+                },
+            );
+        });
+    // the native engine has no 16-bit type: a copy in `w`'s
+    if let Some(copy) = copy {
+        copy.copy_from_slice(w);
+    }
+}

@@ -1,0 +1,143 @@
+//! `y[g] = sum over r of x[g, r]`, of rows of `c`: over all rows for the gradient of a bias, over each sample's for
+//! that of a shift.
+
+use rayon::prelude::*;
+
+use crate::cx::Cx;
+use crate::dtype::{DType, Real};
+use crate::error::{Error, Result};
+use crate::ops::columns;
+use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
+use crate::runtime::Arg;
+use crate::runtime::native::NativeArgs;
+use crate::tensor::Tensor;
+
+/// One launch: `x: [groups, rows, c]`, `y: [groups, c]`.
+#[derive(Clone, Debug)]
+pub struct Key {
+    dtype: DType,
+    groups: usize,
+    rows: usize,
+    c: usize,
+    /// Whether `y` is in f32 beside 16-bit activations.
+    wide: bool,
+}
+
+impl KeyTrait for Key {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn with_dtype(&self, dtype: DType) -> Self {
+        Key {
+            dtype,
+            ..self.clone()
+        }
+    }
+
+    fn args(&self) -> Vec<Spec> {
+        let y = Spec::out("y", self.groups * self.c);
+        let x = Spec::input("x", self.groups * self.rows * self.c);
+        vec![if self.wide { y.wide() } else { y }, x]
+    }
+
+    fn flops(&self) -> u64 {
+        (self.groups * self.rows * self.c) as u64
+    }
+}
+
+/// `y` from `x`.
+pub static ROWS: Op<Key> = Op {
+    name: "sum.rows",
+    variants: &[
+        Variant::native("blocks", sum_blocks::<f32>, sum_blocks::<f64>),
+        Variant::native("plain", sum_plain::<f32>, sum_plain::<f64>),
+    ],
+    cases,
+};
+
+fn cases() -> Vec<Key> {
+    let sizes = [
+        (1, 1, 1),
+        (1, 1_031, 3),
+        (3, 77, 33),
+        (2, 300, 40),
+        (5, 9, 320),
+        (1, 2_100, 64),
+        (2, 131, 200),
+    ];
+    let key = |(i, (groups, rows, c)): (usize, (usize, usize, usize))| Key {
+        dtype: DType::F32,
+        groups,
+        rows,
+        c,
+        wide: i % 2 == 1,
+    };
+    sizes.into_iter().enumerate().map(key).collect()
+}
+
+/// The sum of `x: [n, .., c]` over all but the last dimension: `[c]`, in f32 whatever `x` is (f64 when that is).
+///
+/// # Errors
+/// [`Error::Shape`] when `x` is empty, [`Error::Plan`] when there is no room.
+pub fn over_rows(cx: &Cx, x: &Tensor) -> Result<Tensor> {
+    let key = key(x, 1, true)?;
+    let y = cx.empty_in(key.dtype.wide(), [key.c])?;
+    ROWS.launch(cx, &key, &[Arg::Out(&y), Arg::In(x)])?;
+    Ok(y)
+}
+
+/// The sum of each sample of `x: [n, .., c]` over all but the last dimension: `[n, c]`, in `x`'s type.
+///
+/// # Errors
+/// [`Error::Shape`] when `x` is empty, [`Error::Plan`] when there is no room.
+pub fn per_sample(cx: &Cx, x: &Tensor) -> Result<Tensor> {
+    let key = key(x, x.shape().samples(), false)?;
+    let y = cx.empty_in(key.dtype, [key.groups, key.c])?;
+    ROWS.launch(cx, &key, &[Arg::Out(&y), Arg::In(x)])?;
+    Ok(y)
+}
+
+fn key(x: &Tensor, groups: usize, wide: bool) -> Result<Key> {
+    let (all, c) = (x.shape().elements(), x.shape().channels());
+    if all == 0 || x.dims().len() < 2 {
+        let want = "[n, .., c] with elements to add up";
+        return Err(Error::shape("sum", want, x.shape()));
+    }
+    Ok(Key {
+        dtype: x.dtype(),
+        groups,
+        rows: all / (groups * c),
+        c,
+        wide,
+    })
+}
+
+fn sum_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (y, x) = (args.output::<T>(0), args.input::<T>(1));
+    for (i, y) in y.iter_mut().enumerate() {
+        let (g, c) = (i / key.c, i % key.c);
+        let at = |r: usize| x[(g * key.rows + r) * key.c + c];
+        *y = (0..key.rows).map(at).sum();
+    }
+}
+
+fn sum_blocks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (y, x) = (args.output::<T>(0), args.input::<T>(1));
+    let (rows, c) = (key.rows, key.c);
+    y.par_chunks_mut(c)
+        .zip(x.par_chunks(rows * c))
+        .for_each(|(y, x)| {
+            let sums = columns::sums(
+                [1, rows, c],
+                c,
+                #[inline(always)]
+                |_, rows, sums: &mut [T]| {
+                    for row in x[rows.start * c..rows.end * c].chunks_exact(c) {
+                        sums.iter_mut().zip(row).for_each(|(s, &x)| *s += x);
+                    }
+                },
+            );
+            y.iter_mut().zip(sums).for_each(|(y, s)| *y = T::of(s));
+        });
+}

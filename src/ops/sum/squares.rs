@@ -1,0 +1,115 @@
+//! The sum of the squares of all elements, onto that of others: chained over all gradients, their norm.
+
+use rayon::prelude::*;
+
+use crate::cx::Cx;
+use crate::dtype::{DType, Real};
+use crate::error::Result;
+use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
+use crate::runtime::Arg;
+use crate::runtime::native::NativeArgs;
+use crate::runtime::simd::{sum_pairs, wide};
+use crate::tensor::Tensor;
+
+/// One launch over `len` elements of type `dtype`.
+#[derive(Clone, Debug)]
+pub struct Key {
+    dtype: DType,
+    len: usize,
+    /// Whether there is a sum to begin with.
+    onto: bool,
+}
+
+impl KeyTrait for Key {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn with_dtype(&self, dtype: DType) -> Self {
+        Key {
+            dtype,
+            ..self.clone()
+        }
+    }
+
+    fn args(&self) -> Vec<Spec> {
+        let onto = Spec::input("onto", 1).fill(Fill::Positive).wide();
+        vec![
+            Spec::out("sum", 1).wide(),
+            Spec::input("x", self.len),
+            onto.present(self.onto),
+        ]
+    }
+
+    fn flops(&self) -> u64 {
+        2 * self.len as u64
+    }
+}
+
+/// `sum` from `x` and `onto`.
+pub static SQUARES: Op<Key> = Op {
+    name: "sum.squares",
+    variants: &[
+        Variant::native("chunks", squares_chunks::<f32>, squares_chunks::<f64>),
+        Variant::native("plain", squares_plain::<f32>, squares_plain::<f64>),
+    ],
+    cases: || {
+        let sizes = [
+            (1, false),
+            (33, true),
+            (4_097, false),
+            (16_384, true),
+            (70_008, false),
+        ];
+        let key = |(len, onto)| Key {
+            dtype: DType::F32,
+            len,
+            onto,
+        };
+        sizes.map(key).to_vec()
+    },
+};
+
+/// The sum of the squares of `x`, plus `onto: [1]`: `[1]`, in f32 whatever `x` is (f64 when that is).
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when `x` is empty or `onto` is not one element,
+/// [`Error::Plan`](crate::Error::Plan) when there is no room.
+pub fn squares(cx: &Cx, x: &Tensor, onto: Option<&Tensor>) -> Result<Tensor> {
+    let key = Key {
+        dtype: x.dtype(),
+        len: x.shape().elements(),
+        onto: onto.is_some(),
+    };
+    let sum = cx.empty_in(key.dtype.wide(), [1])?;
+    let onto = onto.map_or(Arg::Absent, Arg::In);
+    SQUARES.launch(cx, &key, &[Arg::Out(&sum), Arg::In(x), onto])?;
+    Ok(sum)
+}
+
+fn squares_plain<T: Real>(_: &Key, args: &mut NativeArgs<'_>) {
+    let (sum, x) = (args.output::<T>(0), args.input::<T>(1));
+    let onto = args.optional::<T>(2).map_or(T::ZERO, |onto| onto[0]);
+    sum[0] = onto + x.iter().map(|&x| x * x).sum::<T>();
+}
+
+/// Elements of one task.
+const CHUNK: usize = 1 << 15;
+/// Elements that are added up in `T`; their sums are in f64.
+const BLOCK: usize = 1 << 10;
+
+fn squares_chunks<T: Real>(_: &Key, args: &mut NativeArgs<'_>) {
+    let (sum, x) = (args.output::<T>(0), args.input::<T>(1));
+    let onto = args.optional::<T>(2).map_or(0.0, |onto| onto[0].f64());
+    let chunk = |x: &[T]| {
+        wide(
+            #[inline(always)]
+            || {
+                let blocks = x.chunks(BLOCK);
+                blocks.map(|x| sum_pairs(x, x, |a, b| a * b).f64()).sum()
+            },
+        )
+    };
+    let sums: Vec<f64> = x.par_chunks(CHUNK).map(chunk).collect();
+    sum[0] = T::of(onto + sums.iter().sum::<f64>());
+}
