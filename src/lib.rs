@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod rng;
 pub mod runtime;
 pub mod samplers;
+pub mod scenes;
 pub mod shape;
 pub mod tensor;
 pub mod verify;

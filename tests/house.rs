@@ -13,8 +13,8 @@ const LAYERS: [&[&str]; 9] = [
     &["ops"],
     &["nn"],
     &["models"],
-    &["samplers", "operators", "diffusion", "metrics"],
-    &["pipeline", "verify"],
+    &["samplers", "operators", "diffusion", "metrics", "scenes"],
+    &["pipeline", "train", "verify"],
     &["cli", "main", "lib"],
 ];
 
