@@ -20,6 +20,7 @@ mod record;
 mod restore;
 mod run;
 mod settings;
+mod train;
 mod ui;
 mod verify;
 
@@ -63,6 +64,7 @@ enum Command {
     Kernels(kernels::Args),
     Evaluate(evaluate::Args),
     Verify(verify::Args),
+    Train(train::Args),
     Completions(completions::Args),
 }
 
@@ -96,6 +98,7 @@ fn run(command: Command, ui: &Ui) -> anyhow::Result<u8> {
         Command::Kernels(args) => kernels::run(args, ui),
         Command::Evaluate(args) => evaluate::run(args, ui),
         Command::Verify(args) => verify::run(args, ui),
+        Command::Train(args) => train::run(args, ui),
         Command::Completions(args) => completions::run(args, ui),
     }
 }

@@ -123,12 +123,7 @@ impl ControlNet {
     ///
     /// # Errors
     /// [`Error::Shape`].
-    pub fn vjp(
-        &self,
-        cx: &Cx,
-        saved: ControlNetSaved,
-        dy: Features,
-    ) -> Result<(Tensor, Tensor)> {
+    pub fn vjp(&self, cx: &Cx, saved: ControlNetSaved, dy: Features) -> Result<(Tensor, Tensor)> {
         if dy.skips.len() != self.controlnet_down_blocks.len() {
             return Err(Error::shape(
                 "controlnet.vjp",
@@ -142,7 +137,9 @@ impl ControlNet {
             .map(|(zero, dy)| zero.vjp_same(cx, dy))
             .collect::<Result<_>>()?;
         let mid = self.controlnet_mid_block.vjp_same(cx, &dy.mid)?;
-        let cotangents = self.encoder.vjp(cx, saved.encoder, Features { skips, mid })?;
+        let cotangents = self
+            .encoder
+            .vjp(cx, saved.encoder, Features { skips, mid })?;
         self.encoder.time_embedding().vjp(cx, saved.temb)?;
         Ok(cotangents)
     }
@@ -197,7 +194,7 @@ impl HintNet {
     fn vjp(&self, cx: &Cx, HintSaved(saved): HintSaved, dy: &Tensor) -> Result<()> {
         let mut dh = dy.clone();
         let convs = self.blocks.iter().chain([&self.conv_out]);
-        for (conv, saved) in convs.zip(saved).rev() {
+        for (conv, saved) in convs.rev().zip(saved.iter().rev()) {
             let h = saved.get()?;
             let [_, height, width, _] = h.nhwc("controlnet_cond_embedding")?;
             dh = conv.vjp(cx, [height, width], &dh)?;

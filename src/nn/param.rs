@@ -126,7 +126,9 @@ impl<'a> Weights<'a> {
 
     /// The parameters that have been asked for since [`Weights::trained`], in that order.
     pub fn parameters(&self) -> Vec<Parameter> {
-        self.trained.as_ref().map_or_else(Vec::new, |trained| trained.borrow().clone())
+        self.trained
+            .as_ref()
+            .map_or_else(Vec::new, |trained| trained.borrow().clone())
     }
 
     /// The place `name` below this one.
@@ -248,7 +250,10 @@ impl<'a> Weights<'a> {
     ) -> Result<Tensor> {
         let view = self.view(name, shape.dims(), accepts)?;
         if let Some(trained) = &self.trained {
-            let stored = view.as_ref().map_or(shape.dims(), |view| &view.shape).to_vec();
+            let stored = view
+                .as_ref()
+                .map_or(shape.dims(), |view| &view.shape)
+                .to_vec();
             return self.note(trained, name, view, Order::Stored(stored), shape, dtype);
         }
         let Some(view) = view else {

@@ -77,8 +77,16 @@ impl TimeEmbedding {
             let (hidden, y) = self.embed(cx, t)?;
             let rows = silu(cx, &y)?;
             let cotangent = RefCell::default();
-            let trained = Some(Rc::new(Trained { hidden, y, cotangent }));
-            return Ok(Temb { rows, at: None, trained });
+            let trained = Some(Rc::new(Trained {
+                hidden,
+                y,
+                cotangent,
+            }));
+            return Ok(Temb {
+                rows,
+                at: None,
+                trained,
+            });
         }
         let activated = |cx: &Cx, t: &Tensor| silu(cx, &self.forward(cx, t)?);
         let Some(times) = cx.times() else {
@@ -97,7 +105,12 @@ impl TimeEmbedding {
     /// # Errors
     /// [`crate::Error::Shape`].
     pub fn vjp(&self, cx: &Cx, temb: Temb) -> Result<()> {
-        let Some(Trained { hidden, y, cotangent }) = temb.trained.as_deref() else {
+        let Some(Trained {
+            hidden,
+            y,
+            cotangent,
+        }) = temb.trained.as_deref()
+        else {
             return Ok(());
         };
         let Some(drows) = cotangent.take() else {

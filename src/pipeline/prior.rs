@@ -81,26 +81,54 @@ impl Prior {
     /// The text context `[1, t, c]` of a prompt; `None` when this prior takes none.
     ///
     /// The text encoder is loaded, run once and dropped; the context outlives every step. Without a `tokenizer/` folder only the empty
-    /// prompt is known: begin, end, padding.
+    /// prompt is known: begin, end, padding. A model whose `model_index.json` lists no text encoder was trained without
+    /// prompts: its context is one token of zeros.
     ///
     /// # Errors
     /// [`Error::File`] when the text encoder is missing, or a prompt is given that cannot be tokenised.
     pub fn context(&self, cx: &Cx, prompt: &str) -> Result<Option<Tensor>> {
-        let Some(width) = self.unet.config().context else {
-            return Ok(None);
-        };
-        if matches!(cx.rt(), Runtime::Dry(_)) {
-            return cx
-                .constant(&vec![0.0; CONTEXT * width], [1, CONTEXT, width])
-                .map(Some);
-        }
-        let folder = self.folder.join("text_encoder");
-        let config = TextConfig::read(&Config::open(&folder)?)?;
-        let ids = prompt_ids(&self.folder, &config, prompt)?;
-        let text = load(cx, &folder, &mut Vec::new(), |w| TextModel::new(w, config))?;
-        let context = text.forward(cx, &ids, 1)?;
-        cx.constant(&context.to_f64()?, context.shape()).map(Some)
+        let width = self.unet.config().context;
+        width
+            .map(|width| context(cx, &self.folder, width, prompt))
+            .transpose()
     }
+}
+
+/// The text context `[1, t, width]` of a prompt by the text encoder of a checkpoint folder: see [`Prior::context`].
+///
+/// # Errors
+/// As there.
+pub fn context(cx: &Cx, folder: &Path, width: usize, prompt: &str) -> Result<Tensor> {
+    if !has_text_encoder(folder)? {
+        if !prompt.is_empty() {
+            let why = "this model has no text encoder, so it takes no prompt but the empty one";
+            return Err(Error::argument("--prompt", why));
+        }
+        return cx.constant(&vec![0.0; width], [1, 1, width]);
+    }
+    if matches!(cx.rt(), Runtime::Dry(_)) {
+        return cx.constant(&vec![0.0; CONTEXT * width], [1, CONTEXT, width]);
+    }
+    let own = folder.join("text_encoder");
+    let config = TextConfig::read(&Config::open(&own)?)?;
+    let ids = prompt_ids(folder, &config, prompt)?;
+    let text = load(cx, &own, &mut Vec::new(), |w| TextModel::new(w, config))?;
+    let context = text.forward(cx, &ids, 1)?;
+    cx.constant(&context.to_f64()?, context.shape())
+}
+
+/// Whether a model folder has a text encoder, or should: one without says so in its `model_index.json`.
+fn has_text_encoder(folder: &Path) -> Result<bool> {
+    let index = folder.join("model_index.json");
+    if folder.join("text_encoder").is_dir() || !index.is_file() {
+        return Ok(true);
+    }
+    let unreadable = |why: String| Error::file(&index, format!("cannot be read as JSON: {why}"));
+    let text = std::fs::read_to_string(&index).map_err(|e| unreadable(e.to_string()))?;
+    let index: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| unreadable(e.to_string()))?;
+    let encoder = &index["text_encoder"];
+    Ok(!(encoder.is_null() || encoder.get(0).is_some_and(serde_json::Value::is_null)))
 }
 
 /// Loads one component and adds what was left unread to `unread`.
@@ -350,5 +378,7 @@ impl Denoiser for Conditional<'_> {
 /// [`Error::Shape`].
 pub fn hint(cx: &Cx, controlnet: &ControlNet, image: &Tensor) -> Result<Tensor> {
     let net = &cx.network();
-    Ok(controlnet.embed_hint(&net.forward_only(), &stored(net, image)?)?.0)
+    Ok(controlnet
+        .embed_hint(&net.forward_only(), &stored(net, image)?)?
+        .0)
 }

@@ -179,6 +179,11 @@ impl Runtime {
         Runtime::Dry(Arc::new(Dry::default()))
     }
 
+    /// The same for the kernels of `target`.
+    pub fn dry_for(target: Target) -> Self {
+        Runtime::Dry(Arc::new(Dry::planning_for(target)))
+    }
+
     /// GPU number `ordinal`.
     ///
     /// # Errors

@@ -2,14 +2,12 @@
 //! (Xu et al. 2025, 4.2 and B.2): mean square error of the noise, `t` uniform.
 
 use crate::cx::Cx;
-use crate::diffusion::schedule::Schedule;
 use crate::error::Result;
 use crate::io::image::Image;
 use crate::models::controlnet::ControlNet;
-use crate::models::unet::UNet;
-use crate::models::vae::Vae;
 use crate::operators::Operator;
 use crate::ops::cast;
+use crate::pipeline::prior::Prior;
 use crate::tensor::Tensor;
 use crate::train::noised::{Noised, upload};
 use crate::train::{Loss, Objective};
@@ -18,12 +16,8 @@ use crate::train::{Loss, Objective};
 pub struct Conditioning {
     /// The network that is trained.
     pub controlnet: ControlNet,
-    /// The frozen UNet.
-    pub unet: UNet,
-    /// The frozen autoencoder of latent models.
-    pub vae: Option<Vae>,
-    /// The noise.
-    pub schedule: Schedule,
+    /// The frozen prior.
+    pub prior: Prior,
     /// `[micro, s, c]`: the text context of every sample.
     pub context: Option<Tensor>,
     /// What makes the measurement of an image.
@@ -39,21 +33,20 @@ impl Objective for Conditioning {
         let condition = self
             .operator
             .condition(cx, &self.operator.measure(cx, &images)?)?;
-        let vae = self.vae.as_ref();
-        let noised = Noised::new(cx, vae, &self.schedule, &images, self.seed, first)?;
+        let Prior { unet, vae, .. } = &self.prior;
+        let schedule = &self.prior.schedule;
+        let noised = Noised::new(cx, vae.as_ref(), schedule, &images, self.seed, first)?;
         drop(images);
         let (Noised { x, t, .. }, context) = (&noised, self.context.as_ref());
 
         let condition = cast::forward(cx, &condition, net.dtype())?;
         let (hint, hint_saved) = self.controlnet.embed_hint(net, &condition)?;
         let (residuals, control) = self.controlnet.forward(net, x, t, context, &hint)?;
-        let (prediction, decoder) = self
-            .unet
-            .forward_from_residuals(net, x, t, context, &residuals)?;
+        let (prediction, decoder) = unet.forward_from_residuals(net, x, t, context, &residuals)?;
         drop(residuals);
 
         let (loss, dy) = noised.loss(cx, &prediction)?;
-        let dresiduals = self.unet.residuals_vjp(net, decoder, &dy)?;
+        let dresiduals = unet.residuals_vjp(net, decoder, &dy)?;
         let (_, dhint) = self.controlnet.vjp(net, control, dresiduals)?;
         self.controlnet.embed_hint_vjp(net, hint_saved, &dhint)?;
         Ok(loss)

@@ -33,7 +33,9 @@ impl Objective for Denoising {
         let vae = self.vae.as_ref();
         let noised = Noised::new(cx, vae, &self.schedule, &images, self.seed, first)?;
         let context = self.context.as_ref();
-        let (prediction, saved) = self.unet.forward(net, &noised.x, &noised.t, context, None)?;
+        let (prediction, saved) = self
+            .unet
+            .forward(net, &noised.x, &noised.t, context, None)?;
         let (loss, dy) = noised.loss(cx, &prediction)?;
         self.unet.vjp(net, saved, &dy, false)?;
         Ok(loss)

@@ -33,7 +33,8 @@ pub fn write(
     from: Option<&Checkpoint>,
     zero: impl Fn(&str) -> bool,
 ) -> Result<()> {
-    let values = |p: &Parameter| {
+    let mut tensors = Vec::new();
+    for p in parameters {
         let shape = p.shape();
         let view = from.and_then(|file| file.get(&p.name));
         let values: Vec<f32> = match view.filter(|view| view.shape == shape) {
@@ -41,9 +42,8 @@ pub fn write(
             None if zero(&p.name) => vec![0.0; shape.iter().product()],
             None => drawn(&p.name, &shape, seed),
         };
-        Ok((p.name.as_str(), shape, values))
-    };
-    let tensors: Vec<_> = parameters.iter().map(values).collect::<Result<_>>()?;
+        tensors.push((&p.name, shape, values));
+    }
     let stored: Vec<Stored<'_>> = tensors
         .iter()
         .map(|(name, shape, values)| Stored {
@@ -67,7 +67,9 @@ fn drawn(name: &str, shape: &[usize], seed: u64) -> Vec<f32> {
             let mut values = vec![0.0f32; len];
             Stream::new(seed, image_key(name), 0).uniforms(0, 0, &mut values);
             let bound = 1.0 / (fan_in as f32).sqrt();
-            values.iter_mut().for_each(|v| *v = bound * (2.0 * *v - 1.0));
+            values
+                .iter_mut()
+                .for_each(|v| *v = bound * (2.0 * *v - 1.0));
             values
         }
     }

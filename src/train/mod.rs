@@ -12,6 +12,7 @@ pub mod cse;
 pub mod data;
 pub mod denoiser;
 pub mod initial;
+pub mod job;
 mod noised;
 mod optimiser;
 
@@ -101,7 +102,11 @@ impl Settings {
         let refuse = |name: &str, want: &str, got: String| {
             Err(Error::argument(name, format!("wanted {want}, got {got}")))
         };
-        let counts = [("steps", self.steps), ("batch", self.batch), ("micro", self.micro)];
+        let counts = [
+            ("steps", self.steps),
+            ("batch", self.batch),
+            ("micro", self.micro),
+        ];
         if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return refuse(name, "at least 1", "0".into());
         }
@@ -287,7 +292,9 @@ impl Trainer {
         }
         self.expect_sane(step, loss)?;
         let gradients = &self.gradients;
-        let norm = self.optimiser.step(&self.cx, gradients, scale, &self.settings, step)?;
+        let norm = self
+            .optimiser
+            .step(&self.cx, gradients, scale, &self.settings, step)?;
         if !norm.is_finite() {
             return Err(diverged(step, format!("the gradient's norm is {norm}")));
         }
@@ -309,12 +316,17 @@ impl Trainer {
         if self.losses.len() < 2 * WINDOW {
             return Ok(());
         }
-        let (first, last) = (&self.losses[..WINDOW], &self.losses[self.losses.len() - WINDOW..]);
+        let (first, last) = (
+            &self.losses[..WINDOW],
+            &self.losses[self.losses.len() - WINDOW..],
+        );
         let (first, last) = (mean(first), mean(last));
         if last <= DIVERGED * first {
             return Ok(());
         }
-        let why = format!("the mean of the last {WINDOW} losses is {last:.4}, that of the first {first:.4}");
+        let why = format!(
+            "the mean of the last {WINDOW} losses is {last:.4}, that of the first {first:.4}"
+        );
         Err(diverged(step, why))
     }
 
@@ -336,7 +348,8 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::save`].
     pub fn export(&self, path: &Path, kind: Option<Kind>) -> Result<()> {
-        self.optimiser.export(path, kind, &[("format".into(), "pt".into())])
+        self.optimiser
+            .export(path, kind, &[("format".into(), "pt".into())])
     }
 }
 
@@ -374,9 +387,8 @@ fn resume(state: &Checkpoint, settings: &Settings, recipe: &Value) -> Result<Vec
         return serde_json::from_str(text(LOSSES)?).map_err(damaged);
     }
     let differ = differ.join(", ");
-    let why = format!(
-        "was made with other settings ({differ}); use the same, or another output folder"
-    );
+    let why =
+        format!("was made with other settings ({differ}); use the same, or another output folder");
     Err(Error::config(&what, why))
 }
 
@@ -386,7 +398,9 @@ fn differences(before: &Value, now: &Value) -> Vec<String> {
     let [before, now] = [before, now].map(|recipe| recipe.as_object().unwrap_or(&none));
     let show = |v: Option<&Value>| v.map_or("none".into(), ToString::to_string);
     let keys: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
-    let differ = keys.into_iter().filter(|key| before.get(*key) != now.get(*key));
+    let differ = keys
+        .into_iter()
+        .filter(|key| before.get(*key) != now.get(*key));
     let print = |key: &String| {
         let [before, now] = [before, now].map(|recipe| show(recipe.get(key)));
         format!("{key}: {before} then, {now} now")

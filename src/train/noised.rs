@@ -100,7 +100,11 @@ pub(super) fn upload(cx: &Cx, images: &[Image]) -> Result<Tensor> {
     for image in images {
         if [image.height, image.width] != [h, w] {
             let got = format!("[{}, {}, 3]", image.height, image.width);
-            return Err(Error::shape("training image", format!("[{h}, {w}, 3]"), got));
+            return Err(Error::shape(
+                "training image",
+                format!("[{h}, {w}, 3]"),
+                got,
+            ));
         }
         values.extend_from_slice(&image.pixels);
     }

@@ -13,7 +13,7 @@ use crate::train::Settings;
 
 /// The parameters of a model, and what AdamW knows of each.
 #[derive(Debug)]
-pub struct Optimiser {
+pub(super) struct Optimiser {
     slots: Vec<Slot>,
 }
 
@@ -39,7 +39,7 @@ impl Optimiser {
     /// # Errors
     /// [`Error::Weight`] when `state` lacks a tensor or holds one of another shape, [`Error::Plan`] when there is
     /// no room.
-    pub fn new(
+    pub(super) fn new(
         cx: &Cx,
         parameters: Vec<Parameter>,
         ema: bool,
@@ -59,7 +59,7 @@ impl Optimiser {
     }
 
     /// The parameters.
-    pub fn parameters(&self) -> impl Iterator<Item = &Parameter> {
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &Parameter> {
         self.slots.iter().map(|slot| &slot.parameter)
     }
 
@@ -70,7 +70,7 @@ impl Optimiser {
     ///
     /// # Errors
     /// What a launch returns.
-    pub fn step(
+    pub(super) fn step(
         &mut self,
         cx: &Cx,
         gradients: &RefCell<Gradients>,
@@ -90,7 +90,9 @@ impl Optimiser {
         if !norm.is_finite() {
             return Ok(norm);
         }
-        let clip = settings.clip.map_or(1.0, |most| (most / (norm + 1e-6)).min(1.0));
+        let clip = settings
+            .clip
+            .map_or(1.0, |most| (most / (norm + 1e-6)).min(1.0));
         let (lr, t) = (settings.lr_at(step), (step + 1) as f64);
         let coefficients = [
             scale * clip,
@@ -135,7 +137,7 @@ impl Optimiser {
     ///
     /// # Errors
     /// [`Error::File`] when it cannot be written; what was there before is then still there.
-    pub fn save(&self, path: &std::path::Path, about: &[(String, String)]) -> Result<()> {
+    pub(super) fn save(&self, path: &std::path::Path, about: &[(String, String)]) -> Result<()> {
         let mut tensors = Vec::new();
         for slot in &self.slots {
             let name = &slot.parameter.name;
@@ -155,7 +157,7 @@ impl Optimiser {
     ///
     /// # Errors
     /// As [`Optimiser::save`].
-    pub fn export(
+    pub(super) fn export(
         &self,
         path: &std::path::Path,
         kind: Option<Kind>,
@@ -204,7 +206,9 @@ impl Outward {
             _ => Kind::F32,
         };
         let kind = kind.unwrap_or(own);
-        let dtype = kind.dtype().ok_or_else(|| Error::weight(&p.name, format!("cannot be {kind}")))?;
+        let dtype = kind
+            .dtype()
+            .ok_or_else(|| Error::weight(&p.name, format!("cannot be {kind}")))?;
         let values = p.outward(tensor.to_f64()?);
         Ok(Outward {
             kind,

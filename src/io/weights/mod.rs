@@ -338,7 +338,8 @@ impl Checkpoint {
             }
             self.entries.insert(name, entry);
         }
-        self.about.extend(metadata.metadata().clone().unwrap_or_default());
+        self.about
+            .extend(metadata.metadata().clone().unwrap_or_default());
         self.files.push(mapped);
         Ok(())
     }

@@ -1,0 +1,217 @@
+//! `train`: an autoencoder, a noise predictor, a conditional score estimator.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use serde_json::json;
+
+use posteriori::io::weights::Kind;
+use posteriori::train::job::{Job, Model, Progress};
+use posteriori::train::{Decay, Settings};
+use posteriori::{Device, Error, Task, scenes};
+
+use super::exit::DONE;
+use super::run::size;
+use super::ui::Ui;
+
+/// Train a model on images; a run that was stopped goes on where its last checkpoint is
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// A KL autoencoder: `vae/` of the model folder
+    Autoencoder {
+        /// The model folder that is made
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
+        /// What the divergence of the latent counts against the mean square error of the image
+        #[arg(long, value_name = "X", default_value_t = 1e-4)]
+        kl_weight: f64,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// A UNet: `unet/` of the model folder, in the latent space of its `vae/` if it has one
+    Denoiser {
+        /// The model folder that is made
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// A ControlNet as conditional score estimator, over a frozen model
+    Cse {
+        /// The ControlNet folder that is made
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
+        /// The frozen model's folder
+        #[arg(long, value_name = "DIR")]
+        model: PathBuf,
+        /// What makes the measurement: sr8, gaussian, ..
+        #[arg(long)]
+        task: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// Defaults are the paper's (B.2)
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Learn from this many scenes that the program draws itself
+    #[arg(long, value_name = "N")]
+    scenes: Option<u64>,
+    /// The seed of the scenes
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    scenes_seed: u64,
+    /// Height and width of the images
+    #[arg(long, value_name = "HxW", default_value = "512x512")]
+    size: String,
+    /// Steps of the optimiser
+    #[arg(long, value_name = "N", default_value_t = 5000)]
+    steps: usize,
+    /// Images of a step
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    batch: usize,
+    /// Images computed at once; their gradients are summed up to the batch
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    micro: usize,
+    /// Learning rate
+    #[arg(long, value_name = "X", default_value_t = 5e-6)]
+    lr: f64,
+    /// Steps over which the learning rate rises
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    warmup: usize,
+    /// What the learning rate does then: constant or cosine
+    #[arg(long, default_value = "constant")]
+    decay: String,
+    /// AdamW's weight decay
+    #[arg(long, value_name = "X", default_value_t = 1e-2)]
+    weight_decay: f64,
+    /// The largest norm of the gradient; 0 for none
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    clip: f64,
+    /// What a moving average of the parameters keeps at a step; 0 for none
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    ema: f64,
+    /// Of everything random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Steps between checkpoints
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    save_every: usize,
+    /// The type the model is stored in: f32, f16 or bf16
+    #[arg(long, default_value = "f32")]
+    store: String,
+    /// auto, cpu, cuda, cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// The type of activations: f32, bf16 or f16; by default the device's
+    #[arg(long)]
+    precision: Option<String>,
+}
+
+pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
+    let (model, folder, common) = match args.what {
+        What::Autoencoder {
+            output,
+            kl_weight,
+            common,
+        } => (Model::Autoencoder { kl_weight }, output, common),
+        What::Denoiser { output, common } => (Model::Denoiser, output, common),
+        What::Cse {
+            output,
+            model,
+            task,
+            common,
+        } => {
+            let task = Task::parse(&task)?;
+            (Model::Cse { task, prior: model }, output, common)
+        }
+    };
+    let device = device(&common)?;
+    let size = size(&common.size)?;
+    let settings = settings(&common)?;
+    let steps = settings.steps;
+    let batch = settings.batch;
+    let count = common.scenes.unwrap_or(1).max(1);
+    let job = Job {
+        model,
+        folder,
+        size,
+        settings,
+        made_of: vec![("scenes", format!("{} of {}", common.scenes_seed, count))],
+        save_every: common.save_every,
+        kind: kind(&common.store)?,
+    };
+    let images = |first: u64, n: usize| {
+        let scene = |i| scenes::render(common.scenes_seed, i % count, size);
+        (first..first + n as u64).map(scene).collect()
+    };
+    let mut since = Instant::now();
+    job.run(&device, &images, &mut |progress| match progress {
+        Progress::Start(step) => {
+            since = Instant::now();
+            ui.start_bar(steps as u64);
+            ui.advance(step as u64, "");
+        }
+        Progress::Step(record) => {
+            let rate = batch as f64 / since.elapsed().as_secs_f64();
+            since = Instant::now();
+            ui.advance(record.step as u64 + 1, &format!("loss {:.4}", record.loss));
+            let mut fields = json!({
+                "step": record.step, "loss": record.loss, "grad_norm": record.norm, "lr": record.lr, "images_per_s": rate,
+            });
+            for (name, value) in &record.parts {
+                fields[name] = json!(value);
+            }
+            ui.record("train", fields);
+        }
+    })?;
+    ui.end_bar();
+    Ok(DONE)
+}
+
+fn device(common: &Common) -> posteriori::Result<Device> {
+    let device = Device::parse(&common.device)?;
+    match &common.precision {
+        Some(precision) => device.with_precision(precision),
+        None => Ok(device),
+    }
+}
+
+fn settings(common: &Common) -> posteriori::Result<Settings> {
+    let decay = match common.decay.as_str() {
+        "constant" => Decay::Constant,
+        "cosine" => Decay::Cosine,
+        other => {
+            let why = format!("wanted constant or cosine, got `{other}`");
+            return Err(Error::argument("--decay", why));
+        }
+    };
+    let some = |value: f64| (value != 0.0).then_some(value);
+    Ok(Settings {
+        steps: common.steps,
+        batch: common.batch,
+        micro: common.micro.min(common.batch),
+        lr: common.lr,
+        warmup: common.warmup,
+        decay,
+        weight_decay: common.weight_decay,
+        clip: some(common.clip),
+        ema: some(common.ema),
+        seed: common.seed,
+        ..Settings::default()
+    })
+}
+
+fn kind(text: &str) -> posteriori::Result<Kind> {
+    [Kind::F32, Kind::F16, Kind::BF16]
+        .into_iter()
+        .find(|kind| kind.name().eq_ignore_ascii_case(text))
+        .ok_or_else(|| Error::argument("--store", format!("wanted f32, f16 or bf16, got `{text}`")))
+}

@@ -1,0 +1,414 @@
+//! [`Job`]: what is trained, in which folder, and the loop that does it.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::cx::Cx;
+use crate::diffusion::schedule::Schedule;
+use crate::error::{Error, Result};
+use crate::io::atomic::{failed, write_atomic};
+use crate::io::image::Image;
+use crate::io::weights::{Checkpoint, Kind};
+use crate::models::config::Config;
+use crate::models::controlnet::{ControlNet, ControlNetConfig};
+use crate::models::unet::{UNet, UNetConfig};
+use crate::models::vae::{Vae, VaeConfig};
+use crate::nn::param::{Parameter, Weights};
+use crate::operators::Task;
+use crate::pipeline::device::Device;
+use crate::pipeline::prior::{Prior, context, load};
+use crate::runtime::Runtime;
+use crate::tensor::Tensor;
+use crate::train::autoencoder::Autoencoding;
+use crate::train::cse::Conditioning;
+use crate::train::denoiser::Denoising;
+use crate::train::{Objective, Record, Settings, Trainer, initial};
+
+/// What is trained.
+#[derive(Clone, Debug)]
+pub enum Model {
+    /// A KL autoencoder, `vae/` of the model folder.
+    Autoencoder {
+        /// What the divergence counts: [`Autoencoding::kl_weight`].
+        kl_weight: f64,
+    },
+    /// A UNet, `unet/` of the model folder: in the latent space of its `vae/`, or on pixels if there is none.
+    Denoiser,
+    /// A ControlNet as conditional score estimator for a task.
+    Cse {
+        /// What makes the measurement.
+        task: Task,
+        /// The model folder of the frozen prior.
+        prior: PathBuf,
+    },
+}
+
+/// A training run.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What is trained.
+    pub model: Model,
+    /// The model folder that is made; for a CSE, the ControlNet's own.
+    pub folder: PathBuf,
+    /// Height and width of the images.
+    pub size: [usize; 2],
+    /// How.
+    pub settings: Settings,
+    /// What else the run is made of, by name: a run that goes on must agree with it.
+    pub made_of: Vec<(&'static str, String)>,
+    /// Steps between checkpoints.
+    pub save_every: usize,
+    /// The type the model is stored in.
+    pub kind: Kind,
+}
+
+/// The images of samples `first .. first + n` of a run.
+pub type Images<'a> = &'a (dyn Fn(u64, usize) -> Result<Vec<Image>> + Sync);
+
+const MODEL_FILE: &str = "diffusion_pytorch_model.safetensors";
+const STATE_FILE: &str = "training.safetensors";
+
+impl Job {
+    /// The folder of the network that is trained.
+    pub fn component(&self) -> PathBuf {
+        match &self.model {
+            Model::Autoencoder { .. } => self.folder.join("vae"),
+            Model::Denoiser => self.folder.join("unet"),
+            Model::Cse { .. } => self.folder.clone(),
+        }
+    }
+
+    /// Trains up to the last step, going on from the checkpoint if there is one; `watch` sees the step that comes first,
+    /// then every step.
+    ///
+    /// # Errors
+    /// [`Error::Training`] when it diverges: the last checkpoint is from before that; [`Error::Config`] when there is a
+    /// checkpoint of another recipe; what models, images and files return.
+    pub fn run(
+        &self,
+        device: &Device,
+        images: Images<'_>,
+        watch: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<()> {
+        self.settings.check()?;
+        self.prepare()?;
+        let (component, rt) = (self.component(), device.rt());
+        let (state, model) = (component.join(STATE_FILE), component.join(MODEL_FILE));
+        let before = state
+            .is_file()
+            .then(|| Checkpoint::open_file(&state))
+            .transpose()?;
+        let from = if before.is_some() { &state } else { &model };
+
+        let cx = &Cx::new(rt.clone(), device.dtype())?;
+        let (objective, parameters) = self.build(cx, Some(from))?;
+        let settings = || self.settings.clone();
+        let mut trainer = Trainer::new(cx, parameters, settings(), &self.made_of, before.as_ref())?;
+        drop(before);
+        watch(Progress::Start(trainer.next()));
+        if trainer.next() == 0 {
+            trainer.save(&state)?;
+        }
+        let slab = self.plan(device)?;
+        rt.reserve(slab)?;
+        let outcome = self.steps(&mut trainer, &*objective, images, watch);
+        rt.unreserve();
+        outcome?;
+        trainer.export(&model, Some(self.kind))?;
+        if let Model::Autoencoder { .. } = self.model {
+            self.measure_scale(cx, images)?;
+        }
+        Ok(())
+    }
+
+    /// The loop. Images are made ahead of their step by a thread of their own.
+    fn steps(
+        &self,
+        trainer: &mut Trainer,
+        objective: &dyn Objective,
+        images: Images<'_>,
+        watch: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<()> {
+        let (batch, steps) = (self.settings.batch, self.settings.steps);
+        let todo = trainer.next()..steps;
+        let state = self.component().join(STATE_FILE);
+        thread::scope(|scope| {
+            let (send, ready) = sync_channel(2);
+            let ahead = todo.clone();
+            scope.spawn(move || {
+                for step in ahead {
+                    let made = images(step as u64 * batch as u64, batch);
+                    // Nobody is waiting any more when the loop has failed.
+                    if send.send(made).is_err() {
+                        break;
+                    }
+                }
+            });
+            for step in todo {
+                let lost = || Error::argument("training images", "their thread ended early");
+                let made = ready.recv().map_err(|_| lost())??;
+                let record = trainer.step(objective, &made)?;
+                watch(Progress::Step(&record));
+                if (step + 1) % self.save_every.max(1) == 0 || step + 1 == steps {
+                    trainer.save(&state)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The bytes of the slab that every tensor of a step comes from, learnt on the dry runtime.
+    fn plan(&self, device: &Device) -> Result<usize> {
+        let dry = Runtime::dry_for(device.rt().target());
+        let cx = &Cx::new(dry.clone(), device.dtype())?;
+        let (objective, parameters) = self.build(cx, None)?;
+        let Settings { batch, micro, .. } = self.settings;
+        let settings = Settings {
+            batch: batch.min(2 * micro),
+            ..self.settings.clone()
+        };
+        let [h, w] = self.size;
+        let images = vec![Image::new(w, h, vec![0.0; h * w * 3])?; settings.batch];
+        let mut trainer = Trainer::new(cx, parameters, settings, &[], None)?;
+        trainer.step(&*objective, &images)?;
+        Ok(dry.peak())
+    }
+
+    /// The loss, and the parameters that it trains, with values of this file, or without any on the dry runtime.
+    fn build(&self, cx: &Cx, file: Option<&Path>) -> Result<(Box<dyn Objective>, Vec<Parameter>)> {
+        let (component, seed) = (self.component(), self.settings.seed);
+        let config = &Config::open(&component)?;
+        let weights = match file {
+            Some(file) => Weights::open(cx, Checkpoint::open_file(file)?),
+            None => Weights::planned(cx),
+        }
+        .trained();
+        let objective: Box<dyn Objective> = match &self.model {
+            Model::Autoencoder { kl_weight } => Box::new(Autoencoding {
+                vae: Vae::new(&weights, VaeConfig::read(config)?)?,
+                kl_weight: *kl_weight,
+                seed,
+            }),
+            Model::Denoiser => {
+                let folder = self.folder.join("vae");
+                let vae = || {
+                    let config = VaeConfig::read(&Config::open(&folder)?)?;
+                    load(cx, &folder, &mut Vec::new(), |w| Vae::new(w, config))
+                };
+                let config = UNetConfig::read(config)?;
+                let given = |width| context(cx, &self.folder, width, "");
+                let context = config.context.map(given).transpose()?;
+                Box::new(Denoising {
+                    context: self.for_each(cx, context)?,
+                    unet: UNet::new(&weights, config)?,
+                    vae: folder.is_dir().then(vae).transpose()?,
+                    schedule: Schedule::open(self.folder.join("scheduler/scheduler_config.json"))?,
+                    seed,
+                })
+            }
+            Model::Cse { task, prior } => {
+                let prior = Prior::open(cx, prior)?;
+                Box::new(Conditioning {
+                    controlnet: ControlNet::new(&weights, &ControlNetConfig::read(config)?)?,
+                    context: self.for_each(cx, prior.context(cx, "")?)?,
+                    operator: task.build(&cx.state(), self.size)?,
+                    prior,
+                    seed,
+                })
+            }
+        };
+        Ok((objective, weights.parameters()))
+    }
+
+    /// A context of its own for every sample.
+    fn for_each(&self, cx: &Cx, context: Option<Tensor>) -> Result<Option<Tensor>> {
+        let repeated = |context: Tensor| {
+            let values = context.to_f64()?.repeat(self.settings.micro);
+            cx.constant(&values, context.shape().with_samples(self.settings.micro))
+        };
+        context.map(repeated).transpose()
+    }
+}
+
+/// What is told on the way.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// The step that will be the first: not 0 where a run goes on.
+    Start(usize),
+    /// A step has been taken.
+    Step(&'a Record),
+}
+
+/// What there is before training.
+impl Job {
+    /// Writes what the folder lacks: configuration, first values, schedule.
+    fn prepare(&self) -> Result<()> {
+        let component = self.component();
+        let create = |folder: &Path| {
+            let made = std::fs::create_dir_all(folder);
+            made.map_err(|e| Error::file(folder, format!("cannot be created: {e}")))
+        };
+        create(&component)?;
+        let seed = self.settings.seed;
+        let model = component.join(MODEL_FILE);
+        if component.join(STATE_FILE).is_file() {
+            return Ok(());
+        }
+        match &self.model {
+            Model::Autoencoder { .. } => {
+                write_new(
+                    &component.join("config.json"),
+                    include_str!("presets/vae.json"),
+                )?;
+                let config = VaeConfig::read(&Config::open(&component)?)?;
+                let parameters = initial::parameters(|w| Vae::new(w, config))?;
+                if !model.is_file() {
+                    initial::write(&model, &parameters, seed, None, |_| false)?;
+                }
+            }
+            Model::Denoiser => {
+                write_new(
+                    &component.join("config.json"),
+                    include_str!("presets/unet.json"),
+                )?;
+                let scheduler = self.folder.join("scheduler");
+                create(&scheduler)?;
+                let schedule = scheduler.join("scheduler_config.json");
+                write_new(&schedule, include_str!("presets/scheduler.json"))?;
+                let config = UNetConfig::read(&Config::open(&component)?)?;
+                let index = self.index(&Config::open(&component)?)?;
+                write_new(&self.folder.join("model_index.json"), &index)?;
+                let parameters = initial::parameters(|w| UNet::new(w, config))?;
+                if !model.is_file() {
+                    // A residual block begins as its shortcut, and the network with a prediction of nothing.
+                    let zero =
+                        |name: &str| name.contains("conv2.") || name.starts_with("conv_out.");
+                    initial::write(&model, &parameters, seed, None, zero)?;
+                }
+            }
+            Model::Cse { prior, .. } => {
+                let unet = prior.join("unet");
+                let config = component.join("config.json");
+                if !config.is_file() {
+                    write_new(&config, &controlnet_config(&unet, prior)?)?;
+                }
+                let config = ControlNetConfig::read(&Config::open(&component)?)?;
+                let parameters = initial::parameters(|w| ControlNet::new(w, &config))?;
+                if !model.is_file() {
+                    let unet = Checkpoint::open(&unet)?;
+                    let zero = |name: &str| {
+                        let last = "controlnet_cond_embedding.conv_out.";
+                        ["controlnet_down_blocks.", "controlnet_mid_block.", last]
+                            .iter()
+                            .any(|of| name.starts_with(of))
+                    };
+                    initial::write(&model, &parameters, seed, Some(&unet), zero)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `model_index.json` of a prior without prompts.
+    fn index(&self, unet: &Config) -> Result<String> {
+        let class = unet.class()?;
+        let vae = match self.folder.join("vae").is_dir() {
+            true => json!(["diffusers", "AutoencoderKL"]),
+            false => json!([null, null]),
+        };
+        let index = json!({
+            "_class_name": if class == "UNet2DModel" { "DDPMPipeline" } else { "StableDiffusionPipeline" },
+            "scheduler": ["diffusers", "DDPMScheduler"],
+            "text_encoder": [null, null],
+            "tokenizer": [null, null],
+            "unet": ["diffusers", class],
+            "vae": vae,
+        });
+        Ok(pretty(&index))
+    }
+
+    /// Sets the scaling factor to one over the standard deviation of the latents of some images.
+    fn measure_scale(&self, cx: &Cx, images: Images<'_>) -> Result<()> {
+        const IMAGES: usize = 256;
+        let folder = self.component();
+        let config = VaeConfig::read(&Config::open(&folder)?)?;
+        let vae = load(cx, &folder, &mut Vec::new(), |w| Vae::new(w, config))?;
+        let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
+        for first in (0..IMAGES).step_by(self.settings.micro) {
+            let x =
+                super::noised::upload(&cx.state(), &images(first as u64, self.settings.micro)?)?;
+            let x = crate::ops::cast::forward(cx, &x, cx.dtype())?;
+            let (mean, logvar, _) = vae.encode(&cx.forward_only(), &x)?;
+            for (mean, logvar) in mean.to_f64()?.into_iter().zip(logvar.to_f64()?) {
+                sum += mean;
+                squares += mean * mean + logvar.clamp(-30.0, 20.0).exp();
+                count += 1.0;
+            }
+        }
+        let variance = squares / count - (sum / count) * (sum / count);
+        let path = folder.join("config.json");
+        let mut json: Value = read_json(&path)?;
+        // Five digits: as many as the estimate has, and more.
+        json["scaling_factor"] = json!((1e5 / variance.sqrt()).round() / 1e5);
+        replace(&path, &pretty(&json))
+    }
+}
+
+/// The configuration of the ControlNet for a UNet and its autoencoder.
+fn controlnet_config(unet: &Path, prior: &Path) -> Result<String> {
+    let mut config = read_json(&unet.join("config.json"))?;
+    let factor = match prior.join("vae").is_dir() {
+        true => VaeConfig::read(&Config::open(&prior.join("vae"))?)?.factor(),
+        false => 1,
+    };
+    // diffusers' widths for a factor of 8; the hint network halves between each two.
+    const WIDTHS: [usize; 5] = [16, 32, 96, 256, 256];
+    let halvings = factor.ilog2() as usize;
+    let first = config["block_out_channels"][0].as_u64().unwrap_or(320) as usize;
+    let widths = WIDTHS.iter().map(|&width| width.min(first.max(16)));
+    let widths: Vec<usize> = widths.take(halvings + 1).collect();
+    let Some(map) = config.as_object_mut() else {
+        return Err(Error::file(
+            unet.join("config.json"),
+            "wanted a JSON object",
+        ));
+    };
+    for key in [
+        "out_channels",
+        "up_block_types",
+        "sample_size",
+        "center_input_sample",
+    ] {
+        map.remove(key);
+    }
+    map.insert("_class_name".into(), json!("ControlNetModel"));
+    map.insert("conditioning_embedding_out_channels".into(), json!(widths));
+    map.insert("controlnet_conditioning_channel_order".into(), json!("rgb"));
+    Ok(pretty(&config))
+}
+
+fn pretty(json: &Value) -> String {
+    format!("{json:#}\n")
+}
+
+fn read_json(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+    serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is no valid JSON: {e}")))
+}
+
+/// Writes a file that is not there yet.
+fn write_new(path: &Path, text: &str) -> Result<()> {
+    if path.exists() {
+        Ok(())
+    } else {
+        replace(path, text)
+    }
+}
+
+fn replace(path: &Path, text: &str) -> Result<()> {
+    write_atomic(path, |w| w.write_all(text.as_bytes()).map_err(failed(path)))
+}
