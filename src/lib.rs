@@ -25,6 +25,7 @@ pub mod samplers;
 pub mod scenes;
 pub mod shape;
 pub mod tensor;
+pub mod train;
 pub mod verify;
 
 pub use cx::Cx;

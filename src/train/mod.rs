@@ -1,0 +1,3 @@
+//! Training: where its images come from.
+
+pub mod data;
