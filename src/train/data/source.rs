@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::order::Order;
 use crate::error::{Error, Result};
-use crate::io::image::{self, Image};
+use crate::io::image::{Image, list, read};
 use crate::rng::{image_key, stream_key};
 use crate::scenes;
 
@@ -37,7 +37,7 @@ impl Source {
     /// [`Error::File`] when there is no such folder, or no image in it.
     pub fn folder(root: impl AsRef<Path>) -> Result<Self> {
         let root = root.as_ref().to_owned();
-        let paths = image::list(&root, true)?;
+        let paths = list(&root, true)?;
         if paths.is_empty() {
             let why = "holds no images; wanted PNG, JPEG, WebP, TIFF, BMP or PNM files, here or in folders inside";
             return Err(Error::file(root, why));
@@ -85,7 +85,7 @@ impl Source {
     pub fn get(&self, i: usize, size: [usize; 2]) -> Result<Image> {
         self.has(i)?;
         match self {
-            Source::Folder(folder) => image::read(folder.root.join(&folder.paths[i])),
+            Source::Folder(folder) => read(folder.root.join(&folder.paths[i])),
             Source::Scenes { seed, .. } => scenes::render(*seed, i as u64, size),
         }
     }

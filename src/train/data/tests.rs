@@ -1,3 +1,6 @@
+//! Orders against permutations, resizing, crops and colours against values by hand, folders with all that can be
+//! wrong in them.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
