@@ -76,6 +76,23 @@ impl Banded {
         }))
     }
 
+    /// Bilinear resizing to `n_out` rows, antialiased as Pillow and torchvision do it: a triangle as wide as two
+    /// pixels of the input or of the result, whichever are larger, cut at the borders, normalised to sum 1.
+    pub fn bilinear_resize(n_in: usize, n_out: usize) -> Result<Self> {
+        check_length("bilinear resizing", n_in, 1)?;
+        check_length("bilinear resizing", n_out, 1)?;
+        let scale = n_in as f64 / n_out as f64;
+        let support = scale.max(1.0);
+        Ok(Self::from_rows(n_out, n_in, |o, row| {
+            let centre = (o as f64 + 0.5) * scale - 0.5;
+            let first = (centre - support).ceil().max(0.0) as usize;
+            let last = ((centre + support).floor() as usize).min(n_in - 1);
+            let weight = |i: usize| (1.0 - ((i as f64 - centre) / support).abs()).max(0.0);
+            let sum: f64 = (first..=last).map(weight).sum();
+            row.extend((first..=last).map(|i| (i, weight(i) / sum)));
+        }))
+    }
+
     /// The blur with a Gaussian of this standard deviation, truncated at 4 sigma (and at the kernel
     /// window `size`, odd) and normalised to sum 1; borders mirrored, the edge not repeated
     /// (`2 1 | 0 1 .. n-1 | n-2 n-3`).

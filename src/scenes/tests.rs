@@ -1,3 +1,5 @@
+//! Scenes against themselves at other sizes, and their parts against closed forms and published values.
+
 use super::colour::Colour;
 use super::lettering::{GLYPHS, WORDS, lines};
 use super::outline::Outline;
