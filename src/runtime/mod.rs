@@ -15,6 +15,7 @@ pub mod gemm;
 pub mod kernel;
 pub mod mapped;
 pub mod native;
+pub mod outer;
 pub mod product;
 #[cfg(any(feature = "cuda", feature = "emu"))]
 pub mod record;

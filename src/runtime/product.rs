@@ -8,11 +8,10 @@
 //! cache while the taps go by, a packed panel of `b` in the first. Every element is summed in an order
 //! that depends on `taps` and `depth` only, so neither the strips nor the threads change its bits.
 
-use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::simd::wide;
-use super::tile::{Isa, TILE, isa};
+use super::tile::{Isa, Line, TILE, isa, room};
 
 /// Whether this processor has a tile; without one, [`Product::run`] panics.
 pub fn available() -> bool {
@@ -46,11 +45,6 @@ const STRIP: usize = 192;
 const GROUP: usize = 64;
 /// Most elements of a row that are summed in one go.
 const CHUNK: usize = 256;
-
-/// A cache line: panels start at one.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
 
 /// The start of `c`; every task writes elements of its own.
 #[derive(Clone, Copy)]
@@ -115,7 +109,8 @@ impl Product<'_> {
             for from in (0..self.depth).step_by(chunk) {
                 let depth = chunk.min(self.depth - from);
                 for tap in 0..self.taps {
-                    let panels = panels(&mut scratch.panels, isa, columns.len(), depth);
+                    let len = columns.len().next_multiple_of(isa.width) * depth;
+                    let panels = room(&mut scratch.panels, len);
                     self.pack(isa, tap, from, columns.clone(), panels);
                     let stage = Stage {
                         from,
@@ -246,16 +241,4 @@ impl Scratch {
             self.picked.extend((0..task.rows).map(row));
         }
     }
-}
-
-/// Room for the packed panels of `columns`.
-fn panels<'s>(
-    scratch: &'s mut Vec<Line>,
-    isa: &Isa,
-    columns: usize,
-    depth: usize,
-) -> &'s mut [f32] {
-    let len = columns.next_multiple_of(isa.width) * depth;
-    scratch.resize(len.div_ceil(16), Line::zeroed());
-    &mut bytemuck::cast_slice_mut(&mut scratch[..])[..len]
 }

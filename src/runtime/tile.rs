@@ -4,6 +4,19 @@
 //! A tile is `R` rows times two vectors of columns. For each step of the depth it loads two vectors of a
 //! packed panel and one number of each row: the sums never leave the registers.
 
+use bytemuck::{Pod, Zeroable};
+
+/// A cache line: panels start at one.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Line([f32; 16]);
+
+/// `len` elements of `lines`, of unspecified content.
+pub(super) fn room(lines: &mut Vec<Line>, len: usize) -> &mut [f32] {
+    lines.resize(len.div_ceil(16), Line::zeroed());
+    &mut bytemuck::cast_slice_mut(&mut lines[..])[..len]
+}
+
 /// The tile of one instruction set.
 pub(super) struct Isa {
     /// Most rows of a tile.
@@ -112,6 +125,44 @@ impl Isa {
             let done = if l < deep { whole } else { 0 };
             for (j, to) in to.iter_mut().enumerate().skip(done) {
                 *to = if j < columns { b[j * stride + l] } else { 0.0 };
+            }
+        }
+    }
+
+    /// Transposes `[rows, columns]`, whose rows are `stride` apart: `to[j * gap + l] = from[l * stride + j]`.
+    #[inline(always)]
+    pub(super) fn transpose(
+        &self,
+        from: &[f32],
+        stride: usize,
+        [rows, columns]: [usize; 2],
+        to: &mut [f32],
+        gap: usize,
+    ) {
+        // The part that is made of whole 8 x 8 blocks.
+        let (deep, whole) = match cfg!(target_arch = "x86_64") {
+            true => (rows / 8 * 8, columns / 8 * 8),
+            false => (0, 0),
+        };
+        if deep > 0 && whole > 0 {
+            assert!(
+                (deep - 1) * stride + whole <= from.len() && (whole - 1) * gap + deep <= to.len()
+            );
+        }
+        #[cfg(target_arch = "x86_64")]
+        for l in (0..deep).step_by(8) {
+            for j in (0..whole).step_by(8) {
+                // SAFETY: this `Isa` was chosen for this processor; the 8 x 8 block lies inside both (asserted).
+                unsafe {
+                    let from = from.as_ptr().add(l * stride + j);
+                    (self.flip)(from, stride, to.as_mut_ptr().add(j * gap + l), gap);
+                }
+            }
+        }
+        for l in 0..rows {
+            let done = if l < deep { whole } else { 0 };
+            for j in done..columns {
+                to[j * gap + l] = from[l * stride + j];
             }
         }
     }

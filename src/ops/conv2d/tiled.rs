@@ -1,10 +1,11 @@
-//! Products that read the image where it is: see [`crate::runtime::product`].
+//! Products that read the image where it is: see [`crate::runtime::product`] and [`crate::runtime::outer`].
 
 use rayon::prelude::*;
 
 use super::Key;
 use crate::dtype::DType;
 use crate::runtime::native::NativeArgs;
+use crate::runtime::outer::Outer;
 use crate::runtime::product::{self, Product};
 
 pub(super) fn fits(key: &Key) -> bool {
@@ -68,4 +69,21 @@ pub(super) fn vjp(key: &Key, args: &mut NativeArgs<'_>) {
         };
         product.run(dx, |q, tap| key.target(q, tap));
     });
+}
+
+pub(super) fn wgrad(key: &Key, args: &mut NativeArgs<'_>) {
+    let dw = args.output::<f32>(0);
+    let outer = Outer {
+        a: args.input::<f32>(1),
+        b: args.input::<f32>(2),
+        samples: key.samples,
+        a_size: key.x,
+        b_size: key.y,
+        rows: key.inputs,
+        columns: key.outputs,
+        k: key.k,
+        stride: key.geometry.stride,
+        before: key.geometry.before,
+    };
+    outer.run(dw);
 }

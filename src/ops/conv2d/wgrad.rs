@@ -1,6 +1,6 @@
 //! The cotangent of the weights.
 
-use super::{Direction, Geometry, Key, cases, gathered, kernels, plain};
+use super::{Direction, Geometry, Key, cases, gathered, kernels, plain, tiled};
 use crate::cx::Cx;
 use crate::error::{Error, Result};
 use crate::ops::variant::{Op, Variant};
@@ -12,6 +12,7 @@ pub static WGRAD: Op<Key> = Op {
     name: "conv2d.wgrad",
     variants: &[
         Variant::kernels("plain", kernels::wgrad_plain),
+        Variant::native("tiled", tiled::wgrad, gathered::wgrad::<f64>).when(tiled::fits),
         Variant::native(
             "gathered_gemm",
             gathered::wgrad::<f32>,

@@ -10,6 +10,8 @@ use crate::runtime::Arg;
 use crate::runtime::gemm::{Mat, gemm};
 use crate::runtime::kernel::Launch;
 use crate::runtime::native::NativeArgs;
+use crate::runtime::outer::Outer;
+use crate::runtime::product;
 use crate::tensor::Tensor;
 
 /// One launch: a sum over `samples` times `rows` rows.
@@ -58,6 +60,8 @@ pub static WGRAD: Op<Key> = Op {
                 .ints([rows, key.k, key.m])
                 .into()
         }),
+        Variant::native("tiled", tiled, by_gemm::<f64>)
+            .when(|key| key.dtype == DType::F32 && product::available()),
         Variant::native("gemm", by_gemm::<f32>, by_gemm::<f64>),
         Variant::native("plain", plain::<f32>, plain::<f64>),
     ],
@@ -131,4 +135,21 @@ fn by_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         let dy = Mat::rows(&dy[block * BLOCK..], rows, dw.len() / key.k, key.m);
         gemm(dw, key.k, false, dy.t(), x);
     });
+}
+
+fn tiled(key: &Key, args: &mut NativeArgs<'_>) {
+    let dw = args.output::<f32>(0);
+    let outer = Outer {
+        a: args.input::<f32>(2),
+        b: args.input::<f32>(1),
+        samples: key.samples,
+        a_size: [key.rows, 1],
+        b_size: [key.rows, 1],
+        rows: key.m,
+        columns: key.k,
+        k: 1,
+        stride: 1,
+        before: 0,
+    };
+    outer.run(dw);
 }
