@@ -12,6 +12,7 @@ use crate::dtype::{DType, Real};
 use crate::error::Result;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::wide;
 use crate::tensor::Tensor;
@@ -81,6 +82,11 @@ impl KeyTrait for Key {
 pub static STEP: Op<Key> = Op {
     name: "adamw.step",
     variants: &[
+        Variant::kernels("vector", |key| {
+            launch("adamw/step_2_vector", key, key.len / 4)
+        })
+        .when(|key| key.len.is_multiple_of(4)),
+        Variant::kernels("plain", |key| launch("adamw/step_1_plain", key, key.len)),
         Variant::native("chunks", step_chunks::<f32>, step_chunks::<f64>),
         Variant::native("plain", step_plain::<f32>, step_plain::<f64>),
     ],
@@ -105,6 +111,15 @@ pub static STEP: Op<Key> = Op {
         sizes.map(key).to_vec()
     },
 };
+
+/// A thread for each of `count` elements or packs of four.
+fn launch(module: &'static str, key: &Key, count: usize) -> Plan {
+    let Settings { beta1, beta2, eps } = key.settings;
+    Launch::each(module, key.dtype, count)
+        .ints([count])
+        .floats([beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps])
+        .into()
+}
 
 /// One step down the gradient `g`, of `w`'s shape and type. `coefficients: [4]`, of that type too: the scale of the
 /// gradient, `1 - lr * weight_decay`, `lr / (1 - beta1^t)`, `1 / sqrt(1 - beta2^t)`, at step t = 1, 2 and so on.

@@ -1,4 +1,5 @@
-//! Sums over the rows of matrices: what bias and norm gradients have in common.
+//! Sums over the rows of matrices: what bias and norm gradients have in common, native and in the kernels around
+//! `kernels/common/columns.cuh`.
 //!
 //! Rows are cut into blocks by their number and length only; a block is added up row by row, and the sums of the
 //! blocks in their order. So the result is the same on any number of threads.
@@ -7,7 +8,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::dtype::Real;
+use crate::dtype::{DType, Real};
+use crate::runtime::kernel::{Launch, Plan, Ptr};
 use crate::runtime::simd::wide;
 
 /// Elements of one block: large against the cost of handing it to a thread.
@@ -39,4 +41,44 @@ pub(super) fn sums<T: Real>(
         all.iter_mut().zip(part).for_each(|(a, p)| *a += p.f64());
     }
     all
+}
+
+/// How rows are cut into chunks, which are added up by one block each.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    /// Rows of a chunk.
+    pub(super) chunk: usize,
+    /// Chunks.
+    pub(super) chunks: usize,
+}
+
+impl Cut {
+    /// Four rows for every thread, or as many fours as keep them within 256 chunks over all `samples`.
+    pub(super) fn of(samples: usize, rows: usize) -> Self {
+        const STEP: usize = 4 * 32;
+        let most = (256 / samples).max(1);
+        let chunk = STEP * rows.div_ceil(most * STEP);
+        Cut {
+            chunk,
+            chunks: rows.div_ceil(chunk),
+        }
+    }
+}
+
+/// Blocks side by side: of eight packs of `width` columns each.
+pub(super) fn tiles(c: usize, width: usize) -> usize {
+    c.div_ceil(8 * width)
+}
+
+/// `sums`, which leaves two rows of `c` for each of `rows` chunks, f32 `[2, rows, c]`, at the start of scratch memory;
+/// then `fold` of the same module, which adds each up for the first two arguments.
+pub(super) fn fold_two(module: &'static str, rows: usize, c: usize, sums: Launch) -> Plan {
+    let fold = Launch::new(module, DType::F32, [1, tiles(c, 1), 2], 256)
+        .part("fold")
+        .pointers([Ptr::Arg(0), Ptr::Arg(1), Ptr::Scratch(0)])
+        .ints([rows, c]);
+    Plan {
+        launches: vec![sums, fold],
+        scratch: 2 * rows * c * size_of::<f32>(),
+    }
 }

@@ -7,6 +7,7 @@ use crate::dtype::{DType, Real};
 use crate::error::Result;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::wide;
 use crate::tensor::Tensor;
@@ -44,6 +45,12 @@ impl KeyTrait for Key {
 pub static UPDATE: Op<Key> = Op {
     name: "ema.update",
     variants: &[
+        Variant::kernels("vector", |key: &Key| {
+            launch("ema/update_2_vector", key.len / 4)
+        })
+        .when(|key| key.dtype == DType::F32 && key.len.is_multiple_of(4)),
+        Variant::kernels("plain", |key: &Key| launch("ema/update_1_plain", key.len))
+            .when(|key| key.dtype == DType::F32),
         Variant::native("chunks", update_chunks::<f32>, update_chunks::<f64>),
         Variant::native("plain", update_plain::<f32>, update_plain::<f64>),
     ],
@@ -55,6 +62,11 @@ pub static UPDATE: Op<Key> = Op {
         [1, 33, 4_096, 40_008].map(key).to_vec()
     },
 };
+
+/// A thread for each of `count` elements or packs of four.
+fn launch(module: &'static str, count: usize) -> Plan {
+    Launch::each(module, DType::F32, count).ints([count]).into()
+}
 
 /// Moves `average` towards `w`, both f32 (f64 in a run of f64). `coefficients: [1]` holds `1 - d`; it is read from
 /// memory, so that a recorded step can be done again with another.

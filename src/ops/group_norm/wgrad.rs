@@ -5,9 +5,10 @@ use super::{Params, Saved};
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::Result;
-use crate::ops::columns;
+use crate::ops::columns::{self, Cut, tiles};
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan, Ptr};
 use crate::runtime::native::NativeArgs;
 use crate::tensor::Tensor;
 
@@ -61,6 +62,14 @@ impl KeyTrait for Key {
 pub static WGRAD: Op<Key> = Op {
     name: "group_norm.wgrad",
     variants: &[
+        Variant::kernels("chunks", chunks).when(|key| key.c.is_multiple_of(key.dtype.pack())),
+        Variant::kernels("plain", |key| {
+            let sizes = [key.samples, key.pixels, key.c, key.groups];
+            Launch::new("group_norm/wgrad_1_plain", key.dtype, [key.c, 1, 1], 256)
+                .ints(sizes)
+                .ints([usize::from(key.silu)])
+                .into()
+        }),
         Variant::native("blocks", wgrad_blocks::<f32>, wgrad_blocks::<f64>),
         Variant::native("plain", wgrad_plain::<f32>, wgrad_plain::<f64>),
     ],
@@ -87,6 +96,19 @@ fn cases() -> Vec<Key> {
         silu: i % 2 == 1,
     };
     sizes.into_iter().enumerate().map(key).collect()
+}
+
+fn chunks(key: &Key) -> Plan {
+    const MODULE: &str = "group_norm/wgrad_2_chunks";
+    let cut = Cut::of(key.samples, key.pixels);
+    let grid = [cut.chunks, tiles(key.c, key.dtype.pack()), key.samples];
+    let [dy, x, mean, rstd, w, b] = [2, 3, 4, 5, 6, 7].map(Ptr::Arg);
+    let sums = Launch::new(MODULE, key.dtype, grid, 256)
+        .part("part")
+        .pointers([Ptr::Scratch(0), dy, x, mean, rstd, w, b])
+        .ints([key.pixels, key.c, key.groups, usize::from(key.silu)])
+        .ints([cut.chunk]);
+    columns::fold_two(MODULE, key.samples * cut.chunks, key.c, sums)
 }
 
 /// The gradients `(dw, db)` of scale and shift, each `[c]` and f32 (f64 in a run of f64).

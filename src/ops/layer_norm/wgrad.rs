@@ -4,9 +4,10 @@ use super::Saved;
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::Result;
-use crate::ops::columns;
+use crate::ops::columns::{self, Cut, tiles};
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan, Ptr};
 use crate::runtime::native::NativeArgs;
 use crate::tensor::Tensor;
 
@@ -51,6 +52,12 @@ impl KeyTrait for Key {
 pub static WGRAD: Op<Key> = Op {
     name: "layer_norm.wgrad",
     variants: &[
+        Variant::kernels("chunks", chunks).when(|key| key.c.is_multiple_of(key.dtype.pack())),
+        Variant::kernels("plain", |key| {
+            Launch::new("layer_norm/wgrad_1_plain", key.dtype, [key.c, 1, 1], 256)
+                .ints([key.rows, key.c])
+                .into()
+        }),
         Variant::native("blocks", wgrad_blocks::<f32>, wgrad_blocks::<f64>),
         Variant::native("plain", wgrad_plain::<f32>, wgrad_plain::<f64>),
     ],
@@ -73,6 +80,18 @@ pub static WGRAD: Op<Key> = Op {
         sizes.map(key).to_vec()
     },
 };
+
+fn chunks(key: &Key) -> Plan {
+    const MODULE: &str = "layer_norm/wgrad_2_chunks";
+    let cut = Cut::of(1, key.rows);
+    let grid = [cut.chunks, tiles(key.c, key.dtype.pack()), 1];
+    let [dy, x, mean, rstd] = [2, 3, 4, 5].map(Ptr::Arg);
+    let sums = Launch::new(MODULE, key.dtype, grid, 256)
+        .part("part")
+        .pointers([Ptr::Scratch(0), dy, x, mean, rstd])
+        .ints([key.rows, key.c, cut.chunk]);
+    columns::fold_two(MODULE, cut.chunks, key.c, sums)
+}
 
 /// The gradients `(dw, db)` of scale and shift, each `[c]` and f32 (f64 in a run of f64).
 ///

@@ -6,9 +6,10 @@ use rayon::prelude::*;
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
-use crate::ops::columns;
+use crate::ops::columns::{self, Cut, tiles};
 use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan, Ptr};
 use crate::runtime::native::NativeArgs;
 use crate::tensor::Tensor;
 
@@ -50,6 +51,14 @@ impl KeyTrait for Key {
 pub static ROWS: Op<Key> = Op {
     name: "sum.rows",
     variants: &[
+        Variant::kernels("chunks", chunks),
+        Variant::kernels("plain", |key| {
+            let part = if key.wide { "wide" } else { "same" };
+            Launch::new("sum/rows_1_plain", key.dtype, [key.c, key.groups, 1], 256)
+                .part(part)
+                .ints([key.rows, key.c])
+                .into()
+        }),
         Variant::native("blocks", sum_blocks::<f32>, sum_blocks::<f64>),
         Variant::native("plain", sum_plain::<f32>, sum_plain::<f64>),
     ],
@@ -74,6 +83,38 @@ fn cases() -> Vec<Key> {
         wide: i % 2 == 1,
     };
     sizes.into_iter().enumerate().map(key).collect()
+}
+
+/// Chunks of rows, cut by a group's sizes; then the sums of all chunks of a group, which make one chunk.
+fn chunks(key: &Key) -> Plan {
+    let cut = Cut::of(1, key.rows);
+    let sums = Ptr::Scratch(0);
+    let launch = |part, dtype, width, rows, cut: Cut, pointers| {
+        let grid = [cut.chunks, tiles(key.c, width), key.groups];
+        Launch::new("sum/rows_2_chunks", dtype, grid, 256)
+            .part(part)
+            .pointers(pointers)
+            .ints([rows, key.c, cut.chunk])
+    };
+    let (part, width) = match key.dtype.pack() {
+        pack if key.c.is_multiple_of(pack) => ("packs", pack),
+        _ => ("ones", 1),
+    };
+    let (last, dtype) = match key.wide {
+        false if key.dtype.is_half() => ("narrow", key.dtype),
+        _ => ("ones", DType::F32),
+    };
+    let one = Cut {
+        chunk: cut.chunks,
+        chunks: 1,
+    };
+    Plan {
+        launches: vec![
+            launch(part, key.dtype, width, key.rows, cut, [sums, Ptr::Arg(1)]),
+            launch(last, dtype, 1, cut.chunks, one, [Ptr::Arg(0), sums]),
+        ],
+        scratch: key.groups * cut.chunks * key.c * size_of::<f32>(),
+    }
 }
 
 /// The sum of `x: [n, .., c]` over all but the last dimension: `[c]`, in f32 whatever `x` is (f64 when that is).

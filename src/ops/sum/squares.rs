@@ -7,6 +7,7 @@ use crate::dtype::{DType, Real};
 use crate::error::Result;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
+use crate::runtime::kernel::{Launch, Plan, Ptr};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::{sum_pairs, wide};
 use crate::tensor::Tensor;
@@ -50,6 +51,12 @@ impl KeyTrait for Key {
 pub static SQUARES: Op<Key> = Op {
     name: "sum.squares",
     variants: &[
+        Variant::kernels("chunks", chunks).when(|key| key.len.is_multiple_of(key.dtype.pack())),
+        Variant::kernels("plain", |key| {
+            Launch::new("sum/squares_1_plain", key.dtype, [1, 1, 1], 256)
+                .ints([key.len])
+                .into()
+        }),
         Variant::native("chunks", squares_chunks::<f32>, squares_chunks::<f64>),
         Variant::native("plain", squares_plain::<f32>, squares_plain::<f64>),
     ],
@@ -69,6 +76,25 @@ pub static SQUARES: Op<Key> = Op {
         sizes.map(key).to_vec()
     },
 };
+
+/// Four packs for every thread, or as many fours as keep them within 1024 chunks; then their sums.
+fn chunks(key: &Key) -> Plan {
+    const STEP: usize = 4 * 256;
+    let packs = key.len / key.dtype.pack();
+    let chunk = STEP * packs.div_ceil(1024 * STEP);
+    let chunks = packs.div_ceil(chunk);
+    let [sum, x, onto] = [0, 1, 2].map(Ptr::Arg);
+    let sums = Ptr::Scratch(0);
+    let launch = |part, dtype, blocks| {
+        Launch::new("sum/squares_2_chunks", dtype, [blocks, 1, 1], 256).part(part)
+    };
+    let part = launch("part", key.dtype, chunks).pointers([sums, x]);
+    let fold = launch("fold", DType::F32, 1).pointers([sum, sums, onto]);
+    Plan {
+        launches: vec![part.ints([packs, chunk]), fold.ints([chunks])],
+        scratch: chunks * size_of::<f64>(),
+    }
+}
 
 /// The sum of the squares of `x`, plus `onto: [1]`: `[1]`, in f32 whatever `x` is (f64 when that is).
 ///
