@@ -7,9 +7,10 @@ use anyhow::Result;
 use serde_json::json;
 
 use posteriori::io::weights::Kind;
+use posteriori::train::data::{Augment, Batches, Skipped, Source};
 use posteriori::train::job::{Job, Model, Progress};
 use posteriori::train::{Decay, Settings};
-use posteriori::{Device, Error, Task, scenes};
+use posteriori::{Device, Error, Task};
 
 use super::exit::DONE;
 use super::run::size;
@@ -62,12 +63,21 @@ enum What {
 /// Defaults are the paper's (B.2)
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// Learn from this many scenes that the program draws itself
-    #[arg(long, value_name = "N")]
-    scenes: Option<u64>,
+    /// A folder of images to learn from
+    #[arg(short, long, value_name = "DIR", required_unless_present = "scenes")]
+    input: Option<PathBuf>,
+    /// Instead of a folder: this many scenes that the program draws itself
+    #[arg(long, value_name = "N", conflicts_with = "input")]
+    scenes: Option<usize>,
     /// The seed of the scenes
     #[arg(long, value_name = "N", default_value_t = 0)]
     scenes_seed: u64,
+    /// Learn from this many of the images alone, chosen by the seed
+    #[arg(long, value_name = "N")]
+    subset: Option<usize>,
+    /// How images vary: paper (crops of 0.8 to 2 of the area, flips, colours) or none (the middle)
+    #[arg(long, default_value = "paper")]
+    augment: String,
     /// Height and width of the images
     #[arg(long, value_name = "HxW", default_value = "512x512")]
     size: String,
@@ -116,13 +126,16 @@ struct Common {
 }
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
-    let (model, folder, common) = match args.what {
+    let (model, objective, folder, common) = match args.what {
         What::Autoencoder {
             output,
             kl_weight,
             common,
-        } => (Model::Autoencoder { kl_weight }, output, common),
-        What::Denoiser { output, common } => (Model::Denoiser, output, common),
+        } => {
+            let objective = format!("autoencoder, kl weight {kl_weight}");
+            (Model::Autoencoder { kl_weight }, objective, output, common)
+        }
+        What::Denoiser { output, common } => (Model::Denoiser, "denoiser".into(), output, common),
         What::Cse {
             output,
             model,
@@ -130,7 +143,8 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             common,
         } => {
             let task = Task::parse(&task)?;
-            (Model::Cse { task, prior: model }, output, common)
+            let objective = format!("cse, {task}");
+            (Model::Cse { task, prior: model }, objective, output, common)
         }
     };
     let device = device(&common)?;
@@ -138,19 +152,22 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let settings = settings(&common)?;
     let steps = settings.steps;
     let batch = settings.batch;
-    let count = common.scenes.unwrap_or(1).max(1);
+    let source = source(&common)?;
+    let made_of = vec![
+        ("objective", objective),
+        ("images", described(&source)),
+        ("augment", common.augment.clone()),
+        ("size", common.size.clone()),
+    ];
+    let images = Batches::new(source, augment(&common.augment, size)?, common.seed)?;
     let job = Job {
         model,
         folder,
         size,
         settings,
-        made_of: vec![("scenes", format!("{} of {}", common.scenes_seed, count))],
+        made_of,
         save_every: common.save_every,
         kind: kind(&common.store)?,
-    };
-    let images = |first: u64, n: usize| {
-        let scene = |i| scenes::render(common.scenes_seed, i % count, size);
-        (first..first + n as u64).map(scene).collect()
     };
     let mut since = Instant::now();
     job.run(&device, &images, &mut |progress| match progress {
@@ -158,6 +175,10 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             since = Instant::now();
             ui.start_bar(steps as u64);
             ui.advance(step as u64, "");
+        }
+        Progress::Skipped(Skipped { name, why }) => {
+            ui.complain(format!("skipped {name}: {why}"));
+            ui.record("skipped", json!({ "item": name, "why": why }));
         }
         Progress::Step(record) => {
             let rate = batch as f64 / since.elapsed().as_secs_f64();
@@ -181,6 +202,36 @@ fn device(common: &Common) -> posteriori::Result<Device> {
     match &common.precision {
         Some(precision) => device.with_precision(precision),
         None => Ok(device),
+    }
+}
+
+/// Where the images come from.
+fn source(common: &Common) -> posteriori::Result<Source> {
+    let all = match (&common.input, common.scenes) {
+        (Some(folder), _) => Source::folder(folder)?,
+        (None, count) => Source::scenes(common.scenes_seed, count.unwrap_or(0))?,
+    };
+    match common.subset {
+        Some(n) => all.subset(n, common.seed),
+        None => Ok(all),
+    }
+}
+
+fn described(source: &Source) -> String {
+    match source {
+        Source::Folder(_) => format!("{} of a folder", source.count()),
+        Source::Scenes { seed, count } => format!("{count} scenes of seed {seed}"),
+    }
+}
+
+fn augment(text: &str, size: [usize; 2]) -> posteriori::Result<Augment> {
+    match text {
+        "paper" => Ok(Augment::paper(size)),
+        "none" => Ok(Augment::none(size)),
+        _ => {
+            let why = format!("wanted paper or none, got `{text}`");
+            Err(Error::argument("--augment", why))
+        }
     }
 }
 

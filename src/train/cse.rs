@@ -5,6 +5,7 @@ use crate::cx::Cx;
 use crate::error::Result;
 use crate::io::image::Image;
 use crate::models::controlnet::ControlNet;
+use crate::models::unet::UNet;
 use crate::operators::Operator;
 use crate::ops::cast;
 use crate::pipeline::prior::Prior;
@@ -33,22 +34,41 @@ impl Objective for Conditioning {
         let condition = self
             .operator
             .condition(cx, &self.operator.measure(cx, &images)?)?;
-        let Prior { unet, vae, .. } = &self.prior;
-        let schedule = &self.prior.schedule;
+        let Prior {
+            unet,
+            vae,
+            schedule,
+            ..
+        } = &self.prior;
         let noised = Noised::new(cx, vae.as_ref(), schedule, &images, self.seed, first)?;
         drop(images);
-        let (Noised { x, t, .. }, context) = (&noised, self.context.as_ref());
-
         let condition = cast::forward(cx, &condition, net.dtype())?;
-        let (hint, hint_saved) = self.controlnet.embed_hint(net, &condition)?;
-        let (residuals, control) = self.controlnet.forward(net, x, t, context, &hint)?;
-        let (prediction, decoder) = unet.forward_from_residuals(net, x, t, context, &residuals)?;
-        drop(residuals);
-
-        let (loss, dy) = noised.loss(cx, &prediction)?;
-        let dresiduals = unet.residuals_vjp(net, decoder, &dy)?;
-        let (_, dhint) = self.controlnet.vjp(net, control, dresiduals)?;
-        self.controlnet.embed_hint_vjp(net, hint_saved, &dhint)?;
-        Ok(loss)
+        let context = self.context.as_ref();
+        backward(net, &self.controlnet, unet, context, &noised, &condition)
     }
+}
+
+/// The loss of a ControlNet that sees `condition`, `[n, h, w, 3]` in the networks' type; leaves its gradients.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape).
+pub(crate) fn backward(
+    net: &Cx,
+    controlnet: &ControlNet,
+    unet: &UNet,
+    context: Option<&Tensor>,
+    noised: &Noised,
+    condition: &Tensor,
+) -> Result<Loss> {
+    let Noised { x, t, .. } = noised;
+    let (hint, hint_saved) = controlnet.embed_hint(net, condition)?;
+    let (residuals, control) = controlnet.forward(net, x, t, context, &hint)?;
+    let (prediction, decoder) = unet.forward_from_residuals(net, x, t, context, &residuals)?;
+    drop(residuals);
+
+    let (loss, dy) = noised.loss(&net.state(), &prediction)?;
+    let dresiduals = unet.residuals_vjp(net, decoder, &dy)?;
+    let (_, dhint) = controlnet.vjp(net, control, dresiduals)?;
+    controlnet.embed_hint_vjp(net, hint_saved, &dhint)?;
+    Ok(loss)
 }

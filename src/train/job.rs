@@ -18,13 +18,16 @@ use crate::models::unet::{UNet, UNetConfig};
 use crate::models::vae::{Vae, VaeConfig};
 use crate::nn::param::{Parameter, Weights};
 use crate::operators::Task;
+use crate::ops::cast;
 use crate::pipeline::device::Device;
 use crate::pipeline::prior::{Prior, context, load};
 use crate::runtime::Runtime;
 use crate::tensor::Tensor;
 use crate::train::autoencoder::Autoencoding;
 use crate::train::cse::Conditioning;
+use crate::train::data::{Batches, Skipped};
 use crate::train::denoiser::Denoising;
+use crate::train::noised::upload;
 use crate::train::{Objective, Record, Settings, Trainer, initial};
 
 /// What is trained.
@@ -65,9 +68,6 @@ pub struct Job {
     pub kind: Kind,
 }
 
-/// The images of samples `first .. first + n` of a run.
-pub type Images<'a> = &'a (dyn Fn(u64, usize) -> Result<Vec<Image>> + Sync);
-
 const MODEL_FILE: &str = "diffusion_pytorch_model.safetensors";
 const STATE_FILE: &str = "training.safetensors";
 
@@ -90,7 +90,7 @@ impl Job {
     pub fn run(
         &self,
         device: &Device,
-        images: Images<'_>,
+        images: &Batches,
         watch: &mut dyn FnMut(Progress<'_>),
     ) -> Result<()> {
         self.settings.check()?;
@@ -129,7 +129,7 @@ impl Job {
         &self,
         trainer: &mut Trainer,
         objective: &dyn Objective,
-        images: Images<'_>,
+        images: &Batches,
         watch: &mut dyn FnMut(Progress<'_>),
     ) -> Result<()> {
         let (batch, steps) = (self.settings.batch, self.settings.steps);
@@ -140,7 +140,7 @@ impl Job {
             let ahead = todo.clone();
             scope.spawn(move || {
                 for step in ahead {
-                    let made = images(step as u64 * batch as u64, batch);
+                    let made = images.batch(step as u64 * batch as u64, batch);
                     // Nobody is waiting any more when the loop has failed.
                     if send.send(made).is_err() {
                         break;
@@ -149,7 +149,10 @@ impl Job {
             });
             for step in todo {
                 let lost = || Error::argument("training images", "their thread ended early");
-                let made = ready.recv().map_err(|_| lost())??;
+                let (made, skipped) = ready.recv().map_err(|_| lost())??;
+                skipped
+                    .iter()
+                    .for_each(|skipped| watch(Progress::Skipped(skipped)));
                 let record = trainer.step(objective, &made)?;
                 watch(Progress::Step(&record));
                 if (step + 1) % self.save_every.max(1) == 0 || step + 1 == steps {
@@ -238,6 +241,8 @@ impl Job {
 pub enum Progress<'a> {
     /// The step that will be the first: not 0 where a run goes on.
     Start(usize),
+    /// An image that cannot be learnt from; told once.
+    Skipped(&'a Skipped),
     /// A step has been taken.
     Step(&'a Record),
 }
@@ -331,16 +336,16 @@ impl Job {
     }
 
     /// Sets the scaling factor to one over the standard deviation of the latents of some images.
-    fn measure_scale(&self, cx: &Cx, images: Images<'_>) -> Result<()> {
+    fn measure_scale(&self, cx: &Cx, images: &Batches) -> Result<()> {
         const IMAGES: usize = 256;
         let folder = self.component();
         let config = VaeConfig::read(&Config::open(&folder)?)?;
         let vae = load(cx, &folder, &mut Vec::new(), |w| Vae::new(w, config))?;
         let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
         for first in (0..IMAGES).step_by(self.settings.micro) {
-            let x =
-                super::noised::upload(&cx.state(), &images(first as u64, self.settings.micro)?)?;
-            let x = crate::ops::cast::forward(cx, &x, cx.dtype())?;
+            let (images, _) = images.batch(first as u64, self.settings.micro)?;
+            let x = upload(&cx.state(), &images)?;
+            let x = cast::forward(cx, &x, cx.dtype())?;
             let (mean, logvar, _) = vae.encode(&cx.forward_only(), &x)?;
             for (mean, logvar) in mean.to_f64()?.into_iter().zip(logvar.to_f64()?) {
                 sum += mean;

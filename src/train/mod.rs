@@ -13,8 +13,8 @@ pub mod data;
 pub mod denoiser;
 pub mod initial;
 pub mod job;
-mod noised;
-mod optimiser;
+pub(crate) mod noised;
+pub(crate) mod optimiser;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -16,13 +16,13 @@ const POSTERIOR: u32 = 1;
 const NOISE: u32 = 2;
 
 /// Noisy states, their times, and what is to be predicted from them.
-pub(super) struct Noised {
+pub(crate) struct Noised {
     /// `[n, h, w, c]`, `sqrt(a) z0 + sqrt(1 - a) eps`, in the networks' type.
-    pub(super) x: Tensor,
+    pub(crate) x: Tensor,
     /// `[n]`, uniform over the schedule's steps.
-    pub(super) t: Tensor,
+    pub(crate) t: Tensor,
     /// Like `x`, in f32: noise or velocity, as the schedule says.
-    target: Tensor,
+    pub(crate) target: Tensor,
 }
 
 impl Noised {

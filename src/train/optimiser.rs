@@ -13,7 +13,7 @@ use crate::train::Settings;
 
 /// The parameters of a model, and what AdamW knows of each.
 #[derive(Debug)]
-pub(super) struct Optimiser {
+pub(crate) struct Optimiser {
     slots: Vec<Slot>,
 }
 
@@ -39,7 +39,7 @@ impl Optimiser {
     /// # Errors
     /// [`Error::Weight`] when `state` lacks a tensor or holds one of another shape, [`Error::Plan`] when there is
     /// no room.
-    pub(super) fn new(
+    pub(crate) fn new(
         cx: &Cx,
         parameters: Vec<Parameter>,
         ema: bool,
@@ -59,7 +59,7 @@ impl Optimiser {
     }
 
     /// The parameters.
-    pub(super) fn parameters(&self) -> impl Iterator<Item = &Parameter> {
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = &Parameter> {
         self.slots.iter().map(|slot| &slot.parameter)
     }
 
@@ -70,7 +70,7 @@ impl Optimiser {
     ///
     /// # Errors
     /// What a launch returns.
-    pub(super) fn step(
+    pub(crate) fn step(
         &mut self,
         cx: &Cx,
         gradients: &RefCell<Gradients>,
@@ -137,7 +137,7 @@ impl Optimiser {
     ///
     /// # Errors
     /// [`Error::File`] when it cannot be written; what was there before is then still there.
-    pub(super) fn save(&self, path: &std::path::Path, about: &[(String, String)]) -> Result<()> {
+    pub(crate) fn save(&self, path: &std::path::Path, about: &[(String, String)]) -> Result<()> {
         let mut tensors = Vec::new();
         for slot in &self.slots {
             let name = &slot.parameter.name;
@@ -157,7 +157,7 @@ impl Optimiser {
     ///
     /// # Errors
     /// As [`Optimiser::save`].
-    pub(super) fn export(
+    pub(crate) fn export(
         &self,
         path: &std::path::Path,
         kind: Option<Kind>,

@@ -23,6 +23,9 @@ pub(super) struct Goldens {
 struct Index {
     #[serde(default)]
     fixture_seed: u64,
+    /// The parameters of what is trained, in the order of tables with a row for each.
+    #[serde(default)]
+    param_order: Vec<String>,
     tensors: BTreeMap<String, Entry>,
 }
 
@@ -39,6 +42,11 @@ pub(super) struct Entry {
     pub(super) params: BTreeMap<String, Value>,
     #[serde(default)]
     tol: BTreeMap<String, f64>,
+    /// A table whose rows are judged each by itself.
+    #[serde(default)]
+    rowwise: bool,
+    #[serde(default)]
+    tol_median: BTreeMap<String, f64>,
 }
 
 impl Goldens {
@@ -79,6 +87,10 @@ impl Goldens {
     /// The seed of inputs that are generated rather than stored.
     pub(super) fn seed(&self) -> u64 {
         self.index.fixture_seed
+    }
+
+    pub(super) fn parameters(&self) -> &[String] {
+        &self.index.param_order
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
@@ -145,6 +157,13 @@ impl Goldens {
     pub(super) fn tolerance(&self, name: &str, precision: &str) -> f64 {
         let entry = &self.index.tensors[name];
         entry.tol.get(precision).copied().unwrap_or(0.0)
+    }
+
+    /// The length of the rows of a table whose rows are judged each by itself, and the tolerance of the median one.
+    pub(super) fn rows(&self, name: &str, precision: &str) -> Option<(usize, Option<f64>)> {
+        let entry = self.index.tensors.get(name).filter(|entry| entry.rowwise)?;
+        let len = *entry.shape.last()?;
+        Some((len, entry.tol_median.get(precision).copied()))
     }
 
     /// The whole shape of a tensor that may be stored cropped.

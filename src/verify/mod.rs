@@ -13,6 +13,7 @@ mod operators;
 pub mod portable;
 pub mod recipe;
 mod schedules;
+mod training;
 mod trajectories;
 
 use std::path::Path;
@@ -93,6 +94,7 @@ pub fn verify(
     networks::activations(cx, &models, &mut sink)?;
     operators::compute(cx, &models, &mut sink)?;
     trajectories::compute(cx, &models, &mut sink)?;
+    training::compute(cx, model, &prior.unet, &mut sink)?;
     let mut report = sink.report;
     let known = |name: &&str| report.rows.iter().any(|row| row.name == **name);
     report.unknown = goldens
@@ -101,6 +103,18 @@ pub fn verify(
         .map(String::from)
         .collect();
     Ok(report)
+}
+
+/// `||got - want|| / ||want||`; infinity for a NaN, which must not pass for a small one, and for another length.
+fn relative(got: &[f64], want: &[f64]) -> f64 {
+    let square = |v: f64| v * v;
+    let difference: f64 = got.iter().zip(want).map(|(g, w)| square(g - w)).sum();
+    let norm: f64 = want.iter().map(|w| square(*w)).sum();
+    let error = (difference / norm.max(f64::MIN_POSITIVE)).sqrt();
+    match error.is_nan() || got.len() != want.len() {
+        true => f64::INFINITY,
+        false => error,
+    }
 }
 
 /// The models under verification.
@@ -139,23 +153,36 @@ impl Sink<'_> {
         }
         let want = self.goldens.values(name)?;
         let got = self.goldens.crop(name, got)?;
-        let square = |v: f64| v * v;
-        let difference: f64 = got.iter().zip(&want).map(|(g, w)| square(g - w)).sum();
-        let norm: f64 = want.iter().map(|w| square(*w)).sum();
-        let error = (difference / norm.max(f64::MIN_POSITIVE)).sqrt();
-        // A NaN error must not pass for a small one.
-        let error = if error.is_nan() || got.len() != want.len() {
-            f64::INFINITY
-        } else {
-            error
+        let tolerance = self.goldens.tolerance(name, self.precision);
+        let Some((len, median)) = self.goldens.rows(name, self.precision) else {
+            self.judge(name.into(), relative(&got, &want), tolerance);
+            return Ok(());
         };
+        let rows = got.chunks(len).zip(want.chunks(len));
+        let mut errors: Vec<f64> = rows.map(|(got, want)| relative(got, want)).collect();
+        errors.sort_by(f64::total_cmp);
+        let worst = match got.len() == want.len() {
+            true => errors.last().copied().unwrap_or(f64::INFINITY),
+            false => f64::INFINITY,
+        };
+        self.judge(name.into(), worst, tolerance);
+        if let Some(tolerance) = median {
+            self.judge(
+                format!("{name}, median row"),
+                errors[errors.len() / 2],
+                tolerance,
+            );
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, name: String, error: f64, tolerance: f64) {
         let row = Row {
-            name: name.into(),
+            name,
             error,
-            tolerance: self.goldens.tolerance(name, self.precision),
+            tolerance,
         };
         (self.tell)(&row);
         self.report.rows.push(row);
-        Ok(())
     }
 }
