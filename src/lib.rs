@@ -24,6 +24,7 @@ pub mod runtime;
 pub mod samplers;
 pub mod scenes;
 pub mod shape;
+pub mod study;
 pub mod tensor;
 pub mod train;
 pub mod verify;

@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 9] = [
     &["nn"],
     &["models"],
     &["samplers", "operators", "diffusion", "metrics", "scenes"],
-    &["pipeline", "train", "verify"],
+    &["pipeline", "train", "study", "verify"],
     &["cli", "main", "lib"],
 ];
 
