@@ -12,7 +12,7 @@ pub static WGRAD: Op<Key> = Op {
     name: "conv2d.wgrad",
     variants: &[
         Variant::kernels("plain", kernels::wgrad_plain),
-        Variant::native("tiled", tiled::wgrad, gathered::wgrad::<f64>).when(tiled::fits),
+        Variant::native("tiled", tiled::wgrad, gathered::wgrad::<f64>).when(tiled::fits_wgrad),
         Variant::native(
             "gathered_gemm",
             gathered::wgrad::<f32>,

@@ -10,8 +10,7 @@ use crate::runtime::Arg;
 use crate::runtime::gemm::{Mat, gemm};
 use crate::runtime::kernel::Launch;
 use crate::runtime::native::NativeArgs;
-use crate::runtime::outer::Outer;
-use crate::runtime::product;
+use crate::runtime::outer::{self, Outer};
 use crate::tensor::Tensor;
 
 /// One launch: a sum over `samples` times `rows` rows.
@@ -61,7 +60,7 @@ pub static WGRAD: Op<Key> = Op {
                 .into()
         }),
         Variant::native("tiled", tiled, by_gemm::<f64>)
-            .when(|key| key.dtype == DType::F32 && product::available()),
+            .when(|key| key.dtype == DType::F32 && outer::is_worth(key.k)),
         Variant::native("gemm", by_gemm::<f32>, by_gemm::<f64>),
         Variant::native("plain", plain::<f32>, plain::<f64>),
     ],
@@ -95,7 +94,9 @@ pub static WGRAD: Op<Key> = Op {
 pub fn wgrad(cx: &Cx, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let rank = x.dims().len();
     if rank < 2 || dy.dims().len() != rank || x.dims()[..rank - 1] != dy.dims()[..rank - 1] {
-        let want = format!("the rows of x, which is {:?}", x.dims());
+        let rows = &x.dims()[..rank.saturating_sub(1)];
+        let rows: Vec<String> = rows.iter().map(usize::to_string).collect();
+        let want = format!("[{}, m], the rows of x", rows.join(", "));
         return Err(Error::shape("linear.wgrad, dy", want, dy.shape()));
     }
     let (k, m) = (x.shape().channels(), dy.shape().channels());
