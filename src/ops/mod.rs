@@ -13,6 +13,7 @@ pub mod add;
 pub mod attention;
 pub mod banded;
 pub mod cast;
+mod chunks;
 pub mod combine;
 pub mod concat;
 pub mod conv2d;

@@ -5,10 +5,11 @@ use rayon::prelude::*;
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
+use crate::ops::tensor_cores::Tile;
 use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::runtime::gemm::{Mat, gemm};
-use crate::runtime::kernel::Launch;
+use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::outer::{self, Outer};
 use crate::tensor::Tensor;
@@ -53,6 +54,9 @@ impl KeyTrait for Key {
 pub static WGRAD: Op<Key> = Op {
     name: "linear.wgrad",
     variants: &[
+        Variant::kernels("tensor_cores_128", |key| tiles(key, Tile::Large))
+            .when(|key| fits_small_tiles(key) && Tile::is_large_enough([key.m, key.k])),
+        Variant::kernels("tensor_cores_64", |key| tiles(key, Tile::Small)).when(fits_small_tiles),
         Variant::kernels("plain", |key| {
             let rows = key.samples * key.rows;
             Launch::each("linear/wgrad_1_plain", key.dtype, key.m * key.k)
@@ -74,6 +78,8 @@ pub static WGRAD: Op<Key> = Op {
             (2, 70, 136, 88),
             (1, 130, 24, 200),
             (4, 1, 8, 16),
+            (3, 111, 120, 240),
+            (2, 300, 264, 16),
         ];
         let key = |(samples, rows, k, m)| Key {
             dtype: DType::F32,
@@ -110,6 +116,20 @@ pub fn wgrad(cx: &Cx, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let dw = cx.empty_wide([m, k])?;
     WGRAD.launch(cx, &key, &[Arg::Out(&dw), Arg::In(x), Arg::In(dy)])?;
     Ok(dw)
+}
+
+/// 16-byte pieces of the rows on either side.
+fn fits_small_tiles(key: &Key) -> bool {
+    key.dtype.is_half() && key.k.is_multiple_of(8) && key.m.is_multiple_of(8)
+}
+
+fn tiles(key: &Key, tile: Tile) -> Plan {
+    let (rows, outputs) = (key.samples * key.rows, [key.m, key.k]);
+    let launch = tile
+        .launch("linear/wgrad_2_tensor_cores", key.dtype, outputs)
+        .ints([rows, key.k, key.m]);
+    let chunks = tile.chunks(outputs, rows);
+    chunks.plan(launch, "linear/wgrad_sum", key.m * key.k)
 }
 
 fn plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
