@@ -211,6 +211,30 @@ fn norm_cases() -> Vec<Case> {
     all
 }
 
+/// Ops whose backward pass gives the gradients of their params too; those are sums over the batch.
+fn trained_cases() -> Vec<Case> {
+    let layer: Vjp = |cx, _, x, dy| {
+        let saved = layer_norm::forward(cx, &x[0], &x[1], &x[2], 1e-5)?.1;
+        let (dw, db) = layer_norm::wgrad(cx, &saved, &dy[0])?;
+        Ok(vec![layer_norm::vjp(cx, saved, &x[1], &dy[0])?, dw, db])
+    };
+    let group: Vjp = |cx, c, x, dy| {
+        let p = norm_params(c, x);
+        let saved = group_norm::forward(cx, &x[0], p)?.1;
+        let (dw, db) = group_norm::wgrad(cx, &saved, p, &dy[0])?;
+        Ok(vec![group_norm::vjp(cx, saved, p, &dy[0])?, dw, db])
+    };
+    let train = |c: Case| {
+        let vjp = if c.name.starts_with("layer") {
+            layer
+        } else {
+            group
+        };
+        c.vjp(vjp).with("trained", |_| ())
+    };
+    norm_cases().into_iter().map(train).collect()
+}
+
 fn attention_cases() -> Vec<Case> {
     let forward: Forward = |cx, c, x| {
         let (heads, causal) = (c.settings.heads, c.settings.causal);
@@ -353,7 +377,7 @@ fn along(cx: &Cx, c: &Case, x: &[Tensor], v: &[Vec<f64>], h: f64, dy: &[f64]) ->
 fn vjps_agree_with_central_differences() {
     let cx = Cx::new(Runtime::native(), DType::F64).unwrap();
     let mut random = Philox::new(11);
-    for c in cases() {
+    for c in cases().into_iter().chain(trained_cases()) {
         let Some(vjp) = c.vjp else { continue };
         let x = c.draw(&cx, 2);
         let y = (c.forward)(&cx, &c, &x).unwrap().remove(0);
@@ -484,12 +508,13 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
                 let x = c.draw(&cx, 2);
                 bits(&cx, c, &x, Some(&cotangent(&cx, c, &x)))
             };
-            cases().iter().map(one).collect::<Vec<_>>()
+            let all = cases().into_iter().chain(trained_cases());
+            all.map(|c| (one(&c), c.name)).collect::<Vec<_>>()
         })
     };
     let (one, two) = (run(1), run(2));
-    for (c, (one, two)) in cases().iter().zip(one.iter().zip(&two)) {
-        assert!(one == two, "{}: 1 and 2 threads differ", c.name);
+    for ((one, name), (two, _)) in one.iter().zip(&two) {
+        assert!(one == two, "{name}: 1 and 2 threads differ");
     }
 }
 
