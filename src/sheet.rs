@@ -74,7 +74,11 @@ impl Sheet {
         let height = LINE + self.rows.len() * (h + GAP) + GAP;
         let mut sheet = Image::new(width, height, vec![PAPER; width * height * 3])?;
         for (i, text) in self.headings.iter().enumerate() {
-            paste(&mut sheet, &heading(text, [LINE, w])?, [0, GAP + i * (w + GAP)]);
+            paste(
+                &mut sheet,
+                &heading(text, [LINE, w])?,
+                [0, GAP + i * (w + GAP)],
+            );
         }
         for (j, row) in self.rows.iter().enumerate() {
             for (i, picture) in row.iter().enumerate() {
