@@ -5,7 +5,7 @@ use posteriori::dtype::Real;
 use posteriori::ops::activation::{self, Activation};
 use posteriori::ops::conv2d::{self, Epilogue, Geometry};
 use posteriori::ops::{
-    add, attention, concat, embed, geglu, group_norm, layer_norm, linear, softmax, upsample,
+    add, attention, concat, embed, geglu, group_norm, layer_norm, linear, softmax, sum, upsample,
 };
 use posteriori::rng::Philox;
 use posteriori::runtime::Runtime;
@@ -173,6 +173,9 @@ fn elementwise_cases() -> Vec<Case> {
         .vjp(|_, _, _, dy| Ok(vec![dy[0].clone(), dy[0].clone()]))
         .linear(),
     );
+    all.push(case("sum.per_sample", &[&[300, 33]], &[], |cx, _, x| {
+        Ok(vec![sum::per_sample(cx, &x[0])?])
+    }));
     all.push(case("embed.timestep", &[&[]], &[], |cx, _, x| {
         let wave = embed::Wave {
             flip_sin_to_cos: true,
@@ -209,6 +212,30 @@ fn norm_cases() -> Vec<Case> {
         }));
     }
     all
+}
+
+/// Ops whose backward pass gives the gradients of their params too; those are sums over the batch.
+fn trained_cases() -> Vec<Case> {
+    let layer: Vjp = |cx, _, x, dy| {
+        let saved = layer_norm::forward(cx, &x[0], &x[1], &x[2], 1e-5)?.1;
+        let (dw, db) = layer_norm::wgrad(cx, &saved, &dy[0])?;
+        Ok(vec![layer_norm::vjp(cx, saved, &x[1], &dy[0])?, dw, db])
+    };
+    let group: Vjp = |cx, c, x, dy| {
+        let p = norm_params(c, x);
+        let saved = group_norm::forward(cx, &x[0], p)?.1;
+        let (dw, db) = group_norm::wgrad(cx, &saved, p, &dy[0])?;
+        Ok(vec![group_norm::vjp(cx, saved, p, &dy[0])?, dw, db])
+    };
+    let train = |c: Case| {
+        let vjp = if c.name.starts_with("layer") {
+            layer
+        } else {
+            group
+        };
+        c.vjp(vjp).with("trained", |_| ())
+    };
+    norm_cases().into_iter().map(train).collect()
 }
 
 fn attention_cases() -> Vec<Case> {
@@ -353,7 +380,7 @@ fn along(cx: &Cx, c: &Case, x: &[Tensor], v: &[Vec<f64>], h: f64, dy: &[f64]) ->
 fn vjps_agree_with_central_differences() {
     let cx = Cx::new(Runtime::native(), DType::F64).unwrap();
     let mut random = Philox::new(11);
-    for c in cases() {
+    for c in cases().into_iter().chain(trained_cases()) {
         let Some(vjp) = c.vjp else { continue };
         let x = c.draw(&cx, 2);
         let y = (c.forward)(&cx, &c, &x).unwrap().remove(0);
@@ -484,11 +511,153 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
                 let x = c.draw(&cx, 2);
                 bits(&cx, c, &x, Some(&cotangent(&cx, c, &x)))
             };
-            cases().iter().map(one).collect::<Vec<_>>()
+            let all = cases().into_iter().chain(trained_cases());
+            all.map(|c| (one(&c), c.name)).collect::<Vec<_>>()
         })
     };
     let (one, two) = (run(1), run(2));
-    for (c, (one, two)) in cases().iter().zip(one.iter().zip(&two)) {
-        assert!(one == two, "{}: 1 and 2 threads differ", c.name);
+    for ((one, name), (two, _)) in one.iter().zip(&two) {
+        assert!(one == two, "{name}: 1 and 2 threads differ");
     }
+}
+
+/// An op that is linear in its weights: sizes of `x` without its first dimension and of `w`.
+struct Weighted {
+    name: String,
+    x: Vec<usize>,
+    w: Vec<usize>,
+    geometry: Geometry,
+}
+
+impl Weighted {
+    fn all() -> Vec<Weighted> {
+        let geometry = |stride, before, after| Geometry {
+            stride,
+            before,
+            after,
+        };
+        let convs = [
+            (3, Geometry::same(3), [9, 7, 5, 33]),
+            (3, Geometry::same(3), [20, 17, 70, 26]),
+            (1, Geometry::same(1), [9, 7, 5, 30]),
+            (3, geometry(2, 0, 1), [8, 12, 4, 40]),
+            (3, geometry(2, 1, 1), [9, 7, 13, 24]),
+            (3, geometry(1, 0, 2), [6, 7, 3, 4]),
+            (2, geometry(3, 1, 0), [8, 10, 2, 25]),
+        ];
+        let convs = convs.map(|(k, geometry, [height, width, i, o])| Weighted {
+            name: format!("conv2d {k} {geometry:?} {height} {width} {i} {o}"),
+            x: vec![height, width, i],
+            w: vec![k, k, i, o],
+            geometry,
+        });
+        let linears = [(1, 33, 31), (77, 31, 65), (300, 40, 24)];
+        let linears = linears.map(|(rows, k, m)| Weighted {
+            name: format!("linear {rows} {k} {m}"),
+            x: vec![rows, k],
+            w: vec![m, k],
+            geometry: Geometry::same(1),
+        });
+        convs.into_iter().chain(linears).collect()
+    }
+
+    fn forward(&self, cx: &Cx, x: &Tensor, w: &Tensor) -> Tensor {
+        match self.w.len() {
+            2 => linear::forward(cx, x, w, None, None),
+            _ => conv2d::forward(cx, x, w, self.geometry, Epilogue::default()),
+        }
+        .unwrap()
+    }
+
+    fn wgrad(&self, cx: &Cx, x: &Tensor, dy: &Tensor) -> Tensor {
+        match self.w.len() {
+            2 => linear::wgrad(cx, x, dy),
+            _ => conv2d::wgrad(cx, x, self.geometry, self.w[0], dy),
+        }
+        .unwrap()
+    }
+
+    /// Random `x` of three samples, `w`, `dy` and the weights' cotangent.
+    fn draw(&self, cx: &Cx) -> [Tensor; 4] {
+        let mut random = Philox::new(19);
+        let dims: Vec<usize> = [3].into_iter().chain(self.x.iter().copied()).collect();
+        let x = normals(cx, &mut random, &dims);
+        let w = normals(cx, &mut random, &self.w);
+        let dy = normals(cx, &mut random, self.forward(cx, &x, &w).dims());
+        let dw = self.wgrad(cx, &x, &dy);
+        assert_eq!(dw.dims(), w.dims(), "{}", self.name);
+        [x, w, dy, dw]
+    }
+}
+
+#[test]
+fn weight_gradients_are_adjoints_and_agree_with_central_differences() {
+    let cx = Cx::new(Runtime::native(), DType::F64).unwrap();
+    let mut random = Philox::new(23);
+    for c in Weighted::all() {
+        let [x, w, dy, dw] = c.draw(&cx);
+        let (w, dy, dw) = (
+            w.to_f64().unwrap(),
+            dy.to_f64().unwrap(),
+            dw.to_f64().unwrap(),
+        );
+        let through = |w: &[f64]| {
+            let y = c.forward(&cx, &x, &shaped(&cx, w, &c.w)).to_f64().unwrap();
+            (dot(&y, &dy), dot(&y, &y).sqrt() * dot(&dy, &dy).sqrt())
+        };
+        for _ in 0..3 {
+            let v: Vec<f64> = w.iter().map(|_| random.normal()).collect();
+            let got = dot(&dw, &v);
+            let (want, scale) = through(&v);
+            let error = (got - want).abs() / scale;
+            assert!(
+                error <= 1e-12,
+                "{}: the adjoint is off by {error:e}",
+                c.name
+            );
+            // The map is linear in w: there is no term of higher order, so h need not be small.
+            let moved = |h: f64| w.iter().zip(&v).map(|(w, v)| w + h * v).collect::<Vec<_>>();
+            let ((ahead, scale), (behind, _)) = (through(&moved(0.5)), through(&moved(-0.5)));
+            let error = (got - (ahead - behind)).abs() / scale;
+            assert!(
+                error <= 1e-12,
+                "{}: differences are off by {error:e}",
+                c.name
+            );
+        }
+    }
+}
+
+#[test]
+fn the_bits_of_weight_gradients_do_not_depend_on_the_number_of_threads() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        pool.build().unwrap().install(|| {
+            let cx = Cx::native();
+            let one = |c: Weighted| c.draw(&cx)[3].to_vec::<f32>().unwrap();
+            Weighted::all().into_iter().map(one).collect::<Vec<_>>()
+        })
+    };
+    let bits = |sums: Vec<Vec<f32>>| {
+        sums.into_iter()
+            .flatten()
+            .map(f32::to_bits)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(bits(run(1)), bits(run(3)));
+}
+
+#[test]
+fn weight_gradients_refuse_cotangents_of_another_shape() {
+    let cx = Cx::native();
+    let zeros = |dims: &[usize]| shaped(&cx, &vec![0.0f32; dims.iter().product()], dims);
+    let conv = |x: &[usize], k, dy: &[usize]| {
+        let error = conv2d::wgrad(&cx, &zeros(x), Geometry::same(3), k, &zeros(dy)).unwrap_err();
+        error.to_string()
+    };
+    assert!(conv(&[2, 4, 4, 3], 3, &[2, 4, 5, 6]).contains("[2, 4, 4, o]"));
+    assert!(conv(&[2, 4, 4, 3], 3, &[1, 4, 4, 6]).contains("[2, 4, 4, o]"));
+    assert!(conv(&[2, 4, 4, 3], 9, &[2, 4, 4, 6]).contains("9 x 9"));
+    let error = linear::wgrad(&cx, &zeros(&[2, 5, 3]), &zeros(&[2, 4, 3])).unwrap_err();
+    assert!(error.to_string().contains("[2, 5, m]"));
 }

@@ -43,6 +43,7 @@ template <class T> struct Image {
 // a: the pixels that LINES consecutive pixels of the other side meet. On each axis pixel p meets
 // p * step + offset + DIRECTION * tap, in units of 1 / 2^log_unit pixels, where that is a whole pixel of the image.
 template <class T, int LINES, int THREADS, int DIRECTION> struct Pixels {
+  static constexpr bool ALONG_DEPTH = true;
   static constexpr int EACH = LINES * tile::PIECES / THREADS;
   Image<T> image;
   Walk walk;
@@ -105,6 +106,58 @@ template <class T, int COLS, int THREADS> struct Weights {
       arch::cp_async16(to + tile::along_depth(line, threadIdx.x % tile::PIECES), piece, inside);
     }
     walk.advance();
+  }
+};
+
+// a of a transposed product over pixels: COLS of the taps and channels [k, k, channels] of the image `from`, the depth
+// being the pixels of the other side. Pixel p meets p * stride + tap - before on each axis.
+template <class T, int COLS, int THREADS> struct TransposedPixels {
+  static constexpr bool ALONG_DEPTH = false;
+  static constexpr int ACROSS = COLS / tile::PIECE, DOWN = THREADS / ACROSS, EACH = tile::DEPTH / DOWN;
+  Image<T> image;
+  int height, width, stride;        // of the other side
+  int tap_row, tap_col, channel;    // of this thread's piece; the tap less `before`
+  int left;                         // pixels of the depth from this thread's first on
+  int sample[EACH], row[EACH], col[EACH];
+
+  // `depth` pixels of the other side from pixel `start` on, taps and channels from `first` on.
+  __device__ __forceinline__ TransposedPixels(Image<T> image_, int k, int stride_, int before, int height_, int width_,
+                                              int start, int depth, int first)
+      : image(image_), height(height_), width(width_), stride(stride_) {
+    const int line = first + threadIdx.x % ACROSS * tile::PIECE, tap = line / image.channels;
+    tap_row = tap / k - before;
+    tap_col = tap % k - before;
+    channel = line % image.channels;
+    left = tap < k * k ? depth - static_cast<int>(threadIdx.x) / ACROSS : 0;
+#pragma unroll
+    for (int i = 0; i < EACH; ++i) {
+      const int pixel = start + threadIdx.x / ACROSS + i * DOWN;
+      sample[i] = pixel / (height * width);
+      row[i] = pixel % (height * width) / width;
+      col[i] = pixel % width;
+    }
+  }
+
+  __device__ __forceinline__ void copy(u32 to) {
+#pragma unroll
+    for (int i = 0; i < EACH; ++i) {
+      const u32 image_row = row[i] * stride + tap_row, image_col = col[i] * stride + tap_col;  // huge when negative
+      const bool inside = i * DOWN < left && image_row < static_cast<u32>(image.height) &&
+                          image_col < static_cast<u32>(image.width);
+      const size_t pixel = (static_cast<size_t>(sample[i]) * image.height + image_row) * image.width + image_col;
+      const T* const piece = inside ? image.start + pixel * image.channels + channel : image.start;
+      arch::cp_async16(to + tile::along_columns<COLS>(threadIdx.x / ACROSS + i * DOWN, threadIdx.x % ACROSS), piece,
+                       inside);
+      col[i] += tile::DEPTH;
+      while (col[i] >= width) {
+        col[i] -= width;
+        if (++row[i] == height) {
+          row[i] = 0;
+          ++sample[i];
+        }
+      }
+    }
+    left -= tile::DEPTH;
   }
 };
 

@@ -54,7 +54,7 @@ template <class T, int LINES, int THREADS> struct Rows {
   }
 };
 
-// b of a row-major matrix: COLS of the `cols` columns of `from` (depth, cols).
+// b of a row-major matrix, or a of a transposed one: COLS of the `cols` columns of `from` (depth, cols).
 template <class T, int COLS, int THREADS> struct Columns {
   static constexpr bool ALONG_DEPTH = false;
   static constexpr int ACROSS = COLS / PIECE;
@@ -77,7 +77,29 @@ template <class T, int COLS, int THREADS> struct Columns {
   }
 };
 
-// acc += one step: a (ROWS, DEPTH) and b (DEPTH, COLS) in shared memory.
+// acc += one step: a (ROWS, DEPTH) and b (DEPTH, COLS) in shared memory, both of which lie across the depth.
+template <class T, class S> ARCH_FN void multiply_step_across(float (&acc)[S::I][S::J][4], u32 a, u32 b) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int row = warp / S::WARPS_ACROSS * (16 * S::I), col = warp % S::WARPS_ACROSS * 32;
+#pragma unroll
+  for (int k = 0; k < DEPTH; k += 16) {
+    u32 a_at[S::I], b_at[S::J / 2];
+#pragma unroll
+    for (int i = 0; i < S::I; ++i) {
+      a_at[i] = a + along_columns<S::ROWS>(k + lane / 16 * 8 + lane % 8, row / PIECE + 2 * i + lane / 8 % 2);
+    }
+#pragma unroll
+    for (int j = 0; j < S::J / 2; ++j) {
+      b_at[j] = b + along_columns<S::COLS>(k + lane % 16, col / PIECE + 2 * j + lane / 16);
+    }
+    u32 a_part[S::I][4], b_part[S::J / 2][4];
+    arch::ldmatrix_trans(a_part, a_at);
+    arch::ldmatrix_trans(b_part, b_at);
+    arch::mma<T>(acc, a_part, reinterpret_cast<const u32(&)[S::J][2]>(b_part));
+  }
+}
+
+// acc += one step: a (ROWS, DEPTH) along the depth and b (DEPTH, COLS) in shared memory.
 template <class T, class S, bool B_ALONG_DEPTH>
 ARCH_FN void multiply_step(float (&acc)[S::I][S::J][4], u32 a, u32 b) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -133,7 +155,12 @@ ARCH_FN void multiply(float (&acc)[S::I][S::J][4], A& a, B& b, int depth, const 
     arch::cp_async_wait<STAGES - 2>();
     __syncthreads();  // this step has arrived for all threads, and all are done with the last one, which is filled next
     fill(step + STAGES - 1);
-    multiply_step<T, S, B::ALONG_DEPTH>(acc, read, read + S::A_BYTES);
+    if constexpr (A::ALONG_DEPTH) {
+      multiply_step<T, S, B::ALONG_DEPTH>(acc, read, read + S::A_BYTES);
+    } else {
+      static_assert(!B::ALONG_DEPTH, "no product needs it");
+      multiply_step_across<T, S>(acc, read, read + S::A_BYTES);
+    }
     read = read + S::STAGE_BYTES == end ? start : read + S::STAGE_BYTES;
   }
 }

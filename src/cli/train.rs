@@ -8,9 +8,10 @@ use serde_json::json;
 
 use posteriori::io::weights::Kind;
 use posteriori::train::data::{Augment, Batches, Skipped, Source};
+use posteriori::train::generated;
 use posteriori::train::job::{Job, Model, Progress};
 use posteriori::train::{Decay, Settings};
-use posteriori::{Device, Error, Task};
+use posteriori::{Device, Error, Pipeline, Task};
 
 use super::exit::DONE;
 use super::run::size;
@@ -55,6 +56,9 @@ enum What {
         /// What makes the measurement: sr8, gaussian, ..
         #[arg(long)]
         task: String,
+        /// Instead of a folder: this many samples of the model itself, kept in self-generated/ of the output
+        #[arg(long, value_name = "N", conflicts_with_all = ["input", "scenes"])]
+        self_generated: Option<usize>,
         #[command(flatten)]
         common: Common,
     },
@@ -64,7 +68,7 @@ enum What {
 #[derive(Debug, clap::Args)]
 struct Common {
     /// A folder of images to learn from
-    #[arg(short, long, value_name = "DIR", required_unless_present = "scenes")]
+    #[arg(short, long, value_name = "DIR")]
     input: Option<PathBuf>,
     /// Instead of a folder: this many scenes that the program draws itself
     #[arg(long, value_name = "N", conflicts_with = "input")]
@@ -126,6 +130,7 @@ struct Common {
 }
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
+    let mut self_generated = None;
     let (model, objective, folder, common) = match args.what {
         What::Autoencoder {
             output,
@@ -140,9 +145,12 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             output,
             model,
             task,
+            self_generated: count,
             common,
         } => {
             let task = Task::parse(&task)?;
+            self_generated =
+                count.map(|count| (count, model.clone(), output.join("self-generated")));
             let objective = format!("cse, {task}");
             (Model::Cse { task, prior: model }, objective, output, common)
         }
@@ -152,7 +160,19 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let settings = settings(&common)?;
     let steps = settings.steps;
     let batch = settings.batch;
-    let source = source(&common)?;
+    let source = match self_generated {
+        Some((count, model, folder)) => {
+            let pipeline = Pipeline::open(model, device.clone())?;
+            ui.start_bar(count as u64);
+            let seed = common.seed;
+            generated::fill(&pipeline, &folder, count, size, seed, &mut |there| {
+                ui.advance(there as u64, "samples of the model");
+            })?;
+            ui.end_bar();
+            subset(Source::folder(folder)?, &common)?
+        }
+        None => subset(source(&common)?, &common)?,
+    };
     let made_of = vec![
         ("objective", objective),
         ("images", described(&source)),
@@ -207,13 +227,21 @@ fn device(common: &Common) -> posteriori::Result<Device> {
 
 /// Where the images come from.
 fn source(common: &Common) -> posteriori::Result<Source> {
-    let all = match (&common.input, common.scenes) {
-        (Some(folder), _) => Source::folder(folder)?,
-        (None, count) => Source::scenes(common.scenes_seed, count.unwrap_or(0))?,
-    };
+    match (&common.input, common.scenes) {
+        (Some(folder), _) => Source::folder(folder),
+        (None, Some(count)) => Source::scenes(common.scenes_seed, count),
+        (None, None) => {
+            let why =
+                "wanted a folder of images, or --scenes N for scenes that the program draws itself";
+            Err(Error::argument("--input", why))
+        }
+    }
+}
+
+fn subset(source: Source, common: &Common) -> posteriori::Result<Source> {
     match common.subset {
-        Some(n) => all.subset(n, common.seed),
-        None => Ok(all),
+        Some(n) => source.subset(n, common.seed),
+        None => Ok(source),
     }
 }
 

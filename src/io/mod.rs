@@ -4,6 +4,7 @@
 //! To add a stored number type: one variant of [`weights::Kind`] and the arms the compiler asks for.
 
 pub mod atomic;
+pub mod cache;
 pub mod csv;
 pub mod image;
 pub mod weights;

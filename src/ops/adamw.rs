@@ -28,6 +28,15 @@ pub struct Settings {
     pub eps: f64,
 }
 
+impl Settings {
+    /// The coefficients of step `t` = 1, 2 and so on, with gradients scaled by `scale`.
+    pub fn coefficients(&self, t: u32, lr: f64, weight_decay: f64, scale: f64) -> [f64; 4] {
+        let bias = |beta: f64| 1.0 - beta.powf(f64::from(t));
+        let (step, rsqrt) = (lr / bias(self.beta1), 1.0 / bias(self.beta2).sqrt());
+        [scale, 1.0 - lr * weight_decay, step, rsqrt]
+    }
+}
+
 /// A parameter and what is known of its gradients, all updated in place.
 #[derive(Clone, Copy, Debug)]
 pub struct State<'a> {
@@ -121,8 +130,9 @@ fn launch(module: &'static str, key: &Key, count: usize) -> Plan {
         .into()
 }
 
-/// One step down the gradient `g`, of `w`'s shape and type. `coefficients: [4]`, of that type too: the scale of the
-/// gradient, `1 - lr * weight_decay`, `lr / (1 - beta1^t)`, `1 / sqrt(1 - beta2^t)`, at step t = 1, 2 and so on.
+/// One step down the gradient `g`, of `w`'s shape and type. `coefficients: [4]`, of that type too, are
+/// [`Settings::coefficients`]: the scale of the gradient, `1 - lr weight_decay`, `lr / (1 - beta1^t)`,
+/// `1 / sqrt(1 - beta2^t)`.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) or [`Error::DType`](crate::Error::DType) when one of them is of another shape
@@ -243,5 +253,139 @@ fn step_chunks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     // the native engine has no 16-bit type: a copy in `w`'s
     if let Some(copy) = copy {
         copy.copy_from_slice(w);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::runtime::Runtime;
+
+    const SETTINGS: Settings = Settings {
+        beta1: 0.5,
+        beta2: 0.75,
+        eps: 1e-3,
+    };
+
+    /// `w` after a step for each of the gradients, in f64, as seen by a handle from before them.
+    fn after(
+        settings: Settings,
+        w: &[f64],
+        gradients: &[&[f64]],
+        [lr, weight_decay, scale]: [f64; 3],
+    ) -> Result<Vec<f64>> {
+        let cx = Cx::new(Runtime::native(), DType::F64)?;
+        let len = w.len();
+        let zeros = vec![0.0; len];
+        let (w, copy) = (cx.upload(w, [len])?, cx.upload(&zeros, [len])?);
+        let (m, v) = (cx.upload(&zeros, [len])?, cx.upload(&zeros, [len])?);
+        let (held, held_copy) = (w.clone(), copy.clone());
+        for (t, g) in (1..).zip(gradients) {
+            let state = State {
+                w: &w,
+                m: &m,
+                v: &v,
+                copy: Some(&copy),
+            };
+            let coefficients = settings.coefficients(t, lr, weight_decay, scale);
+            let coefficients = cx.upload_wide(&coefficients, [4])?;
+            step(&cx, settings, state, &cx.upload(g, [len])?, &coefficients)?;
+        }
+        let got = held.to_vec::<f64>()?;
+        assert_eq!(got, held_copy.to_vec::<f64>()?);
+        Ok(got)
+    }
+
+    #[track_caller]
+    fn assert_close(got: &[f64], want: &[f64]) {
+        let close = |(got, want): (&f64, &f64)| (got - want).abs() <= 8.0 * f64::EPSILON;
+        assert!(got.iter().zip(want).all(close), "{got:?}, want {want:?}");
+    }
+
+    #[test]
+    fn the_first_step_has_the_length_of_the_learning_rate() -> Result<()> {
+        let (w, g) = ([1.0, -0.5, 0.25, 0.0], [3.0, -0.2, 1e-3, -40.0]);
+        let got = after(SETTINGS, &w, &[&g], [0.1, 0.0, 1.0])?;
+        let want = w
+            .iter()
+            .zip(&g)
+            .map(|(w, g)| w - 0.1 * g / (g.abs() + 1e-3));
+        assert_close(&got, &want.collect::<Vec<_>>());
+        Ok(())
+    }
+
+    #[test]
+    fn without_a_gradient_there_is_decay_alone() -> Result<()> {
+        let got = after(
+            SETTINGS,
+            &[1.0, -0.5],
+            &[[0.0, 0.0].as_slice(); 2],
+            [0.1, 0.01, 1.0],
+        )?;
+        assert_close(&got, &[0.999 * 0.999, -0.5 * 0.999 * 0.999]);
+        Ok(())
+    }
+
+    /// The corrected means of a gradient that stays the same are that gradient and its square, from the first step on.
+    #[test]
+    fn a_steady_gradient_gives_steady_steps() -> Result<()> {
+        let got = after(
+            SETTINGS,
+            &[0.0, 1.0],
+            &[[2.0, -1.0].as_slice(); 3],
+            [0.1, 0.0, 1.0],
+        )?;
+        assert_close(&got, &[-0.3 * 2.0 / 2.001, 1.0 + 0.3 / 1.001]);
+        Ok(())
+    }
+
+    /// With gradients 1, -2, 3 by hand: the corrected means are 1, -1, 9/7 and 1, 19/7, 201/37.
+    #[test]
+    fn three_steps_by_hand() -> Result<()> {
+        let settings = Settings {
+            eps: 0.0,
+            ..SETTINGS
+        };
+        let steps = 1.0 - (7.0f64 / 19.0).sqrt() + 9.0 / 7.0 * (37.0f64 / 201.0).sqrt();
+        let got = after(
+            settings,
+            &[0.5],
+            &[&[1.0], &[-2.0], &[3.0]],
+            [0.1, 0.0, 1.0],
+        )?;
+        assert_close(&got, &[0.5 - 0.1 * steps]);
+        // twice the gradients at half the scale are the same
+        let got = after(
+            settings,
+            &[0.5],
+            &[&[2.0], &[-4.0], &[6.0]],
+            [0.1, 0.0, 0.5],
+        )?;
+        assert_close(&got, &[0.5 - 0.1 * steps]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_gradient_of_another_shape_or_type_is_an_error() -> Result<()> {
+        let cx = Cx::native();
+        let zeros = || cx.upload(&[0.0f32; 6], [2, 3]);
+        let (w, m, v) = (zeros()?, zeros()?, zeros()?);
+        let state = State {
+            w: &w,
+            m: &m,
+            v: &v,
+            copy: None,
+        };
+        let coefficients = cx.upload(&[1.0f32; 4], [4])?;
+        let turned = cx.upload(&[0.0f32; 6], [3, 2])?;
+        let got = step(&cx, SETTINGS, state, &turned, &coefficients);
+        assert!(matches!(got, Err(Error::Shape { .. })));
+        let double = Tensor::from_slice(cx.rt(), &[0.0f64; 6], [2, 3])?;
+        let got = step(&cx, SETTINGS, state, &double, &coefficients);
+        assert!(matches!(got, Err(Error::DType { .. })));
+        let got = step(&cx, SETTINGS, state, &m, &coefficients);
+        assert!(matches!(got, Err(Error::Plan { .. })));
+        Ok(())
     }
 }

@@ -112,3 +112,23 @@ fn update_chunks<T: Real>(_: &Key, args: &mut NativeArgs<'_>) {
             );
         });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::Runtime;
+
+    /// Towards weights that stay the same the distance shrinks by d a step.
+    #[test]
+    fn the_average_approaches_steady_weights() -> Result<()> {
+        let cx = Cx::new(Runtime::native(), DType::F64)?;
+        let (average, w) = (cx.upload(&[1.0, -2.0], [2])?, cx.upload(&[0.0, 3.0], [2])?);
+        let held = average.clone();
+        for _ in 0..3 {
+            update(&cx, &average, &w, &cx.upload_wide(&[0.25], [1])?)?;
+        }
+        let d = 0.75f64.powi(3);
+        assert_eq!(held.to_vec::<f64>()?, [d, 3.0 - 5.0 * d]);
+        Ok(())
+    }
+}

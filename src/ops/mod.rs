@@ -14,6 +14,7 @@ pub mod add;
 pub mod attention;
 pub mod banded;
 pub mod cast;
+mod chunks;
 mod columns;
 pub mod combine;
 pub mod concat;

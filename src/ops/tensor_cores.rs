@@ -1,6 +1,7 @@
 //! Launches of matrix products on tensor cores: of the kernels around `kernels/common/tile.cuh`.
 
 use crate::dtype::DType;
+use crate::ops::chunks::Chunks;
 use crate::runtime::kernel::Launch;
 
 /// The outputs of a block: a square.
@@ -30,8 +31,19 @@ impl Tile {
     pub(super) fn is_large(outputs: [usize; 2]) -> bool {
         const ENOUGH: usize = 32;
         let blocks: usize = Tile::Large.blocks(outputs).iter().product();
+        blocks >= ENOUGH && Tile::is_large_enough(outputs)
+    }
+
+    /// Whether little of the large tiles over `[rows, cols]` outputs is beyond the edges.
+    pub(super) fn is_large_enough(outputs: [usize; 2]) -> bool {
+        let blocks: usize = Tile::Large.blocks(outputs).iter().product();
         let covered = blocks * Tile::Large.size().pow(2);
-        blocks >= ENOUGH && 4 * covered <= 5 * outputs[0] * outputs[1]
+        4 * covered <= 5 * outputs[0] * outputs[1]
+    }
+
+    /// How the depth of a product with few `[rows, cols]` outputs is cut.
+    pub(super) fn chunks(self, outputs: [usize; 2], depth: usize) -> Chunks {
+        Chunks::new(self.blocks(outputs).iter().product(), depth)
     }
 
     /// A launch for `[rows, cols]` outputs.

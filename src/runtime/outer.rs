@@ -13,6 +13,11 @@ use rayon::prelude::*;
 use super::simd::wide;
 use super::tile::{Isa, Line, TILE, isa, room};
 
+/// Whether this processor has a tile, and `columns` fill it; without one, [`Outer::run`] panics.
+pub fn is_worth(columns: usize) -> bool {
+    isa().is_some() && columns >= 24
+}
+
 /// The operands of the formula above, save `c`.
 #[derive(Clone, Copy)]
 pub struct Outer<'a> {
@@ -92,10 +97,9 @@ impl Outer<'_> {
     /// Computes `c`.
     ///
     /// # Panics
-    /// When an operand is too short, or without a tile (see [`available`](super::product::available)): a broken
-    /// invariant of the caller.
+    /// When an operand is too short: a broken invariant of the caller.
     pub fn run(&self, c: &mut [f32]) {
-        let isa = isa().expect("the caller has asked `available`");
+        let isa = isa().expect("the caller has asked `is_worth`");
         let taps = self.k * self.k;
         let pixels = |[height, width]: [usize; 2]| self.samples * height * width;
         assert!(self.a.len() == pixels(self.a_size) * self.rows);

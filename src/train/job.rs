@@ -28,7 +28,7 @@ use crate::train::cse::Conditioning;
 use crate::train::data::{Batches, Skipped};
 use crate::train::denoiser::Denoising;
 use crate::train::noised::upload;
-use crate::train::{Objective, Record, Settings, Trainer, initial};
+use crate::train::{Objective, Record, Settings, Trainer, curve, initial};
 
 /// What is trained.
 #[derive(Clone, Debug)]
@@ -70,6 +70,7 @@ pub struct Job {
 
 const MODEL_FILE: &str = "diffusion_pytorch_model.safetensors";
 const STATE_FILE: &str = "training.safetensors";
+const CURVE_FILE: &str = "loss.svg";
 
 impl Job {
     /// The folder of the network that is trained.
@@ -157,6 +158,7 @@ impl Job {
                 watch(Progress::Step(&record));
                 if (step + 1) % self.save_every.max(1) == 0 || step + 1 == steps {
                     trainer.save(&state)?;
+                    curve::write(&state.with_file_name(CURVE_FILE), trainer.losses())?;
                 }
             }
             Ok(())

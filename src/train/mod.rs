@@ -9,8 +9,10 @@
 
 pub mod autoencoder;
 pub mod cse;
+pub mod curve;
 pub mod data;
 pub mod denoiser;
+pub mod generated;
 pub mod initial;
 pub mod job;
 pub(crate) mod noised;

@@ -1,8 +1,8 @@
 //! The GPU: driver, memory, and where its kernels come from.
 
+use posteriori::io::cache;
 use posteriori::ops::ALL;
 use posteriori::runtime::Runtime;
-use posteriori::runtime::cuda::cache::Cache;
 use posteriori::runtime::cuda::modules::{Module, Origin};
 use posteriori::runtime::cuda::nvrtc::Nvrtc;
 use posteriori::runtime::cuda::probe::{Gpu, loaded_from};
@@ -93,7 +93,7 @@ fn kernels(gpu: &Gpu, chart: &mut Chart<'_>) {
             "`pip install nvidia-cuda-nvrtc` and set POSTERIORI_NVRTC to the folder of libnvrtc, or build with nvcc",
         ),
     }
-    match Cache::folder() {
+    match cache::folder() {
         Ok(folder) => chart.fine("kernel cache", &folder.display().to_string()),
         Err(why) => chart.fine("kernel cache", &format!("none: {why}")),
     }

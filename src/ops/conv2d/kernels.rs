@@ -1,6 +1,7 @@
 //! The launches of `kernels/conv2d/`.
 
 use super::{Direction, Key};
+use crate::ops::chunks::Chunks;
 use crate::ops::tensor_cores::Tile;
 use crate::runtime::kernel::{Launch, Plan};
 
@@ -20,6 +21,11 @@ fn sizes(key: &Key, samples: usize) -> [usize; 10] {
         stride,
         before,
     ]
+}
+
+/// The weights as a matrix.
+fn weights(key: &Key) -> [usize; 2] {
+    [key.taps() * key.inputs, key.outputs]
 }
 
 /// Whether `y` is in another type than `x`.
@@ -47,19 +53,19 @@ pub(super) fn vjp_plain(key: &Key) -> Plan {
         .into()
 }
 
-/// Both directions: 16-byte pieces of the channels on either side.
+/// Every direction: 16-byte pieces of the channels on either side.
 pub(super) fn fits_small_tiles(key: &Key) -> bool {
     let pieces = key.inputs.is_multiple_of(8) && key.outputs.is_multiple_of(8);
     key.dtype.is_half() && !key.wide && pieces && key.geometry.stride <= 2
 }
 
 pub(super) fn fits_large_tiles(key: &Key) -> bool {
-    let of_sample = if key.direction == Direction::Vjp {
-        [pixels(key.x), key.inputs]
-    } else {
-        [pixels(key.y), key.outputs]
-    };
-    fits_small_tiles(key) && Tile::is_large(of_sample)
+    fits_small_tiles(key)
+        && match key.direction {
+            Direction::Forward => Tile::is_large([pixels(key.y), key.outputs]),
+            Direction::Vjp => Tile::is_large([pixels(key.x), key.inputs]),
+            Direction::Wgrad => Tile::is_large_enough(weights(key)),
+        }
 }
 
 pub(super) fn forward_tiles(key: &Key, tile: Tile) -> Plan {
@@ -126,4 +132,22 @@ pub(super) fn wgrad_plain(key: &Key) -> Plan {
     Launch::each("conv2d/wgrad_1_plain", key.dtype, len)
         .ints(sizes(key, key.samples))
         .into()
+}
+
+pub(super) fn wgrad_tiles(key: &Key, tile: Tile) -> Plan {
+    let (rows, outputs) = (key.samples * pixels(key.y), weights(key));
+    let launch = tile
+        .launch("conv2d/wgrad_2_tensor_cores", key.dtype, outputs)
+        .ints(sizes(key, rows));
+    let chunks = tile.chunks(outputs, rows);
+    chunks.plan(launch, "conv2d/wgrad_sum", outputs[0] * outputs[1])
+}
+
+pub(super) fn wgrad_chunks(key: &Key) -> Plan {
+    let (rows, outputs) = (key.samples * pixels(key.y), weights(key));
+    let [down, across] = outputs.map(|size| size.div_ceil(32));
+    let launch = Launch::new("conv2d/wgrad_3_chunks", key.dtype, [down, across, 1], 128)
+        .ints(sizes(key, rows));
+    let chunks = Chunks::new(down * across, rows);
+    chunks.plan(launch, "conv2d/wgrad_sum", outputs[0] * outputs[1])
 }

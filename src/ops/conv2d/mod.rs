@@ -219,11 +219,11 @@ fn cases(direction: Direction) -> Vec<Key> {
         before: 1,
         after: 1,
     };
-    // More than 31 blocks of 128 x 128 outputs, either way.
-    let large = if direction == Direction::Vjp {
-        (1, [62, 66], 120, 8, 3, Geometry::same(3))
-    } else {
-        (1, [62, 66], 8, 120, 3, Geometry::same(3))
+    // More than 31 blocks of 128 x 128 outputs, or more pixels than one chunk.
+    let large = match direction {
+        Direction::Forward => (1, [62, 66], 8, 120, 3, Geometry::same(3)),
+        Direction::Vjp => (1, [62, 66], 120, 8, 3, Geometry::same(3)),
+        Direction::Wgrad => (5, [16, 17], 24, 128, 3, halving),
     };
     let all = [
         (1, [1, 1], 1, 1, 3, Geometry::same(3)),

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::Key;
 use crate::dtype::DType;
 use crate::runtime::native::NativeArgs;
-use crate::runtime::outer::Outer;
+use crate::runtime::outer::{self, Outer};
 use crate::runtime::product::{self, Product};
 
 pub(super) fn fits(key: &Key) -> bool {
@@ -69,6 +69,10 @@ pub(super) fn vjp(key: &Key, args: &mut NativeArgs<'_>) {
         };
         product.run(dx, |q, tap| key.target(q, tap));
     });
+}
+
+pub(super) fn fits_wgrad(key: &Key) -> bool {
+    key.dtype == DType::F32 && outer::is_worth(key.outputs)
 }
 
 pub(super) fn wgrad(key: &Key, args: &mut NativeArgs<'_>) {

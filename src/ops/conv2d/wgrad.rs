@@ -3,6 +3,7 @@
 use super::{Direction, Geometry, Key, cases, gathered, kernels, plain, tiled};
 use crate::cx::Cx;
 use crate::error::{Error, Result};
+use crate::ops::tensor_cores::Tile;
 use crate::ops::variant::{Op, Variant};
 use crate::runtime::Arg;
 use crate::tensor::Tensor;
@@ -11,8 +12,17 @@ use crate::tensor::Tensor;
 pub static WGRAD: Op<Key> = Op {
     name: "conv2d.wgrad",
     variants: &[
+        Variant::kernels("tensor_cores_128", |key| {
+            kernels::wgrad_tiles(key, Tile::Large)
+        })
+        .when(kernels::fits_large_tiles),
+        Variant::kernels("tensor_cores_64", |key| {
+            kernels::wgrad_tiles(key, Tile::Small)
+        })
+        .when(kernels::fits_small_tiles),
+        Variant::kernels("chunks", kernels::wgrad_chunks),
         Variant::kernels("plain", kernels::wgrad_plain),
-        Variant::native("tiled", tiled::wgrad, gathered::wgrad::<f64>).when(tiled::fits),
+        Variant::native("tiled", tiled::wgrad, gathered::wgrad::<f64>).when(tiled::fits_wgrad),
         Variant::native(
             "gathered_gemm",
             gathered::wgrad::<f32>,

@@ -86,6 +86,7 @@ fn cases() -> Vec<Key> {
         (1, 70, 8, 8),
         (1, 2_100, 8, 2),
         (2, 33, 264, 8),
+        (300, 3, 16, 2),
     ];
     let key = |(i, (samples, pixels, c, groups)): (usize, (usize, usize, usize, usize))| Key {
         dtype: DType::F32,
@@ -179,39 +180,55 @@ fn wgrad_blocks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (mean, rstd) = (args.input::<T>(4), args.input::<T>(5));
     let (w, b) = (args.input::<T>(6), args.input::<T>(7));
     let (pixels, c, groups) = (key.pixels, key.c, key.groups);
-    // of each sample and channel: xhat = (x - mu) rs
+    // Of each sample and channel.
     let spread = |of: &[T]| -> Vec<T> {
         let channels = of.chunks_exact(groups);
         let channels = channels.flat_map(|of| (0..c).map(|i| of[i * groups / c]));
         channels.collect()
     };
-    let (mu, rs) = (spread(mean), spread(rstd));
+    let (mean, rstd) = (spread(mean), spread(rstd));
     let sums = columns::sums(
         [key.samples, pixels, c],
         2 * c,
         #[inline(always)]
         |sample, rows, sums: &mut [T]| {
-            let (mu, rs) = (&mu[sample * c..][..c], &rs[sample * c..][..c]);
-            let (w, b) = (&w[..c], &b[..c]);
-            let (product, sum) = sums.split_at_mut(c);
-            let (product, sum) = (&mut product[..c], &mut sum[..c]);
             let part = (sample * pixels + rows.start) * c..(sample * pixels + rows.end) * c;
             let (x, dy) = (&x[part.clone()], &dy[part]);
-            for (x, dy) in x.chunks_exact(c).zip(dy.chunks_exact(c)) {
-                for i in 0..c {
-                    let xhat = (x[i] - mu[i]) * rs[i];
-                    let du = if key.silu {
-                        dy[i] * (xhat * w[i] + b[i]).silu_slope()
-                    } else {
-                        dy[i]
-                    };
-                    product[i] += du * xhat;
-                    sum[i] += du;
-                }
+            let (mean, rstd) = (&mean[sample * c..][..c], &rstd[sample * c..][..c]);
+            let (w, b) = (&w[..c], &b[..c]);
+            let (product, sum) = sums.split_at_mut(c);
+            // Two loops: a choice in the innermost one keeps it from becoming a vector loop.
+            if key.silu {
+                add(product, sum, [x, dy], [mean, rstd], |dy, xhat, i| {
+                    dy * (xhat * w[i] + b[i]).silu_slope()
+                });
+            } else {
+                add(product, sum, [x, dy], [mean, rstd], |dy, _, _| dy);
             }
         },
     );
     for (to, sum) in dw.iter_mut().chain(db).zip(sums) {
         *to = T::of(sum);
+    }
+}
+
+/// Adds the sums over pixels of `du xhat` and of `du`, where `du(dy, xhat, channel)`.
+#[inline(always)]
+fn add<T: Real>(
+    product: &mut [T],
+    sum: &mut [T],
+    [x, dy]: [&[T]; 2],
+    [mean, rstd]: [&[T]; 2],
+    du: impl Fn(T, T, usize) -> T,
+) {
+    let c = mean.len();
+    let (rstd, product, sum) = (&rstd[..c], &mut product[..c], &mut sum[..c]);
+    for (x, dy) in x.chunks_exact(c).zip(dy.chunks_exact(c)) {
+        for i in 0..c {
+            let xhat = (x[i] - mean[i]) * rstd[i];
+            let du = du(dy[i], xhat, i);
+            product[i] += du * xhat;
+            sum[i] += du;
+        }
     }
 }

@@ -5,13 +5,13 @@ use rayon::prelude::*;
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
+use crate::ops::tensor_cores::Tile;
 use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::runtime::gemm::{Mat, gemm};
-use crate::runtime::kernel::Launch;
+use crate::runtime::kernel::{Launch, Plan};
 use crate::runtime::native::NativeArgs;
-use crate::runtime::outer::Outer;
-use crate::runtime::product;
+use crate::runtime::outer::{self, Outer};
 use crate::tensor::Tensor;
 
 /// One launch: a sum over `samples` times `rows` rows.
@@ -54,6 +54,9 @@ impl KeyTrait for Key {
 pub static WGRAD: Op<Key> = Op {
     name: "linear.wgrad",
     variants: &[
+        Variant::kernels("tensor_cores_128", |key| tiles(key, Tile::Large))
+            .when(|key| fits_small_tiles(key) && Tile::is_large_enough([key.m, key.k])),
+        Variant::kernels("tensor_cores_64", |key| tiles(key, Tile::Small)).when(fits_small_tiles),
         Variant::kernels("plain", |key| {
             let rows = key.samples * key.rows;
             Launch::each("linear/wgrad_1_plain", key.dtype, key.m * key.k)
@@ -61,7 +64,7 @@ pub static WGRAD: Op<Key> = Op {
                 .into()
         }),
         Variant::native("tiled", tiled, by_gemm::<f64>)
-            .when(|key| key.dtype == DType::F32 && product::available()),
+            .when(|key| key.dtype == DType::F32 && outer::is_worth(key.k)),
         Variant::native("gemm", by_gemm::<f32>, by_gemm::<f64>),
         Variant::native("plain", plain::<f32>, plain::<f64>),
     ],
@@ -75,6 +78,8 @@ pub static WGRAD: Op<Key> = Op {
             (2, 70, 136, 88),
             (1, 130, 24, 200),
             (4, 1, 8, 16),
+            (3, 111, 120, 240),
+            (2, 300, 264, 16),
         ];
         let key = |(samples, rows, k, m)| Key {
             dtype: DType::F32,
@@ -95,7 +100,9 @@ pub static WGRAD: Op<Key> = Op {
 pub fn wgrad(cx: &Cx, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let rank = x.dims().len();
     if rank < 2 || dy.dims().len() != rank || x.dims()[..rank - 1] != dy.dims()[..rank - 1] {
-        let want = format!("the rows of x, which is {:?}", x.dims());
+        let rows = &x.dims()[..rank.saturating_sub(1)];
+        let rows: Vec<String> = rows.iter().map(usize::to_string).collect();
+        let want = format!("[{}, m], the rows of x", rows.join(", "));
         return Err(Error::shape("linear.wgrad, dy", want, dy.shape()));
     }
     let (k, m) = (x.shape().channels(), dy.shape().channels());
@@ -109,6 +116,20 @@ pub fn wgrad(cx: &Cx, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let dw = cx.empty_wide([m, k])?;
     WGRAD.launch(cx, &key, &[Arg::Out(&dw), Arg::In(x), Arg::In(dy)])?;
     Ok(dw)
+}
+
+/// 16-byte pieces of the rows on either side.
+fn fits_small_tiles(key: &Key) -> bool {
+    key.dtype.is_half() && key.k.is_multiple_of(8) && key.m.is_multiple_of(8)
+}
+
+fn tiles(key: &Key, tile: Tile) -> Plan {
+    let (rows, outputs) = (key.samples * key.rows, [key.m, key.k]);
+    let launch = tile
+        .launch("linear/wgrad_2_tensor_cores", key.dtype, outputs)
+        .ints([rows, key.k, key.m]);
+    let chunks = tile.chunks(outputs, rows);
+    chunks.plan(launch, "linear/wgrad_sum", key.m * key.k)
 }
 
 fn plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {

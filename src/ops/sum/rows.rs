@@ -74,6 +74,7 @@ fn cases() -> Vec<Key> {
         (5, 9, 320),
         (1, 2_100, 64),
         (2, 131, 200),
+        (1, 40_001, 1),
     ];
     let key = |(i, (groups, rows, c)): (usize, (usize, usize, usize))| Key {
         dtype: DType::F32,
@@ -181,4 +182,37 @@ fn sum_blocks<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
             );
             y.iter_mut().zip(sums).for_each(|(y, s)| *y = T::of(s));
         });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of x[i] = i, whose sums are whole numbers below 2^24: exact in f32 too.
+    #[test]
+    fn of_consecutive_numbers() -> Result<()> {
+        let cx = Cx::native();
+        let (n, rows, c) = (3, 300, 20);
+        let x: Vec<f32> = (0..n * rows * c).map(|i| i as f32).collect();
+        let x = cx.upload(&x, [n, 30, 10, c])?;
+        let column = |first: usize, rows: usize, j: usize| {
+            (rows * (first * c + j) + c * rows * (rows - 1) / 2) as f32
+        };
+        let all = over_rows(&cx, &x)?.to_vec::<f32>()?;
+        let want: Vec<f32> = (0..c).map(|j| column(0, n * rows, j)).collect();
+        assert_eq!(all, want);
+        let each = per_sample(&cx, &x)?;
+        assert_eq!(each.dims(), [n, c]);
+        let want = (0..n * c).map(|i| column(i / c * rows, rows, i % c));
+        assert_eq!(each.to_vec::<f32>()?, want.collect::<Vec<f32>>());
+        Ok(())
+    }
+
+    #[test]
+    fn a_vector_has_no_rows() -> Result<()> {
+        let cx = Cx::native();
+        let x = cx.upload(&[1.0f32, 2.0], [2])?;
+        assert!(matches!(over_rows(&cx, &x), Err(Error::Shape { .. })));
+        Ok(())
+    }
 }

@@ -131,11 +131,35 @@ fn squares_chunks<T: Real>(_: &Key, args: &mut NativeArgs<'_>) {
         wide(
             #[inline(always)]
             || {
-                let blocks = x.chunks(BLOCK);
-                blocks.map(|x| sum_pairs(x, x, |a, b| a * b).f64()).sum()
+                let mut sum = 0.0;
+                for x in x.chunks(BLOCK) {
+                    sum += sum_pairs(x, x, |a, b| a * b).f64();
+                }
+                sum
             },
         )
     };
     let sums: Vec<f64> = x.par_chunks(CHUNK).map(chunk).collect();
     sum[0] = T::of(onto + sums.iter().sum::<f64>());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 1 + 4 + .. + n^2 = n (n + 1) (2n + 1) / 6, on top of what was there; f64 holds it exactly.
+    #[test]
+    fn of_the_first_numbers() -> Result<()> {
+        let cx = Cx::new(Cx::native().rt().clone(), DType::F64)?;
+        let n = 70_001;
+        let x: Vec<f64> = (1..=n).map(f64::from).collect();
+        let x = cx.upload(&x, [x.len()])?;
+        let n = f64::from(n);
+        let want = n * (n + 1.0) * (2.0 * n + 1.0) / 6.0;
+        let alone = squares(&cx, &x, None)?;
+        assert_eq!(alone.to_vec::<f64>()?, [want]);
+        let twice = squares(&cx, &x, Some(&alone))?;
+        assert_eq!(twice.to_vec::<f64>()?, [2.0 * want]);
+        Ok(())
+    }
 }

@@ -4,17 +4,17 @@
 //! content begins with a hash of the code, so that a damaged one is noticed, and made anew.
 
 use std::collections::hash_map::DefaultHasher;
-use std::env;
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 
 use super::modules::Module;
 use super::nvrtc::FLAGS;
+use crate::io::cache;
 
 /// Where the code of one file for one GPU is kept.
 #[derive(Debug)]
-pub struct Cache {
+pub(super) struct Cache {
     path: Result<PathBuf, String>,
 }
 
@@ -24,28 +24,10 @@ impl Cache {
         let key = hash((module.source, Module::headers(), arch, nvrtc, FLAGS));
         let name = format!("{}-{arch}-{key:016x}.cubin", module.name.replace('/', "-"));
         Cache {
-            path: Self::folder().map(|folder| folder.join(name)),
+            path: cache::folder()
+                .map(|folder| folder.join(name))
+                .map_err(|e| e.to_string()),
         }
-    }
-
-    /// The folder: `POSTERIORI_CACHE`, or the user's for such things.
-    ///
-    /// # Errors
-    /// A sentence, when the environment names no such folder.
-    pub fn folder() -> Result<PathBuf, String> {
-        let folder = |variable: &str| {
-            env::var_os(variable)
-                .filter(|v| !v.is_empty())
-                .map(PathBuf::from)
-        };
-        let users = || {
-            let home = || folder("HOME").map(|home| home.join(".cache"));
-            let caches = folder("XDG_CACHE_HOME").or_else(|| folder("LOCALAPPDATA"));
-            caches.or_else(home).map(|caches| caches.join("posteriori"))
-        };
-        folder("POSTERIORI_CACHE")
-            .or_else(users)
-            .ok_or_else(|| "no folder for it is known; set POSTERIORI_CACHE".into())
     }
 
     /// The code, if it is there and whole.

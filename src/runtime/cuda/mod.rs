@@ -1,13 +1,13 @@
 //! The CUDA runtime: one GPU, one stream, the engine's own kernels.
 //!
 //! - [`probe`]: is there a GPU that can be used, and if not, why not;
-//! - [`modules`], [`nvrtc`], [`cache`]: from a kernel's name to its code;
+//! - [`modules`], [`nvrtc`], `cache`: from a kernel's name to its code;
 //! - `context`, `memory`, `graph`: the driver as it is used here.
 //!
 //! It has been run on GPUs' driver interface as `tests/fake_driver` mimics it on the emulator. That tests this
 //! code; it says nothing of speed, nor of a GPU's own behaviour.
 
-pub mod cache;
+mod cache;
 mod context;
 mod graph;
 mod memory;
