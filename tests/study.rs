@@ -7,7 +7,7 @@ use std::path::Path;
 use posteriori::cx::Cx;
 use posteriori::diffusion::prior::{Denoiser, Pixels, Pullback};
 use posteriori::diffusion::schedule::{Coordinates, Schedule, Solver};
-use posteriori::io::image::{Format, Image, save};
+use posteriori::io::image::{Format, Image, read, save};
 use posteriori::metrics::{psnr::psnr, ssim::ssim};
 use posteriori::operators::{Measurement, Task};
 use posteriori::ops::combine;
@@ -39,6 +39,7 @@ fn study(images: Source, cells: Vec<Cell>) -> Study {
         noise: 0.05,
         batch: 2,
         variants: Vec::new(),
+        shown: 2,
         cells,
     }
 }
@@ -89,6 +90,16 @@ fn a_study_that_was_stopped_goes_on_where_it_was() {
     assert!(records.iter().all(|r| r.outcome.is_ok()));
     let text = fs::read_to_string(whole.join("results.csv")).unwrap();
     let want = results(&whole);
+    // two images, as five pictures of 128 x 128 with a heading
+    let sheet = read(whole.join("sheet-sr4.png")).unwrap();
+    assert_eq!([sheet.height, sheet.width], [24 + 2 * 132 + 4, 5 * 132 + 4]);
+    let at = |y: usize, x: usize| sheet.pixels[(y * sheet.width + x) * 3];
+    let truth = scenes::render(1, 1, [32, 32]).unwrap();
+    for y in 0..128 {
+        let want = truth.pixels[(y / 4 * 32 + y / 4) * 3];
+        assert!((at(24 + 132 + y, 4 + y) - want).abs() < 1.01 / 255.0);
+    }
+    assert!(whole.join("sheet-blur.png").exists());
     assert_eq!(want.len(), 1 + 30);
 
     let line = |n: usize| -> usize { text.split_inclusive('\n').take(n).map(str::len).sum() };
@@ -232,7 +243,7 @@ fn images_that_fail_are_told_and_the_others_go_on() {
     fs::write(input.join("c, \"c\".png"), "").unwrap();
     let cells = vec![
         cell("DPS", "sr4", Method::dps().steps(2).zeta(0.3)),
-        cell("wild", "sr4", Method::dps().steps(3).zeta(1e38)),
+        cell("wild", "sr4", Method::dps().steps(3).zeta(1e300)),
     ];
     let study = Study {
         batch: 4,
@@ -251,6 +262,11 @@ fn images_that_fail_are_told_and_the_others_go_on() {
         assert!(why[i].unwrap().contains(".png"), "{why:?}");
     }
     assert!(why[3].unwrap().contains("30"), "{why:?}");
+    // grey is what failed; b.png has no row
+    let sheet = read(out.join("sheet-sr4.png")).unwrap();
+    assert_eq!([sheet.height, sheet.width], [24 + 132 + 4, 4 * 132 + 4]);
+    let last = &sheet.pixels[(60 * sheet.width + 4 + 3 * 132) * 3..][..128 * 3];
+    assert!(last.iter().all(|v| v.abs() < 1.01 / 255.0));
     // and they are read back as they are
     assert_eq!(run(&study, &out).unwrap(), (records.clone(), [12, 0, 0]));
     let table = &tables(&records)[0];

@@ -36,7 +36,7 @@ pub(crate) fn text_of(value: &toml::Value) -> Result<String, String> {
         other => {
             let kind = other.type_str();
             Err(format!(
-                "wanted a text, number or truth value, got a {kind}"
+                "wanted a text, number or truth value, got {kind}"
             ))
         }
     }

@@ -3,6 +3,7 @@
 //! Every cell (a row of the table on a task) restores the same measurements with the same noise, so rows are
 //! paired. A line of `results.csv` is written as soon as it is known; a study that was stopped goes on there.
 
+mod pictures;
 mod results;
 pub mod table;
 
@@ -38,7 +39,9 @@ pub struct Study {
     pub batch: usize,
     /// Ops and the variants that they take wherever those fit.
     pub variants: Vec<(String, String)>,
-    /// What is done to every image, in this order.
+    /// The first images are shown on contact sheets, so many.
+    pub shown: usize,
+    /// What is done to every image, in this order: task by task.
     pub cells: Vec<Cell>,
 }
 
@@ -106,7 +109,6 @@ impl Study {
         folder: &Path,
         watch: &dyn Fn(Event<'_>),
     ) -> Result<Vec<Record>> {
-        let schedule = self.schedule()?;
         std::fs::create_dir_all(folder)
             .map_err(|e| Error::file(folder, format!("the output folder cannot be made: {e}")))?;
         let mut results = Results::open(folder.join("results.csv"), &|i| self.names(i))?;
@@ -116,7 +118,6 @@ impl Study {
         }
         let mut opened: Option<(&Option<PathBuf>, Pipeline)> = None;
         for (c, cell) in self.cells.iter().enumerate() {
-            let calls = cell.job.network_calls(&schedule)?;
             loop {
                 let next = results.records().len() - c * images;
                 if next >= images {
@@ -126,10 +127,14 @@ impl Study {
                     Some((cse, pipeline)) if *cse == cell.cse => pipeline,
                     _ => self.open(device, cell)?,
                 };
-                let records = self.batch(&pipeline, cell, next, calls, watch)?;
+                let records = self.batch(&pipeline, folder, c, next, watch)?;
                 opened = Some((&cell.cse, pipeline));
                 results.append(&records)?;
                 records.iter().for_each(|r| watch(Event::Done(cell, r)));
+            }
+            let following = self.cells.get(c + 1);
+            if following.is_none_or(|next| next.job.task != cell.job.task) {
+                self.draw(folder, &cell.job.task)?;
             }
         }
         Ok(results.into_records())
@@ -200,15 +205,17 @@ impl Study {
         self.variants.iter().try_fold(pipeline, force)
     }
 
-    /// The records of the next batch of a cell, from image `next` on.
+    /// The records of the next batch of cell `c`, from image `next` on.
     fn batch(
         &self,
         pipeline: &Pipeline,
-        cell: &Cell,
+        folder: &Path,
+        c: usize,
         next: usize,
-        calls: usize,
         watch: &dyn Fn(Event<'_>),
     ) -> Result<Vec<Record>> {
+        let cell = &self.cells[c];
+        let calls = cell.job.network_calls(&pipeline.prior().schedule)?;
         let gathered = self.gather(cell, next)?;
         let samples = || {
             gathered
@@ -236,21 +243,25 @@ impl Study {
         }
         .into_iter();
         let seconds = start.elapsed().as_secs_f64() / items.len().max(1) as f64;
-        let record = |(image, sample): (String, Result<Sample>)| {
-            let outcome = sample.map_err(|e| why(&e)).and_then(|sample| {
+        let mut records = Vec::new();
+        for (i, (image, sample)) in (next..).zip(gathered) {
+            let restored = sample.map_err(|e| why(&e)).and_then(|sample| {
                 let restored = restored.next().unwrap_or_else(|| Err("was lost".into()))?;
                 score(&sample.truth, restored).map_err(|e| why(&e))
             });
-            Record {
+            if let Ok((_, picture)) = &restored {
+                self.keep(folder, c, i, picture)?;
+            }
+            records.push(Record {
                 task: cell.job.task.to_string(),
                 row: cell.row.clone(),
                 image,
-                outcome,
+                outcome: restored.map(|(values, _)| values),
                 calls,
                 seconds,
-            }
-        };
-        Ok(gathered.into_iter().map(record).collect())
+            });
+        }
+        Ok(records)
     }
 
     /// The next images, as many as can be sampled together: those that can be measured have one size.
@@ -259,7 +270,7 @@ impl Study {
         let mut size = None;
         for i in next..self.images.count().min(next + self.batch.max(1)) {
             let name = self.images.name(i)?;
-            let sample = self.sample(cell, i, image_key(&name));
+            let sample = self.sample(cell, i);
             if let Ok(Sample { truth, .. }) = &sample {
                 let own = [truth.height, truth.width];
                 if *size.get_or_insert(own) != own {
@@ -271,18 +282,18 @@ impl Study {
         Ok(all)
     }
 
-    fn sample(&self, cell: &Cell, i: usize, key: u64) -> Result<Sample> {
+    fn sample(&self, cell: &Cell, i: usize) -> Result<Sample> {
         let Restore { task, seed, .. } = &cell.job;
         let truth = self.images.get(i, self.size)?;
         let size = [truth.height, truth.width];
         let measurement = Measurement::new(task.clone(), self.noise, *seed, size)?;
-        let y = measurement.measure(&truth, key)?;
+        let y = measurement.measure(&truth, image_key(&self.images.name(i)?))?;
         Ok(Sample { truth, y })
     }
 }
 
-/// The values of [`quantities`].
-fn score(truth: &Image, restored: Restored) -> Result<Vec<f64>> {
+/// The values of [`quantities`], and the picture that they are of.
+fn score(truth: &Image, restored: Restored) -> Result<(Vec<f64>, Image)> {
     let Restored {
         mut image,
         residual,
@@ -298,7 +309,8 @@ fn score(truth: &Image, restored: Restored) -> Result<Vec<f64>> {
         .iter_mut()
         .for_each(|v| *v = v.clamp(-1.0, 1.0));
     let metrics = METRICS.iter().map(|m| (m.compute)(&image, truth));
-    metrics.chain([Ok(residual)]).collect()
+    let values = metrics.chain([Ok(residual)]).collect::<Result<_>>()?;
+    Ok((values, image))
 }
 
 /// An error in one line that is the same in any batch.

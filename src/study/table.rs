@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     fn record(task: &str, row: &str, image: &str, psnr: Option<f64>, seconds: f64) -> Record {
-        let values = |psnr: f64| quantities().map(|q| if q == "psnr" { psnr } else { 0.5 });
+        let values = |psnr: f64| quantities().map(move |q| if q == "psnr" { psnr } else { 0.5 });
         Record {
             task: task.into(),
             row: row.into(),

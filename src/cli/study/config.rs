@@ -21,13 +21,16 @@ use crate::cli::settings::{SETTINGS, STUDY, Settings};
 /// Settings that all rows share.
 pub(super) const SHARED: [&str; 6] = ["model", "seed", "device", "precision", "variant", "batch"];
 /// Keys at the top that are no settings.
-const OTHERS: [&str; 6] = ["input", "scenes", "subset", "tasks", "noise", "row"];
+const OTHERS: [&str; 7] = [
+    "input", "scenes", "subset", "tasks", "noise", "sheet", "row",
+];
 
 /// What a config file says.
 pub(super) struct Config {
     path: String,
     pub(super) images: Images,
     subset: Option<usize>,
+    shown: usize,
     tasks: Vec<Task>,
     pub(super) noise: f64,
     /// Settings of all rows.
@@ -97,6 +100,7 @@ impl Config {
             other => other,
         })?;
         let subset = keys.take("subset")?;
+        let shown = keys.take("sheet")?.unwrap_or(4);
         let mut rows = Vec::new();
         let tables: Vec<Table> = keys.take("row")?.unwrap_or_default();
         for (i, table) in tables.into_iter().enumerate() {
@@ -121,6 +125,7 @@ impl Config {
             path: path.into(),
             images,
             subset,
+            shown,
             tasks,
             noise: noise.unwrap_or(0.0),
             common,
@@ -167,6 +172,7 @@ impl Config {
             noise: self.noise,
             batch: run.batch,
             variants: run.variants.clone(),
+            shown: self.shown,
             cells,
         };
         Ok((study, run))
@@ -408,7 +414,7 @@ mod tests {
                 "`zeta` has no entry for blur",
             ),
             ("[[row]]\nname = 'A'\nzeta = { sr4x = 1 }", "sr4x"),
-            ("[[row]]\nname = 'A'\nzeta = [[1]]", "got a array"),
+            ("[[row]]\nname = 'A'\nzeta = [[1]]", "got array"),
             (
                 "noise = -1\n[[row]]\nname = 'A'",
                 "`noise`: wanted a number",

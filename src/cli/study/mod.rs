@@ -27,7 +27,7 @@ use config::{Config, SHARED};
 ///
 /// Every row restores the same measurements with the same noise. A study that was stopped goes on where it was.
 /// OUT gets config.toml, a copy; results.csv, a line for each image in each row on each task, as soon as it is known;
-/// tables.md.
+/// tables.md; for each task a contact sheet of the first images: truth, measurement, each row.
 #[derive(Debug, clap::Args)]
 #[command(after_help = help())]
 pub(super) struct Args {
@@ -60,6 +60,10 @@ fn help() -> String {
         (
             "noise = X",
             "standard deviation of the measurements' noise, 0 by default",
+        ),
+        (
+            "sheet = N",
+            "the first images, so many, are shown on contact sheets; 4 by default",
         ),
         ("[[row]]", "a row of every table, with these keys:"),
         ("  name = \"TEXT\"", "what the tables call it"),
