@@ -22,7 +22,15 @@ const LAYERS: [&[&str]; 9] = [
 const IO_MAY_IMPORT: [&str; 4] = ["error", "dtype", "io", "runtime"];
 
 /// Files of `ops` that are no rooms.
-const HELPERS: [&str; 6] = ["mod", "variant", "check", "case", "bench", "tensor_cores"];
+const HELPERS: [&str; 7] = [
+    "mod",
+    "variant",
+    "check",
+    "chunks",
+    "case",
+    "bench",
+    "tensor_cores",
+];
 
 /// Crates that only some rooms know.
 const CRATES: [(&str, &[&str]); 9] = [
