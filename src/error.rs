@@ -148,6 +148,12 @@ impl Error {
         }
     }
 
+    /// Whether an error of a batch is about its images, so that other batches are worth trying. Models, device
+    /// and memory are the same for all.
+    pub fn is_of_the_images(&self) -> bool {
+        matches!(self, Error::Shape { .. } | Error::Argument { .. })
+    }
+
     /// A [`Error::Argument`].
     pub fn argument(name: impl Into<String>, why: impl Into<String>) -> Self {
         Error::Argument {

@@ -25,6 +25,7 @@ pub mod samplers;
 pub mod scenes;
 pub mod shape;
 pub mod sheet;
+pub mod study;
 pub mod tensor;
 pub mod train;
 pub mod verify;

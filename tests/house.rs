@@ -21,7 +21,7 @@ const LAYERS: [&[&str]; 9] = [
         "scenes",
         "sheet",
     ],
-    &["pipeline", "train", "verify"],
+    &["pipeline", "train", "study", "verify"],
     &["cli", "main", "lib"],
 ];
 

@@ -14,5 +14,6 @@ mod oracle;
 mod pipeline;
 mod schedules;
 mod steps;
+mod study;
 mod tasks;
 mod verify;

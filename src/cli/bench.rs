@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
+use posteriori::io::csv;
 use posteriori::ops::ALL;
 use posteriori::ops::bench::{
     Bench, Ceiling, EMULATED_WORK, Measured, TEXTBOOK_WORK, affordable, cases, ceiling, is_emulated,
@@ -24,7 +25,7 @@ use super::plan::Subject;
 use super::run::{forced, precision};
 use super::settings::{Flags, PLAN, Settings};
 use super::ui::Ui;
-use super::{check, csv, doctor};
+use super::{check, doctor};
 
 /// Verify every kernel variant, then time it
 ///

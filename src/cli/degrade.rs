@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::json;
 
+use posteriori::Error;
 use posteriori::io::atomic::{failed, write_atomic};
-use posteriori::io::image::{self, Format, Image};
-use posteriori::operators::{Measurement, Task, add_noise};
-use posteriori::rng::{Stream, image_key};
-use posteriori::{Cx, Error};
+use posteriori::io::image::{self, Format};
+use posteriori::operators::{Measurement, Task};
+use posteriori::rng::image_key;
 
 use super::exit::DONE;
 use super::files::{self, Entry};
@@ -111,13 +111,7 @@ fn one(
     let x = image::read(&entry.input)?;
     let size = [x.height, x.width];
     let measurement = Measurement::new(task.clone(), sigma, writing.seed, size)?;
-    let cx = Cx::native();
-    let operator = measurement.operator(&cx)?;
-    let clean = cx.upload(&x.pixels, [1, x.height, x.width, 3])?;
-    let stream = Stream::new(writing.seed, image_key(&entry.name), 0);
-    let noisy = add_noise(&cx, &operator.measure(&cx, &clean)?, sigma, &[stream])?;
-    let [h, w, _] = operator.measurement_shape();
-    let y = Image::new(w, h, noisy.to_vec()?)?;
+    let y = measurement.measure(&x, image_key(&entry.name))?;
 
     files::make_room(&entry.output)?;
     // The picture last: where there is one, its file is there too.
@@ -127,5 +121,5 @@ fn one(
         w.write_all(text.as_bytes()).map_err(failed(&path))
     })?;
     image::save(&entry.output, &y, entry.format, &[])?;
-    Ok(Some([h, w]))
+    Ok(Some([y.height, y.width]))
 }

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
+use posteriori::io::csv;
 use posteriori::io::image::{self, Image};
 use posteriori::metrics::METRICS;
 use posteriori::operators::Measurement;
 use posteriori::ops::residual;
 use posteriori::{Cx, Error};
 
-use super::csv;
 use super::files::slashed;
 use super::restore::read_measurement;
 use super::ui::{Tally, Ui};

@@ -20,9 +20,3 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         _ => FAILED,
     }
 }
-
-/// Whether an error of a batch is about its images, so that the other batches are worth trying. Models,
-/// device and memory are the same for all.
-pub(crate) fn is_of_the_images(error: &Error) -> bool {
-    matches!(error, Error::Shape { .. } | Error::Argument { .. })
-}

@@ -5,7 +5,7 @@
 mod bench;
 mod check;
 mod completions;
-mod csv;
+mod config;
 mod degrade;
 mod doctor;
 mod evaluate;
@@ -20,6 +20,7 @@ mod record;
 mod restore;
 mod run;
 mod settings;
+mod study;
 mod train;
 mod ui;
 mod verify;
@@ -65,6 +66,7 @@ enum Command {
     Evaluate(evaluate::Args),
     Verify(verify::Args),
     Train(train::Args),
+    Study(study::Args),
     Completions(completions::Args),
 }
 
@@ -99,6 +101,7 @@ fn run(command: Command, ui: &Ui) -> anyhow::Result<u8> {
         Command::Evaluate(args) => evaluate::run(args, ui),
         Command::Verify(args) => verify::run(args, ui),
         Command::Train(args) => train::run(args, ui),
+        Command::Study(args) => study::run(args, ui),
         Command::Completions(args) => completions::run(args, ui),
     }
 }

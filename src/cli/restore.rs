@@ -13,7 +13,7 @@ use posteriori::pipeline::plan::{Batch, Plan};
 use posteriori::pipeline::{Item, Pipeline, Restored};
 use posteriori::{Error, rng};
 
-use super::exit::{DONE, is_of_the_images};
+use super::exit::DONE;
 use super::files::{self, Entry};
 use super::methods::tasks_and_methods_help;
 use super::run::{MOST, Run, Writing, whole};
@@ -184,7 +184,7 @@ impl Work<'_> {
     fn flush(&mut self, group: Group) -> Result<()> {
         match self.sample(&group) {
             Ok(()) => Ok(()),
-            Err(e) if is_of_the_images(&e) => {
+            Err(e) if e.is_of_the_images() => {
                 for item in &group.items {
                     self.tally.fail(self.ui, &item.name, &e);
                 }

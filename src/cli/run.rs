@@ -34,7 +34,7 @@ pub(crate) struct Run {
     pub(crate) batch: usize,
     device: Option<String>,
     precision: Option<String>,
-    variants: Vec<Forced>,
+    pub(crate) variants: Vec<Forced>,
 }
 
 /// An op and the variant that it is to take.
@@ -106,12 +106,18 @@ impl Run {
         })
     }
 
+    /// The device, in the precision asked for.
+    pub(crate) fn device(&self) -> Result<Device> {
+        let device = Device::parse(self.device.as_deref().unwrap_or("auto"))?;
+        match &self.precision {
+            Some(precision) => device.with_precision(precision),
+            None => Ok(device),
+        }
+    }
+
     /// The models, on the device. Settles the precision.
     pub(crate) fn open(&self, settings: &mut Settings, ui: &Ui) -> Result<Pipeline> {
-        let mut device = Device::parse(self.device.as_deref().unwrap_or("auto"))?;
-        if let Some(precision) = &self.precision {
-            device = device.with_precision(precision)?;
-        }
+        let device = self.device()?;
         settings.fill("precision", device.dtype().to_string(), Origin::Default);
         let mut pipeline = Pipeline::open(&self.model, device)?;
         if let Some(cse) = &self.cse {

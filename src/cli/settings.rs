@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::{Value, json};
@@ -14,26 +13,28 @@ use posteriori::operators::Task;
 use posteriori::pipeline::job::Method;
 use posteriori::{Error, Result};
 
-use super::methods;
+use super::{config, methods};
 
 /// The commands that take a setting, as bits.
 pub(crate) const RESTORE: u8 = 1;
 pub(crate) const PLAN: u8 = 2;
 pub(crate) const GENERATE: u8 = 4;
 pub(crate) const DEGRADE: u8 = 8;
+pub(crate) const STUDY: u8 = 16;
 
-const SAMPLING: u8 = RESTORE | PLAN | GENERATE;
+const MEASURED: u8 = RESTORE | PLAN | STUDY;
+const SAMPLING: u8 = MEASURED | GENERATE;
 const WRITING: u8 = RESTORE | GENERATE | DEGRADE;
 
 /// One setting.
 pub(crate) struct Setting {
     /// Its name: `--key`, `--set key=..`, `key = ..` in the config file.
     pub(crate) key: &'static str,
-    value: &'static str,
-    doc: &'static str,
+    pub(crate) value: &'static str,
+    pub(crate) doc: &'static str,
     /// Used when nothing else gives a value; empty for none.
     default: &'static str,
-    on: u8,
+    pub(crate) on: u8,
 }
 
 const fn setting(
@@ -65,7 +66,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "cse",
         "DIR",
         "",
-        RESTORE | PLAN,
+        MEASURED,
         "a ControlNet folder: the conditional score estimator",
     ),
     setting(
@@ -79,7 +80,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "method",
         "METHOD",
         "dmap",
-        RESTORE | PLAN,
+        MEASURED,
         "the algorithm and its settings: see below",
     ),
     setting("steps", "N", "", SAMPLING, "sampling steps, T"),
@@ -87,28 +88,28 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "zeta",
         "X",
         "",
-        RESTORE | PLAN,
+        MEASURED,
         "step size of guidance; by default the paper's for task and method",
     ),
     setting(
         "zeta-space",
         "ve|vp",
         "",
-        RESTORE | PLAN,
+        MEASURED,
         "the coordinates that zeta is meant in",
     ),
     setting(
         "ascents",
         "K",
         "",
-        RESTORE | PLAN,
+        MEASURED,
         "gradient steps at each sampling step, for dmap",
     ),
     setting(
         "project",
         "each|last",
         "",
-        RESTORE | PLAN,
+        MEASURED,
         "which ascents end on the sphere, for dmap",
     ),
     setting(
@@ -123,7 +124,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "cse-scale",
         "X",
         "1",
-        RESTORE | PLAN,
+        MEASURED,
         "what the ControlNet's residuals are multiplied by",
     ),
     setting(
@@ -133,7 +134,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         SAMPLING,
         "the text prompt; empty by default, as in the paper",
     ),
-    setting("seed", "N", "0", WRITING, "the seed of all noise"),
+    setting("seed", "N", "0", WRITING | STUDY, "the seed of all noise"),
     setting(
         "samples",
         "N",
@@ -145,7 +146,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "device",
         "auto|cpu|cuda:N",
         "auto",
-        RESTORE | GENERATE,
+        RESTORE | GENERATE | STUDY,
         "where to compute; auto takes the first GPU that can be used",
     ),
     setting(
@@ -321,7 +322,7 @@ impl Settings {
     pub(crate) fn gather<const ON: u8>(flags: &Flags<ON>, method: Option<&str>) -> Result<Self> {
         let mut values = BTreeMap::new();
         if let Some(path) = &flags.config {
-            for (key, value) in read_config(path)? {
+            for (key, value) in config::read(path)? {
                 let setting = known(&key, path)?;
                 if setting.on & ON != 0 {
                     values.insert(setting.key, (value, Origin::File(path.clone())));
@@ -342,6 +343,29 @@ impl Settings {
         for (key, value) in &flags.flags {
             values.insert(*key, (value.clone(), Origin::Flag));
         }
+        Self::complete::<ON>(values, method)
+    }
+
+    /// Those of the keys `given` in a file that the command `ON` takes, over presets and defaults.
+    pub(crate) fn of_file<const ON: u8>(
+        path: &str,
+        given: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let mut values = BTreeMap::new();
+        for (key, value) in given {
+            values.insert(
+                known(key, path)?.key,
+                (value.clone(), Origin::File(path.into())),
+            );
+        }
+        Self::complete::<ON>(values, None)
+    }
+
+    /// Puts defaults and the method's preset under the values.
+    fn complete<const ON: u8>(
+        mut values: BTreeMap<&'static str, (String, Origin)>,
+        method: Option<&str>,
+    ) -> Result<Self> {
         for setting in SETTINGS
             .iter()
             .filter(|s| s.on & ON != 0 && !s.default.is_empty())
@@ -490,26 +514,6 @@ fn known(key: &str, place: &str) -> Result<&'static Setting> {
             format!("wanted one of {}, got `{key}`", keys.join(", ")),
         )
     })
-}
-
-fn read_config(path: &str) -> Result<Vec<(String, String)>> {
-    let text = std::fs::read_to_string(Path::new(path))
-        .map_err(|e| Error::config(path, format!("cannot be read as a config file: {e}")))?;
-    let table: toml::Table = text
-        .parse()
-        .map_err(|e: toml::de::Error| Error::config(path, format!("is no valid TOML: {e}")))?;
-    let scalar = |(key, value): (String, toml::Value)| match value {
-        toml::Value::String(text) => Ok((key, text)),
-        toml::Value::Integer(n) => Ok((key, n.to_string())),
-        toml::Value::Float(x) => Ok((key, x.to_string())),
-        toml::Value::Boolean(b) => Ok((key, b.to_string())),
-        other => {
-            let kind = other.type_str();
-            let why = format!("`{key}`: wanted a text, number or truth value, got a {kind}");
-            Err(Error::config(path, why))
-        }
-    };
-    table.into_iter().map(scalar).collect()
 }
 
 #[cfg(test)]

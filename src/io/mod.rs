@@ -5,5 +5,6 @@
 
 pub mod atomic;
 pub mod cache;
+pub mod csv;
 pub mod image;
 pub mod weights;

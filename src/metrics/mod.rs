@@ -5,6 +5,7 @@
 use crate::error::{Error, Result};
 use crate::io::image::Image;
 
+pub mod bootstrap;
 pub mod psnr;
 pub mod ssim;
 

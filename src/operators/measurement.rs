@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Operator, Task, check_sigma};
+use super::{Operator, Task, add_noise, check_sigma};
 use crate::cx::Cx;
 use crate::error::{Error, Result};
+use crate::io::image::Image;
+use crate::rng::Stream;
 
 /// How one image was measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,6 +61,21 @@ impl Measurement {
     /// As [`Task::build`].
     pub fn operator(&self, cx: &Cx) -> Result<Box<dyn Operator>> {
         self.task.build(cx, self.image_size)
+    }
+
+    /// Measures the image `x` with this [`image_key`](crate::rng::image_key), which the noise depends on.
+    ///
+    /// # Errors
+    /// As [`Task::build`]; [`Error::Shape`] when `x` is not of this measurement's size.
+    pub fn measure(&self, x: &Image, key: u64) -> Result<Image> {
+        let cx = Cx::native();
+        let operator = self.operator(&cx)?;
+        let clean = cx.upload(&x.pixels, [1, x.height, x.width, 3])?;
+        let stream = Stream::new(self.seed, key, 0);
+        let y = operator.measure(&cx, &clean)?;
+        let noisy = add_noise(&cx, &y, self.sigma, &[stream])?;
+        let [h, w, _] = operator.measurement_shape();
+        Image::new(w, h, noisy.to_vec()?)
     }
 
     /// The content of the file.

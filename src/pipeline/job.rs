@@ -69,6 +69,21 @@ impl Restore {
         schedule.steps(steps, spacing, coordinates, solver)
     }
 
+    /// Calls of the network for one image (NFE): one a step, and one for each ascent of a step that draws noise
+    /// and is not the last. Those that guidance differentiates count once.
+    ///
+    /// # Errors
+    /// As [`Restore::steps`].
+    pub fn network_calls(&self, schedule: &Schedule) -> Result<usize> {
+        let steps = self.steps(schedule)?;
+        let noisy = |step: &&Step| !step.is_last() && step.sigma > 0.0;
+        let ascents = match self.method.algorithm {
+            Algorithm::Dmap { ascents, .. } => ascents * steps.iter().filter(noisy).count(),
+            Algorithm::Dps | Algorithm::Ancestral => 0,
+        };
+        Ok(steps.len() + ascents)
+    }
+
     /// The sampler that this job runs.
     pub fn sampler(&self) -> Box<dyn Sampler> {
         self.method.sampler(self.method.zeta_for(&self.task))

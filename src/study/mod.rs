@@ -1,0 +1,310 @@
+//! [`Study`]: tables like the paper's 4, 5, 6 and 9: methods by tasks over a set of images, with intervals.
+//!
+//! Every cell (a row of the table on a task) restores the same measurements with the same noise, so rows are
+//! paired. A line of `results.csv` is written as soon as it is known; a study that was stopped goes on there.
+
+mod results;
+pub mod table;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::diffusion::schedule::Schedule;
+use crate::error::{Error, Result};
+use crate::io::image::Image;
+use crate::metrics::METRICS;
+use crate::operators::Measurement;
+use crate::pipeline::device::Device;
+use crate::pipeline::job::Restore;
+use crate::pipeline::plan::{Batch, Engine, Plan};
+use crate::pipeline::{Item, Pipeline, Progress, Restored};
+use crate::rng::image_key;
+use crate::train::data::Source;
+
+use results::Results;
+
+/// What is compared on what.
+#[derive(Clone, Debug)]
+pub struct Study {
+    /// The checkpoint folder of the prior.
+    pub model: PathBuf,
+    /// The true images.
+    pub images: Source,
+    /// `[height, width]` of scenes; files have their own.
+    pub size: [usize; 2],
+    /// The standard deviation of the measurements' noise, for values from -1 to 1.
+    pub noise: f64,
+    /// Images sampled together; never changes a result.
+    pub batch: usize,
+    /// Ops and the variants that they take wherever those fit.
+    pub variants: Vec<(String, String)>,
+    /// What is done to every image, in this order.
+    pub cells: Vec<Cell>,
+}
+
+/// One row of a table on one task.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// The name of the row; a row and a task have one cell.
+    pub row: String,
+    /// Task, method and seed. The seed is the measurement's too.
+    pub job: Restore,
+    /// The folder of the conditional score estimator.
+    pub cse: Option<PathBuf>,
+}
+
+/// What came of one image in one cell: a line of `results.csv`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// The task, as it prints.
+    pub task: String,
+    /// The row.
+    pub row: String,
+    /// The name of the image.
+    pub image: String,
+    /// The values of [`quantities`], or why there are none.
+    pub outcome: Result<Vec<f64>, String>,
+    /// Calls of the network for this image.
+    pub calls: usize,
+    /// The seconds that its batch took, divided by the images of the batch.
+    pub seconds: f64,
+}
+
+/// What is told on the way.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A result that was there already.
+    Found(&'a Cell, &'a Record),
+    /// A batch of this many images has taken a step.
+    Step(&'a Cell, usize, Progress),
+    /// A result, which is on disk.
+    Done(&'a Cell, &'a Record),
+}
+
+/// What is known of a restored image: every metric of the picture that it is saved as, so clamped to [-1, 1], and
+/// `residual`, `||f(x) - y||` of the image before that.
+pub fn quantities() -> impl Iterator<Item = &'static str> {
+    METRICS.iter().map(|m| m.name).chain(["residual"])
+}
+
+/// A true image and its measurement.
+struct Sample {
+    truth: Image,
+    y: Image,
+}
+
+impl Study {
+    /// Does what is not done yet and returns every result, of former runs too, in the order of cells and images.
+    /// `folder` is made if it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when `results.csv` is another study's; what models, settings and files return. An image that
+    /// cannot be read, measured or restored is a record with its error instead.
+    pub fn run(
+        &self,
+        device: &Device,
+        folder: &Path,
+        watch: &dyn Fn(Event<'_>),
+    ) -> Result<Vec<Record>> {
+        let schedule = self.schedule()?;
+        std::fs::create_dir_all(folder)
+            .map_err(|e| Error::file(folder, format!("the output folder cannot be made: {e}")))?;
+        let mut results = Results::open(folder.join("results.csv"), &|i| self.names(i))?;
+        let images = self.images.count();
+        for (i, record) in results.records().iter().enumerate() {
+            watch(Event::Found(&self.cells[i / images], record));
+        }
+        let mut opened: Option<(&Option<PathBuf>, Pipeline)> = None;
+        for (c, cell) in self.cells.iter().enumerate() {
+            let calls = cell.job.network_calls(&schedule)?;
+            loop {
+                let next = results.records().len() - c * images;
+                if next >= images {
+                    break;
+                }
+                let pipeline = match opened.take() {
+                    Some((cse, pipeline)) if *cse == cell.cse => pipeline,
+                    _ => self.open(device, cell)?,
+                };
+                let records = self.batch(&pipeline, cell, next, calls, watch)?;
+                opened = Some((&cell.cse, pipeline));
+                results.append(&records)?;
+                records.iter().for_each(|r| watch(Event::Done(cell, r)));
+            }
+        }
+        Ok(results.into_records())
+    }
+
+    /// Task, row and image of line `i`; none after the last.
+    fn names(&self, i: usize) -> Result<Option<[String; 3]>> {
+        let images = self.images.count();
+        let Some(cell) = self.cells.get(i / images) else {
+            return Ok(None);
+        };
+        let image = self.images.name(i % images)?;
+        Ok(Some([cell.job.task.to_string(), cell.row.clone(), image]))
+    }
+
+    fn schedule(&self) -> Result<Schedule> {
+        Schedule::open(self.model.join("scheduler/scheduler_config.json"))
+    }
+
+    /// Plans every cell for the first image that can be read, computing and writing nothing: what is missing or cannot
+    /// be is told at once, not hours later.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming row and task where a setting cannot be; what models and files return.
+    pub fn check(&self, device: &Device) -> Result<()> {
+        let schedule = &self.schedule()?;
+        let image = |i| self.images.get(i, self.size);
+        let count = self.images.count();
+        let mut first = image(0);
+        for i in 1..count {
+            if first.is_ok() {
+                break;
+            }
+            first = image(i);
+        }
+        let first = first?;
+        let size = [first.height, first.width];
+        let engine = Engine {
+            target: device.rt().target(),
+            dtype: device.dtype(),
+            forced: self.variants.clone(),
+        };
+        for Cell { row, job, cse } in &self.cells {
+            let work = Batch {
+                measured: true,
+                size,
+                batch: self.batch.min(count),
+            };
+            let planned = Measurement::new(job.task.clone(), self.noise, job.seed, size)
+                .and_then(|_| job.steps(schedule))
+                .and_then(|_| Plan::of(&self.model, cse.as_deref(), job, work, &engine));
+            planned.map_err(|e| match e {
+                Error::Argument { name, why } => {
+                    Error::config(format!("row `{row}` on {}: {name}", job.task), why)
+                }
+                other => other,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn open(&self, device: &Device, cell: &Cell) -> Result<Pipeline> {
+        let mut pipeline = Pipeline::open(&self.model, device.clone())?;
+        if let Some(cse) = &cell.cse {
+            pipeline = pipeline.with_controlnet(cse)?;
+        }
+        let force = |p: Pipeline, (op, variant): &(String, String)| p.forcing(op, variant);
+        self.variants.iter().try_fold(pipeline, force)
+    }
+
+    /// The records of the next batch of a cell, from image `next` on.
+    fn batch(
+        &self,
+        pipeline: &Pipeline,
+        cell: &Cell,
+        next: usize,
+        calls: usize,
+        watch: &dyn Fn(Event<'_>),
+    ) -> Result<Vec<Record>> {
+        let gathered = self.gather(cell, next)?;
+        let samples = || {
+            gathered
+                .iter()
+                .filter_map(|(_, sample)| sample.as_ref().ok())
+        };
+        let named = gathered.iter().filter(|(_, sample)| sample.is_ok());
+        let items: Vec<Item<'_>> = named
+            .zip(samples())
+            .map(|((name, _), sample)| Item {
+                y: &sample.y,
+                key: image_key(name),
+                sample: 0,
+            })
+            .collect();
+        let start = Instant::now();
+        let tell = |progress| watch(Event::Step(cell, items.len(), progress));
+        let mut restored = match pipeline.restore_batch(&cell.job, &items, tell) {
+            Ok(all) => all
+                .into_iter()
+                .map(|one| one.map_err(|e| why(&e)))
+                .collect(),
+            Err(e) if e.is_of_the_images() => vec![Err(why(&e)); items.len()],
+            Err(e) => return Err(e),
+        }
+        .into_iter();
+        let seconds = start.elapsed().as_secs_f64() / items.len().max(1) as f64;
+        let record = |(image, sample): (String, Result<Sample>)| {
+            let outcome = sample.map_err(|e| why(&e)).and_then(|sample| {
+                let restored = restored.next().unwrap_or_else(|| Err("was lost".into()))?;
+                score(&sample.truth, restored).map_err(|e| why(&e))
+            });
+            Record {
+                task: cell.job.task.to_string(),
+                row: cell.row.clone(),
+                image,
+                outcome,
+                calls,
+                seconds,
+            }
+        };
+        Ok(gathered.into_iter().map(record).collect())
+    }
+
+    /// The next images, as many as can be sampled together: those that can be measured have one size.
+    fn gather(&self, cell: &Cell, next: usize) -> Result<Vec<(String, Result<Sample>)>> {
+        let mut all = Vec::new();
+        let mut size = None;
+        for i in next..self.images.count().min(next + self.batch.max(1)) {
+            let name = self.images.name(i)?;
+            let sample = self.sample(cell, i, image_key(&name));
+            if let Ok(Sample { truth, .. }) = &sample {
+                let own = [truth.height, truth.width];
+                if *size.get_or_insert(own) != own {
+                    break;
+                }
+            }
+            all.push((name, sample));
+        }
+        Ok(all)
+    }
+
+    fn sample(&self, cell: &Cell, i: usize, key: u64) -> Result<Sample> {
+        let Restore { task, seed, .. } = &cell.job;
+        let truth = self.images.get(i, self.size)?;
+        let size = [truth.height, truth.width];
+        let measurement = Measurement::new(task.clone(), self.noise, *seed, size)?;
+        let y = measurement.measure(&truth, key)?;
+        Ok(Sample { truth, y })
+    }
+}
+
+/// The values of [`quantities`].
+fn score(truth: &Image, restored: Restored) -> Result<Vec<f64>> {
+    let Restored {
+        mut image,
+        residual,
+    } = restored;
+    if !image.pixels.iter().all(|v| v.is_finite()) {
+        return Err(Error::argument(
+            "result",
+            "wanted finite pixels, got NaN or infinity",
+        ));
+    }
+    image
+        .pixels
+        .iter_mut()
+        .for_each(|v| *v = v.clamp(-1.0, 1.0));
+    let metrics = METRICS.iter().map(|m| (m.compute)(&image, truth));
+    metrics.chain([Ok(residual)]).collect()
+}
+
+/// An error in one line that is the same in any batch.
+fn why(error: &Error) -> String {
+    match error {
+        Error::Diverged { step, .. } => format!("diverged at step {step} (NaN or infinity)"),
+        other => other.to_string().replace(['\n', '\r'], " "),
+    }
+}

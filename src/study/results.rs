@@ -1,0 +1,142 @@
+//! `results.csv`: a line for each image in each cell, in that order, appended as they become known. A line that was cut
+//! off is taken away; a line that is not the one expected is another study's.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::{Record, quantities};
+use crate::error::{Error, Result};
+use crate::io::atomic::failed;
+use crate::io::csv;
+
+/// The file, and what is in it.
+pub(super) struct Results {
+    path: PathBuf,
+    file: File,
+    records: Vec<Record>,
+}
+
+impl Results {
+    /// Opens the file, or makes it; `names` says which task, row and image each line is of.
+    pub(super) fn open(
+        path: PathBuf,
+        names: &dyn Fn(usize) -> Result<Option<[String; 3]>>,
+    ) -> Result<Self> {
+        let text = match path.exists() {
+            true => std::fs::read_to_string(&path)
+                .map_err(|e| Error::file(&path, format!("cannot be read as results: {e}")))?,
+            false => String::new(),
+        };
+        let (rows, whole) = csv::read(&text);
+        let mut rows = rows.into_iter();
+        let header: Vec<String> = header();
+        let refuse = |line, want: &[String], got: &[String]| {
+            let (want, got) = (want.join(","), got.join(","));
+            other_study(&path, line, &want, &got)
+        };
+        let first = rows.next();
+        if let Some(got) = first.as_ref().filter(|got| **got != header) {
+            return Err(refuse(1, &header, got));
+        }
+        let mut records = Vec::new();
+        for (i, row) in rows.enumerate() {
+            let line = i + 2;
+            let want = names(i)?.ok_or_else(|| refuse(line, &["no more lines".into()], &row))?;
+            if !row.starts_with(&want) {
+                return Err(refuse(line, &want, &row));
+            }
+            let record = parse(&row).ok_or_else(|| refuse(line, &header, &row))?;
+            records.push(record);
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(&path).map_err(failed(&path))?;
+        file.set_len(whole as u64).map_err(failed(&path))?;
+        file.seek(SeekFrom::End(0)).map_err(failed(&path))?;
+        let mut results = Results {
+            path,
+            file,
+            records,
+        };
+        if first.is_none() {
+            results.write(&csv::line(&header))?;
+        }
+        Ok(results)
+    }
+
+    pub(super) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    pub(super) fn into_records(self) -> Vec<Record> {
+        self.records
+    }
+
+    /// Adds lines; they are on disk when this returns.
+    pub(super) fn append(&mut self, records: &[Record]) -> Result<()> {
+        let text: String = records.iter().map(|r| csv::line(&cells(r))).collect();
+        self.write(&text)?;
+        self.records.extend_from_slice(records);
+        Ok(())
+    }
+
+    fn write(&mut self, text: &str) -> Result<()> {
+        let written = self.file.write_all(text.as_bytes());
+        written
+            .and_then(|()| self.file.sync_data())
+            .map_err(failed(&self.path))
+    }
+}
+
+fn other_study(path: &Path, line: usize, want: &str, got: &str) -> Error {
+    let why = format!(
+        "line {line}: wanted {want}, got {got}; these are results of another study: choose another folder"
+    );
+    Error::config(path.display().to_string(), why)
+}
+
+fn header() -> Vec<String> {
+    let names = ["task", "row", "image"].into_iter().chain(quantities());
+    let names = names.chain(["nfe", "seconds", "error"]);
+    names.map(String::from).collect()
+}
+
+fn cells(record: &Record) -> Vec<String> {
+    let mut cells = vec![
+        record.task.clone(),
+        record.row.clone(),
+        record.image.clone(),
+    ];
+    match &record.outcome {
+        Ok(values) => cells.extend(values.iter().map(f64::to_string)),
+        Err(_) => cells.extend(quantities().map(|_| String::new())),
+    }
+    cells.push(record.calls.to_string());
+    cells.push(format!("{:.4}", record.seconds));
+    cells.push(record.outcome.as_ref().err().cloned().unwrap_or_default());
+    cells
+}
+
+fn parse(row: &[String]) -> Option<Record> {
+    let (names, rest) = row.split_at_checked(3)?;
+    let (values, rest) = rest.split_at_checked(quantities().count())?;
+    let [calls, seconds, error] = rest else {
+        return None;
+    };
+    let outcome = match error.is_empty() {
+        true => Ok(values
+            .iter()
+            .map(|v| v.parse().ok())
+            .collect::<Option<_>>()?),
+        false => Err(error.clone()),
+    };
+    Some(Record {
+        task: names[0].clone(),
+        row: names[1].clone(),
+        image: names[2].clone(),
+        outcome,
+        calls: calls.parse().ok()?,
+        seconds: seconds.parse().ok()?,
+    })
+}

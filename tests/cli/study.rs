@@ -1,0 +1,139 @@
+//! `study` as people run it.
+
+use std::fs;
+
+use super::{run, tree};
+use crate::oracle;
+
+fn config(folder: &std::path::Path, more: &str) {
+    let model = oracle::checkpoint("tiny-pixel");
+    let text = format!(
+        "model = '{}'\nscenes = {{ count = 3, size = '32x32' }}\ntasks = ['sr4']\nsteps = 2\nbatch = 2\n\
+         [[row]]\nname = 'DPS'\nmethod = 'dps'\nzeta = 0.3\n[[row]]\nname = 'prior'\nmethod = 'ancestral'\n{more}",
+        model.display()
+    );
+    fs::write(folder.join("s.toml"), text).unwrap();
+}
+
+#[test]
+fn a_config_in_tables_out() {
+    let dir = tempfile::tempdir().unwrap();
+    config(dir.path(), "");
+    let ran = run(dir.path(), "study s.toml -o out/a").expect(0, &["6 done, 0 skipped, 0 failed"]);
+    let out = dir.path().join("out/a");
+    assert_eq!(tree(&out), ["config.toml", "results.csv", "tables.md"]);
+    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    let tables = read("tables.md");
+    assert_eq!(ran.stdout.trim_end(), tables.trim_end());
+    for part in [
+        "## sr4",
+        "| DPS | ",
+        "Minus DPS, image by image",
+        "3 images: scenes of seed 0, 32x32",
+    ] {
+        assert!(tables.contains(part), "{tables}");
+    }
+    assert_eq!(
+        read("config.toml"),
+        fs::read_to_string(dir.path().join("s.toml")).unwrap()
+    );
+    let results = read("results.csv");
+    assert_eq!(results.lines().count(), 7);
+
+    // what is done is not done again, and the batch may change
+    let again = fs::read_to_string(dir.path().join("s.toml")).unwrap();
+    fs::write(
+        dir.path().join("s.toml"),
+        again.replace("batch = 2", "batch = 3"),
+    )
+    .unwrap();
+    let ran = run(dir.path(), "study s.toml -o out/a --json").expect(0, &["0 done, 6 skipped"]);
+    assert_eq!(
+        (ran.records("progress").len(), ran.records("item").len()),
+        (0, 0)
+    );
+    let rows = ran.records("row");
+    assert_eq!(
+        (&rows[0]["row"], &rows[0]["nfe"], &rows[0]["images"]),
+        (&"DPS".into(), &2.into(), &3.into())
+    );
+    let [mean, low, high] = [0, 1, 2].map(|i| rows[1]["means"]["psnr"][i].as_f64().unwrap());
+    assert!(low <= mean && mean <= high && low < high);
+    assert_eq!(
+        (read("results.csv"), read("tables.md")),
+        (results.clone(), tables)
+    );
+
+    // another config is refused by what differs
+    config(dir.path(), "steps = 1\n[[row]]\nname = 'new'\n");
+    run(dir.path(), "study s.toml -o out/a").expect(
+        2,
+        &[
+            "row.2.steps was nothing and is 1",
+            "row.3.name was nothing and is \"new\"",
+            "another folder",
+        ],
+    );
+    assert_eq!(read("results.csv"), results);
+    fs::remove_file(out.join("config.toml")).unwrap();
+    run(dir.path(), "study s.toml -o out/a").expect(2, &["config.toml", "cannot be read"]);
+}
+
+#[test]
+fn records_and_failures() {
+    let dir = tempfile::tempdir().unwrap();
+    config(
+        dir.path(),
+        "[[row]]\nname = 'wild'\nmethod = 'dps'\nzeta = 1e38\nsteps = 3\n",
+    );
+    let ran = run(dir.path(), "study s.toml -o out --json").expect(3, &["wild on sr4", "3 failed"]);
+    let items = ran.records("item");
+    assert_eq!(items.len(), 9);
+    assert!(items[0]["psnr"].is_number() && items[0]["nfe"] == 2);
+    assert_eq!(
+        (&items[8]["verdict"], &items[8]["psnr"]),
+        (&"failed".into(), &serde_json::Value::Null)
+    );
+    assert_eq!(ran.records("row")[2]["failed"], 3);
+    let tables = fs::read_to_string(dir.path().join("out/tables.md")).unwrap();
+    assert!(
+        tables.contains("- scene 2 of seed 0: diverged at step"),
+        "{tables}"
+    );
+}
+
+#[test]
+fn what_cannot_be_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = |model: &str, images: &str| {
+        let text = format!(
+            "model = '{model}'\n{images}\ntasks = ['sr4']\n[[row]]\nname = 'A'\nsteps = 1\n"
+        );
+        fs::write(dir.path().join("s.toml"), text).unwrap();
+    };
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    let model = oracle::checkpoint("tiny-pixel").display().to_string();
+    let line = "study s.toml -o out";
+    text("nowhere", "scenes = { count = 1, size = '32x32' }");
+    run(dir.path(), line).expect(1, &["nowhere"]);
+    text(&model, "input = 'empty'");
+    run(dir.path(), line).expect(1, &["empty: holds no images"]);
+    text(&model, "input = 'missing'");
+    run(dir.path(), line).expect(1, &["missing"]);
+    text(&model, "scenes = { count = 1, size = '8x8' }");
+    run(dir.path(), line).expect(2, &["32 to 8192"]);
+    text(&model, "scenes = { count = 1, size = '32x32' }\ncolour = 1");
+    run(dir.path(), line).expect(2, &["s.toml", "got `colour`"]);
+    run(dir.path(), "study nowhere.toml -o out").expect(2, &["nowhere.toml"]);
+    assert_eq!(tree(dir.path()), ["s.toml"]);
+    let ran = run(dir.path(), "study --help").expect(0, &[]);
+    for part in [
+        "scenes = {",
+        "zeta = X",
+        "dmap-full",
+        "inpaint",
+        "batch = N",
+    ] {
+        assert!(ran.stdout.contains(part), "{part} in\n{}", ran.stdout);
+    }
+}

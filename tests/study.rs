@@ -1,0 +1,365 @@
+//! Studies: what is counted, what is stopped and goes on, what fails.
+
+use std::cell::Cell as Counter;
+use std::fs;
+use std::path::Path;
+
+use posteriori::cx::Cx;
+use posteriori::diffusion::prior::{Denoiser, Pixels, Pullback};
+use posteriori::diffusion::schedule::{Coordinates, Schedule, Solver};
+use posteriori::io::image::{Format, Image, save};
+use posteriori::metrics::{psnr::psnr, ssim::ssim};
+use posteriori::operators::{Measurement, Task};
+use posteriori::ops::combine;
+use posteriori::pipeline::device::Device;
+use posteriori::pipeline::job::{Method, Restore};
+use posteriori::pipeline::{Item, Pipeline};
+use posteriori::rng::{MEASUREMENT, Stream, image_key};
+use posteriori::samplers::{self, Draw, Problem};
+use posteriori::study::table::tables;
+use posteriori::study::{Cell, Event, Record, Study};
+use posteriori::train::data::Source;
+use posteriori::{Result, Tensor, scenes};
+
+use crate::oracle;
+
+fn cell(row: &str, task: &str, method: Method) -> Cell {
+    Cell {
+        row: row.into(),
+        job: Restore::new(Task::parse(task).unwrap(), method).seed(5),
+        cse: None,
+    }
+}
+
+fn study(images: Source, cells: Vec<Cell>) -> Study {
+    Study {
+        model: oracle::checkpoint("tiny-pixel"),
+        images,
+        size: [32, 32],
+        noise: 0.05,
+        batch: 2,
+        variants: Vec::new(),
+        cells,
+    }
+}
+
+fn small() -> Study {
+    let cells = ["sr4", "blur"].iter().flat_map(|task| {
+        [
+            cell("DPS", task, Method::dps().steps(2).zeta(0.3)),
+            cell("DMAP, \"same\"", task, Method::dmap().steps(2).zeta(0.3)),
+            cell("prior", task, Method::ancestral().steps(1)),
+        ]
+    });
+    study(Source::scenes(1, 5).unwrap(), cells.collect())
+}
+
+/// Runs it; how many results were there, how many came, and how many steps were taken.
+fn run(study: &Study, folder: &Path) -> Result<(Vec<Record>, [usize; 3])> {
+    let counts = Counter::new([0; 3]);
+    let records = study.run(&Device::cpu(), folder, &|event| {
+        let mut now = counts.get();
+        now[match event {
+            Event::Found(..) => 0,
+            Event::Done(..) => 1,
+            Event::Step(..) => 2,
+        }] += 1;
+        counts.set(now);
+    })?;
+    Ok((records, counts.get()))
+}
+
+/// `results.csv` without what time it took.
+fn results(folder: &Path) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(folder.join("results.csv")).unwrap();
+    let (mut rows, whole) = posteriori::io::csv::read(&text);
+    assert_eq!(whole, text.len());
+    let column = rows[0].iter().position(|name| name == "seconds").unwrap();
+    rows.iter_mut().for_each(|row| drop(row.remove(column)));
+    rows
+}
+
+#[test]
+fn a_study_that_was_stopped_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    let (records, counts) = run(&small(), &whole).unwrap();
+    // five images in batches of two, by two, two and one step, on two tasks
+    assert_eq!(counts, [0, 30, 2 * 3 * (2 + 2 + 1)]);
+    assert!(records.iter().all(|r| r.outcome.is_ok()));
+    let text = fs::read_to_string(whole.join("results.csv")).unwrap();
+    let want = results(&whole);
+    assert_eq!(want.len(), 1 + 30);
+
+    let line = |n: usize| -> usize { text.split_inclusive('\n').take(n).map(str::len).sum() };
+    for (cut, found) in [
+        (0, 0),
+        (3, 0),
+        (line(1), 0),
+        (line(4) + 9, 3),
+        (line(18), 17),
+        (text.len() - 1, 29),
+        (text.len(), 30),
+    ] {
+        let folder = dir.path().join(format!("cut-{cut}"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("results.csv"), &text[..cut]).unwrap();
+        // a batch never changes a result
+        let study = Study {
+            batch: 3,
+            ..small()
+        };
+        let (again, [there, came, _]) = run(&study, &folder).unwrap();
+        assert_eq!((there, came), (found, 30 - found), "cut at {cut}");
+        assert_eq!(results(&folder), want, "cut at {cut}");
+        let outcomes =
+            |all: &[Record]| -> Vec<_> { all.iter().map(|r| r.outcome.clone()).collect() };
+        assert_eq!(outcomes(&again), outcomes(&records), "cut at {cut}");
+    }
+    let (_, counts) = run(&small(), &whole).unwrap();
+    assert_eq!(counts, [30, 0, 0]);
+    assert_eq!(fs::read_to_string(whole.join("results.csv")).unwrap(), text);
+}
+
+#[test]
+fn results_of_another_study_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut other = small();
+    other.cells.truncate(1);
+    run(&other, dir.path()).unwrap();
+    let before = fs::read(dir.path().join("results.csv")).unwrap();
+    for (change, named) in [
+        (
+            (|s| s.cells[0].row = "DPS!".into()) as fn(&mut Study),
+            "line 2: wanted sr4,DPS!,scene 0 of seed 1, got sr4,DPS,scene 0 of seed 1",
+        ),
+        (
+            |s| s.images = Source::scenes(1, 4).unwrap(),
+            "line 6: wanted no more lines",
+        ),
+        (|s| s.images = Source::scenes(2, 5).unwrap(), "of seed 2"),
+        (
+            |s| s.cells[0].job.task = Task::super_resolution(2),
+            "wanted sr2",
+        ),
+    ] {
+        let mut study = other.clone();
+        change(&mut study);
+        let error = run(&study, dir.path()).unwrap_err().to_string();
+        assert!(
+            error.contains(named) && error.contains("results.csv"),
+            "{error}"
+        );
+        assert_eq!(fs::read(dir.path().join("results.csv")).unwrap(), before);
+    }
+    fs::write(dir.path().join("results.csv"), "a,b\n1,2\n").unwrap();
+    let error = run(&other, dir.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("line 1: wanted task,row,image,psnr"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_measured_restored_and_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let method = Method::dps().steps(2).zeta(0.3);
+    let again = Method::dps().steps(2).zeta(0.3);
+    let cells = vec![cell("A", "sr4", method), cell("B", "sr4", again)];
+    let (records, _) = run(&study(Source::scenes(1, 2).unwrap(), cells), dir.path()).unwrap();
+
+    // by hand, from the parts
+    let x = scenes::render(1, 1, [32, 32]).unwrap();
+    let key = image_key("scene 1 of seed 1");
+    let task = Task::super_resolution(4);
+    let clean = Measurement::new(task.clone(), 0.0, 5, [32, 32]).unwrap();
+    let mut y = clean.measure(&x, key).unwrap();
+    let mut noise = vec![0.0_f32; y.pixels.len()];
+    Stream::new(5, key, 0).normals(MEASUREMENT, 0, &mut noise);
+    y.pixels
+        .iter_mut()
+        .zip(noise)
+        .for_each(|(y, n)| *y += 0.05 * n);
+    let noisy = Measurement::new(task.clone(), 0.05, 5, [32, 32]).unwrap();
+    let drawn = noisy.measure(&x, key).unwrap();
+    assert!(
+        drawn
+            .pixels
+            .iter()
+            .zip(&y.pixels)
+            .all(|(a, b)| (a - b).abs() < 1e-6)
+    );
+
+    let pipeline = Pipeline::open(oracle::checkpoint("tiny-pixel"), Device::cpu()).unwrap();
+    let item = Item {
+        y: &drawn,
+        key,
+        sample: 0,
+    };
+    let job = Restore::new(task, method).seed(5);
+    let restored = pipeline.restore_batch(&job, &[item], |_| ()).unwrap();
+    let restored = restored.into_iter().next().unwrap().unwrap();
+    let clamped = restored.image.pixels.iter().map(|v| v.clamp(-1.0, 1.0));
+    let image = Image::new(32, 32, clamped.collect()).unwrap();
+    let want = vec![
+        psnr(&image, &x).unwrap(),
+        ssim(&image, &x).unwrap(),
+        restored.residual,
+    ];
+    assert_eq!(records[1].outcome, Ok(want.clone()));
+    assert_eq!(records[3].outcome, Ok(want));
+    // equal rows are paired to the bit
+    let table = &tables(&records)[0];
+    assert!(table.rows[1].differences.iter().all(|d| {
+        let d = d.unwrap();
+        [d.mean, d.low, d.high] == [0.0; 3]
+    }));
+}
+
+#[test]
+fn images_that_fail_are_told_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("x");
+    fs::create_dir(&input).unwrap();
+    for (name, side) in [("a.png", 32), ("d.png", 30), ("e.png", 64), ("f.png", 32)] {
+        let image = scenes::render(0, 0, [64, 64]).unwrap();
+        let rows = image.pixels.chunks(64 * 3).take(side);
+        let cut = rows.flat_map(|row| row[..side * 3].to_vec()).collect();
+        let cut = Image::new(side, side, cut).unwrap();
+        save(input.join(name), &cut, Format::Png, &[]).unwrap();
+    }
+    fs::write(input.join("b.png"), "no image").unwrap();
+    fs::write(input.join("c, \"c\".png"), "").unwrap();
+    let cells = vec![
+        cell("DPS", "sr4", Method::dps().steps(2).zeta(0.3)),
+        cell("wild", "sr4", Method::dps().steps(3).zeta(1e38)),
+    ];
+    let study = Study {
+        batch: 4,
+        ..study(Source::folder(&input).unwrap(), cells)
+    };
+    study.check(&Device::cpu()).unwrap();
+    let out = dir.path().join("out");
+    let (records, _) = run(&study, &out).unwrap();
+    let why: Vec<_> = records.iter().map(|r| r.outcome.as_ref().err()).collect();
+    for i in [0, 4, 5] {
+        assert_eq!(why[i], None);
+        let wild = why[6 + i].unwrap();
+        assert!(wild.starts_with("diverged at step"), "{wild}");
+    }
+    for i in [1, 2, 7, 8] {
+        assert!(why[i].unwrap().contains(".png"), "{why:?}");
+    }
+    assert!(why[3].unwrap().contains("30"), "{why:?}");
+    // and they are read back as they are
+    assert_eq!(run(&study, &out).unwrap(), (records.clone(), [12, 0, 0]));
+    let table = &tables(&records)[0];
+    let [good, wild] = &table.rows[..] else {
+        panic!("two rows")
+    };
+    assert_eq!((good.images, good.failed.len()), (3, 3));
+    assert_eq!((wild.images, wild.failed.len(), wild.paired), (0, 6, 0));
+    assert_eq!(wild.means[0], None);
+}
+
+#[test]
+fn what_cannot_be_is_told_before_anything_is_computed() {
+    let told = |change: fn(&mut Study)| {
+        let mut study = small();
+        change(&mut study);
+        study.check(&Device::cpu()).unwrap_err().to_string()
+    };
+    assert!(told(|s| s.model = "nowhere".into()).contains("nowhere"));
+    assert!(told(|s| s.cells[4].cse = Some("no-cse".into())).contains("no-cse"));
+    let steps = told(|s| s.cells[1].job.method.steps = 1001);
+    assert!(
+        steps.contains("row `DMAP, \"same\"` on sr4") && steps.contains("1001"),
+        "{steps}"
+    );
+    let size = told(|s| s.cells[0].job.task = Task::super_resolution(5));
+    assert!(size.contains("row `DPS` on sr5"), "{size}");
+    assert!(told(|s| s.noise = -1.0).contains("sigma"));
+    let empty = tempfile::tempdir().unwrap();
+    let error = Source::folder(empty.path()).unwrap_err().to_string();
+    assert!(error.contains("holds no images"), "{error}");
+}
+
+/// Predicts zero, and counts how often it is asked.
+#[derive(Default)]
+struct Counting(Counter<usize>);
+
+impl Denoiser for Counting {
+    fn predict(&self, cx: &Cx, x: &Tensor, _: &Tensor) -> Result<Tensor> {
+        self.0.set(self.0.get() + 1);
+        combine::forward(cx, &[(0.0, x)])
+    }
+
+    fn predict_vjp<'a>(
+        &'a self,
+        cx: &'a Cx,
+        x: &Tensor,
+        t: &Tensor,
+    ) -> Result<(Tensor, Pullback<'a>)> {
+        let zero = self.predict(cx, x, t)?;
+        Ok((zero, Box::new(|dy| combine::forward(cx, &[(0.0, dy)]))))
+    }
+}
+
+#[test]
+fn network_calls_are_those_that_samplers_make() {
+    let file = oracle::checkpoint("tiny-pixel").join("scheduler/scheduler_config.json");
+    let schedule = Schedule::open(file).unwrap();
+    let ddim = Method {
+        solver: Solver::Ddim { eta: 0.0 },
+        ..Method::dmap_full()
+    };
+    for (method, by_hand) in [
+        (Method::ancestral().steps(7), 7),
+        (Method::dps().steps(7), 7),
+        (Method::dps().steps(5).zeta(0.0), 5),
+        (Method::dmap().steps(7), 7 + 2 * 6),
+        (Method::dmap_full().steps(1), 1),
+        (
+            Method::dmap_full().steps(5).coordinates(Coordinates::Vp),
+            5 + 3 * 4,
+        ),
+        // without noise the sphere is a point
+        (ddim.steps(4), 4),
+    ] {
+        let job = Restore::new(Task::parse("denoise").unwrap(), method);
+        let cx = &Cx::native();
+        let operator = job.task.build(cx, [4, 4]).unwrap();
+        let x = cx.upload(&[0.5_f32; 48], [1, 4, 4, 3]).unwrap();
+        let denoiser = Counting::default();
+        let problem = Problem {
+            denoiser: &denoiser,
+            guide: &denoiser,
+            codec: &Pixels,
+            measurement: Some(samplers::Measurement {
+                operator: &*operator,
+                y: &x,
+            }),
+        };
+        let steps = job.steps(&schedule).unwrap();
+        let stream = [Stream::new(0, 0, 0)];
+        let noise = |step: usize, draw| Draw::of(cx, &stream, step as u32, draw);
+        let sampler = job.sampler();
+        let start = x.clone();
+        samplers::run(
+            cx,
+            &*sampler,
+            &problem,
+            &steps,
+            start,
+            &noise,
+            &|_, _, _| (),
+        )
+        .unwrap();
+        let counted = job.network_calls(&schedule).unwrap();
+        assert_eq!(
+            (denoiser.0.get(), counted),
+            (by_hand, by_hand),
+            "{method:?}"
+        );
+    }
+}
