@@ -29,12 +29,13 @@ const LAYERS: [&[&str]; 9] = [
 const IO_MAY_IMPORT: [&str; 4] = ["error", "dtype", "io", "runtime"];
 
 /// Files of `ops` that are no rooms.
-const HELPERS: [&str; 7] = [
+const HELPERS: [&str; 8] = [
     "mod",
     "variant",
     "check",
     "case",
     "bench",
+    "chunks",
     "columns",
     "tensor_cores",
 ];
