@@ -35,9 +35,7 @@ pub(crate) fn text_of(value: &toml::Value) -> Result<String, String> {
         toml::Value::Boolean(b) => Ok(b.to_string()),
         other => {
             let kind = other.type_str();
-            Err(format!(
-                "wanted a text, number or truth value, got {kind}"
-            ))
+            Err(format!("wanted a text, number or truth value, got {kind}"))
         }
     }
 }
