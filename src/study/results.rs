@@ -113,7 +113,7 @@ fn cells(record: &Record) -> Vec<String> {
         Err(_) => cells.extend(quantities().map(|_| String::new())),
     }
     cells.push(record.calls.to_string());
-    cells.push(format!("{:.4}", record.seconds));
+    cells.push(record.seconds.to_string());
     cells.push(record.outcome.as_ref().err().cloned().unwrap_or_default());
     cells
 }

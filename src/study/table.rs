@@ -34,8 +34,8 @@ pub struct Row {
     pub failed: Vec<(String, String)>,
     /// Calls of the network for one image.
     pub calls: usize,
-    /// The median seconds of an image.
-    pub seconds: f64,
+    /// The median seconds of the images that did not fail.
+    pub seconds: Option<f64>,
 }
 
 /// The tables of a study's results, which are in the order of tasks, rows and images.
@@ -76,6 +76,7 @@ impl Row {
             let why = r.outcome.as_ref().err()?;
             Some((r.image.clone(), why.clone()))
         });
+        let timed = own.iter().filter(|r| r.outcome.is_ok());
         Row {
             name: own[0].row.clone(),
             means: means.collect(),
@@ -84,18 +85,15 @@ impl Row {
             paired: pairs.len(),
             failed: failed.collect(),
             calls: own[0].calls,
-            seconds: median(own.iter().map(|r| r.seconds).collect()),
+            seconds: median(timed.map(|r| r.seconds).collect()),
         }
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() % 2 {
-        0 => (values[middle - 1] + values[middle]) / 2.0,
-        _ => values[middle],
-    }
+    let last = values.len().checked_sub(1)?;
+    Some((values[last / 2] + values[last.div_ceil(2)]) / 2.0)
 }
 
 /// In Markdown.
@@ -122,10 +120,11 @@ impl fmt::Display for Table {
                 images,
                 ..
             } = row;
+            let seconds = seconds.map_or("-".into(), |s| format!("{s:.3}"));
             let failed = row.failed.len();
             writeln!(
                 f,
-                "| {name} | {means} | {calls} | {seconds:.3} | {images} | {failed} |"
+                "| {name} | {means} | {calls} | {seconds} | {images} | {failed} |"
             )?;
         }
         if let [first, others @ ..] = &self.rows[..]
@@ -203,7 +202,10 @@ mod tests {
             panic!("two rows")
         };
         assert_eq!(a.means[0].unwrap().mean, 34.0);
-        assert_eq!((a.images, a.seconds, a.differences.len()), (3, 1.0, 0));
+        assert_eq!(
+            (a.images, a.seconds, a.differences.len()),
+            (3, Some(1.0), 0)
+        );
         assert_eq!(b.means[0].unwrap().mean, 22.0);
         // z is in neither side of the difference
         let one = Interval {
@@ -216,8 +218,8 @@ mod tests {
         let text = tables[0].to_string();
         for line in [
             "| row | psnr ↑ | ssim ↑ | residual ↓ | NFE | s/image | images | failed |",
-            "| B\\|C | 22.00 [21.00, 23.00] | 0.5000 [0.5000, 0.5000] | 0.5000 [0.5000, 0.5000] | 7 | 1.000 | 2 | 1 |",
-            "| B\\|C | 1.000 [1.000, 1.000] | 0.0000 [0.0000, 0.0000] | 0.0000 [0.0000, 0.0000] | 2 |",
+            "| B\\|C | 22.00 [21.00, 23.00] | 0.5000 [0.5000, 0.5000] | 0.5000 [0.5000, 0.5000] | 7 | 1.500 | 2 | 1 |",
+            "| B\\|C | 1.000 [1.000, 1.000] | 0.000 [0.000, 0.000] | 0.000 [0.000, 0.000] | 2 |",
             "- z: diverged at step 3",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\nin\n{text}");
@@ -236,7 +238,11 @@ mod tests {
             (table.rows[0].means[0], table.rows[1].differences[0]),
             (None, None)
         );
-        assert!(table.to_string().contains("| A | - | - | - | 7 |"));
+        assert!(
+            table
+                .to_string()
+                .contains("| A | - | - | - | 7 | - | 0 | 1 |")
+        );
     }
 
     #[test]
