@@ -1,10 +1,11 @@
 //! The values that training starts from: drawn, or taken from another model.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use crate::cx::Cx;
 use crate::error::Result;
-use crate::io::weights::{Checkpoint, Kind, Stored, write_safetensors};
+use crate::io::weights::{Checkpoint, Head, Kind, write_one_by_one};
 use crate::nn::param::{Parameter, Weights};
 use crate::rng::{Stream, image_key};
 use crate::runtime::Runtime;
@@ -33,27 +34,23 @@ pub fn write(
     from: Option<&Checkpoint>,
     zero: impl Fn(&str) -> bool,
 ) -> Result<()> {
-    let mut tensors = Vec::new();
-    for p in parameters {
-        let shape = p.shape();
-        let view = from.and_then(|file| file.get(&p.name));
-        let values: Vec<f32> = match view.filter(|view| view.shape == shape) {
+    let head = |p: &Parameter| Head {
+        name: p.name.clone(),
+        kind: Kind::F32,
+        shape: p.shape(),
+    };
+    let heads: Vec<Head> = parameters.iter().map(head).collect();
+    let about = [("format".into(), "pt".into())];
+    write_one_by_one(path, &heads, &about, |i| {
+        let Head { name, shape, .. } = &heads[i];
+        let view = from.and_then(|file| file.get(name));
+        let values = match view.filter(|view| view.shape == *shape) {
             Some(view) => view.to_f32()?,
-            None if zero(&p.name) => vec![0.0; shape.iter().product()],
-            None => drawn(&p.name, &shape, seed),
+            None if zero(name) => vec![0.0; shape.iter().product()],
+            None => drawn(name, shape, seed),
         };
-        tensors.push((&p.name, shape, values));
-    }
-    let stored: Vec<Stored<'_>> = tensors
-        .iter()
-        .map(|(name, shape, values)| Stored {
-            name,
-            kind: Kind::F32,
-            shape,
-            bytes: bytemuck::cast_slice(values),
-        })
-        .collect();
-    write_safetensors(path, &stored, &[("format".into(), "pt".into())])
+        Ok(Cow::Owned(bytemuck::cast_slice(&values).to_vec()))
+    })
 }
 
 /// First values of a parameter, a function of its name and the seed.

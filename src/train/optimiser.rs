@@ -1,11 +1,14 @@
 //! [`Optimiser`]: AdamW (Loshchilov & Hutter 2019, as torch.optim.AdamW) over the parameters of one model, in
 //! place, with a moving average of them on request. All of its state is f32.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::path::Path;
 
 use crate::cx::{Cx, Gradients};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::io::weights::{Checkpoint, Kind, Stored, write_safetensors};
+use crate::io::weights::{Checkpoint, Head, Kind, write_one_by_one};
 use crate::nn::param::Parameter;
 use crate::ops::{adamw, ema, sum};
 use crate::tensor::Tensor;
@@ -132,20 +135,14 @@ impl Optimiser {
     ///
     /// # Errors
     /// [`Error::File`] when it cannot be written; what was there before is then still there.
-    pub(crate) fn save(&self, path: &std::path::Path, about: &[(String, String)]) -> Result<()> {
+    pub(crate) fn save(&self, path: &Path, about: &[(String, String)]) -> Result<()> {
         let mut tensors = Vec::new();
         for slot in &self.slots {
-            let name = &slot.parameter.name;
-            let named = [("", Some(&slot.parameter.value)), (M, Some(&slot.m))];
-            let more = [(V, Some(&slot.v)), (AVERAGE, slot.average.as_ref())];
-            for (kind, tensor) in named.into_iter().chain(more) {
-                if let Some(tensor) = tensor {
-                    let stored = Outward::of(&slot.parameter, tensor, None)?;
-                    tensors.push((format!("{kind}{name}"), stored));
-                }
-            }
+            let p = &slot.parameter;
+            tensors.extend([("", p, &p.value), (M, p, &slot.m), (V, p, &slot.v)]);
+            tensors.extend(slot.average.as_ref().map(|average| (AVERAGE, p, average)));
         }
-        write(path, &tensors, about)
+        write(path, &tensors, None, about)
     }
 
     /// Writes the model: the averages where there are any, else the parameters; in `kind`, or as they are.
@@ -154,18 +151,46 @@ impl Optimiser {
     /// As [`Optimiser::save`].
     pub(crate) fn export(
         &self,
-        path: &std::path::Path,
+        path: &Path,
         kind: Option<Kind>,
         about: &[(String, String)],
     ) -> Result<()> {
         let mut tensors = Vec::new();
         for slot in &self.slots {
-            let value = slot.average.as_ref().unwrap_or(&slot.parameter.value);
-            let stored = Outward::of(&slot.parameter, value, kind)?;
-            tensors.push((slot.parameter.name.clone(), stored));
+            let p = &slot.parameter;
+            tensors.push(("", p, slot.average.as_ref().unwrap_or(&p.value)));
         }
-        write(path, &tensors, about)
+        write(path, &tensors, kind, about)
     }
+}
+
+/// Writes tensors that belong to parameters, each under its prefix, in the order of the checkpoint.
+fn write(
+    path: &Path,
+    tensors: &[(&str, &Parameter, &Tensor)],
+    kind: Option<Kind>,
+    about: &[(String, String)],
+) -> Result<()> {
+    let kind_of = |tensor: &Tensor| {
+        kind.unwrap_or(match tensor.dtype() {
+            DType::F64 => Kind::F64,
+            _ => Kind::F32,
+        })
+    };
+    let head = |(prefix, p, tensor): &(&str, &Parameter, &Tensor)| Head {
+        name: format!("{prefix}{}", p.name),
+        kind: kind_of(tensor),
+        shape: p.shape(),
+    };
+    let heads: Vec<Head> = tensors.iter().map(head).collect();
+    write_one_by_one(path, &heads, about, |i| {
+        let (_, p, tensor) = tensors[i];
+        let kind = kind_of(tensor);
+        let why = || Error::weight(&p.name, format!("cannot be written as {kind}"));
+        let dtype = kind.dtype().ok_or_else(why)?;
+        let values = p.outward(tensor.to_f64()?);
+        Ok(Cow::Owned(dtype.encode(values.into_iter())))
+    })
 }
 
 /// The tensor of this kind that belongs to a parameter, from `state`; without one, how it begins.
@@ -185,47 +210,4 @@ fn load(cx: &Cx, p: &Parameter, state: Option<&Checkpoint>, kind: &str) -> Resul
         None => vec![0.0; shape.elements()],
     };
     Tensor::rounded_permanent(cx.rt(), values.into_iter(), shape, dtype)
-}
-
-/// A tensor as a checkpoint stores it.
-struct Outward {
-    kind: Kind,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl Outward {
-    fn of(p: &Parameter, tensor: &Tensor, kind: Option<Kind>) -> Result<Self> {
-        let own = match tensor.dtype() {
-            crate::DType::F64 => Kind::F64,
-            _ => Kind::F32,
-        };
-        let kind = kind.unwrap_or(own);
-        let dtype = kind
-            .dtype()
-            .ok_or_else(|| Error::weight(&p.name, format!("cannot be {kind}")))?;
-        let values = p.outward(tensor.to_f64()?);
-        Ok(Outward {
-            kind,
-            shape: p.shape(),
-            bytes: dtype.encode(values.into_iter()),
-        })
-    }
-}
-
-fn write(
-    path: &std::path::Path,
-    tensors: &[(String, Outward)],
-    about: &[(String, String)],
-) -> Result<()> {
-    let stored: Vec<Stored<'_>> = tensors
-        .iter()
-        .map(|(name, t)| Stored {
-            name,
-            kind: t.kind,
-            shape: &t.shape,
-            bytes: &t.bytes,
-        })
-        .collect();
-    write_safetensors(path, &stored, about)
 }

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::runtime::mapped::Mapped;
 
 use header::{Unique, header};
-pub use write::{Stored, write_safetensors};
+pub use write::{Head, Stored, write_one_by_one, write_safetensors};
 
 /// How a stored number is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
