@@ -15,4 +15,5 @@ mod pipeline;
 mod schedules;
 mod steps;
 mod tasks;
+mod training;
 mod verify;

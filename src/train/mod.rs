@@ -380,13 +380,14 @@ fn resume(state: &Checkpoint, settings: &Settings, recipe: &Value) -> Result<Vec
     let damaged =
         |e: serde_json::Error| Error::config(&what, format!("its metadata is damaged: {e}"));
     let before = serde_json::from_str(text(SETTINGS)?).map_err(damaged)?;
+    let losses: Vec<f64> = serde_json::from_str(text(LOSSES)?).map_err(damaged)?;
     let mut differ = differences(&before, recipe);
-    if settings.decay == Decay::Constant {
+    if settings.decay == Decay::Constant && settings.steps >= losses.len() {
         // More steps of the same.
         differ.retain(|difference| !difference.starts_with("steps:"));
     }
     if differ.is_empty() {
-        return serde_json::from_str(text(LOSSES)?).map_err(damaged);
+        return Ok(losses);
     }
     let differ = differ.join(", ");
     let why =
