@@ -24,6 +24,7 @@ pub mod runtime;
 pub mod samplers;
 pub mod scenes;
 pub mod shape;
+pub mod sheet;
 pub mod tensor;
 pub mod train;
 pub mod verify;

@@ -5,7 +5,7 @@ use posteriori::dtype::Real;
 use posteriori::ops::activation::{self, Activation};
 use posteriori::ops::conv2d::{self, Epilogue, Geometry};
 use posteriori::ops::{
-    add, attention, concat, embed, geglu, group_norm, layer_norm, linear, softmax, upsample,
+    add, attention, concat, embed, geglu, group_norm, layer_norm, linear, softmax, sum, upsample,
 };
 use posteriori::rng::Philox;
 use posteriori::runtime::Runtime;
@@ -173,6 +173,9 @@ fn elementwise_cases() -> Vec<Case> {
         .vjp(|_, _, _, dy| Ok(vec![dy[0].clone(), dy[0].clone()]))
         .linear(),
     );
+    all.push(case("sum.per_sample", &[&[300, 33]], &[], |cx, _, x| {
+        Ok(vec![sum::per_sample(cx, &x[0])?])
+    }));
     all.push(case("embed.timestep", &[&[]], &[], |cx, _, x| {
         let wave = embed::Wave {
             flip_sin_to_cos: true,

@@ -13,7 +13,14 @@ const LAYERS: [&[&str]; 9] = [
     &["ops"],
     &["nn"],
     &["models"],
-    &["samplers", "operators", "diffusion", "metrics", "scenes"],
+    &[
+        "samplers",
+        "operators",
+        "diffusion",
+        "metrics",
+        "scenes",
+        "sheet",
+    ],
     &["pipeline", "train", "verify"],
     &["cli", "main", "lib"],
 ];

@@ -27,6 +27,9 @@ pub(super) struct Args {
     /// Only tensors whose name contains this; may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
+    /// A ControlNet folder; by default the model's own controlnet/
+    #[arg(long, value_name = "DIR")]
+    cse: Option<PathBuf>,
     /// Where to compute: auto, cpu, cuda, cuda:N
     #[arg(long, default_value = "auto")]
     device: String,
@@ -71,7 +74,8 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             }),
         );
     };
-    let report = verify::verify(&args.model, &args.goldens, &args.only, &net, &mut tell)?;
+    let cse = args.cse.as_deref();
+    let report = verify::verify(&args.model, cse, &args.goldens, &args.only, &net, &mut tell)?;
     for name in &report.unknown {
         ui.line(format!("{:>10} {:>10}  {:<7} {name}", "", "", "unknown"));
         ui.record("item", json!({ "tensor": name, "verdict": "unknown" }));

@@ -1,8 +1,8 @@
 //! Sums over the rows of matrices: what bias and norm gradients have in common, native and in the kernels around
 //! `kernels/common/columns.cuh`.
 //!
-//! Rows are cut into blocks by their number and length only; a block is added up row by row, and the sums of the
-//! blocks in their order. So the result is the same on any number of threads.
+//! Rows are cut into blocks by their number and length only; a few rows of a block are added up one by one, the sums of
+//! those in f64 and in their order. So the result is the same on any number of threads.
 
 use std::ops::Range;
 
@@ -14,33 +14,47 @@ use crate::runtime::simd::wide;
 
 /// Elements of one block: large against the cost of handing it to a thread.
 const BLOCK: usize = 1 << 13;
-/// Rows of one block at least: few blocks to add up.
+/// Rows that are added up in `T`.
 const ROWS: usize = 64;
 
-/// The sums over all rows of `[samples, rows, c]`: `add(sample, rows of it, sums)` adds those of a block to
+/// The sums over all rows of `[samples, rows, c]`: `add(sample, rows of it, sums)` adds those of a few rows to
 /// `sums`, which has `len` elements. Inlined at the widest vector unit: write `#[inline(always)]` before `add`.
 pub(super) fn sums<T: Real>(
     [samples, rows, c]: [usize; 3],
     len: usize,
     add: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
 ) -> Vec<f64> {
-    let block = (BLOCK / c).max(ROWS);
+    let block = (BLOCK / c).max(1).next_multiple_of(ROWS);
     let blocks = rows.div_ceil(block);
     let part = |i: usize| {
-        let first = i % blocks * block;
-        let mut part = vec![T::ZERO; len];
+        let (sample, first) = (i / blocks, i % blocks * block);
+        let end = rows.min(first + block);
+        let (mut part, mut few) = (vec![0.0; len], vec![T::ZERO; len]);
         wide(
             #[inline(always)]
-            || add(i / blocks, first..rows.min(first + block), &mut part),
+            || {
+                for first in (first..end).step_by(ROWS) {
+                    few.fill(T::ZERO);
+                    add(sample, first..end.min(first + ROWS), &mut few);
+                    accumulate(&mut part, &few);
+                }
+            },
         );
         part
     };
-    let parts: Vec<Vec<T>> = (0..samples * blocks).into_par_iter().map(part).collect();
+    let parts: Vec<Vec<f64>> = (0..samples * blocks).into_par_iter().map(part).collect();
     let mut all = vec![0.0; len];
     for part in &parts {
-        all.iter_mut().zip(part).for_each(|(a, p)| *a += p.f64());
+        accumulate(&mut all, part);
     }
     all
+}
+
+#[inline(always)]
+fn accumulate<T: Real>(all: &mut [f64], part: &[T]) {
+    for (all, part) in all.iter_mut().zip(part) {
+        *all += part.f64();
+    }
 }
 
 /// How rows are cut into chunks, which are added up by one block each.

@@ -2,7 +2,7 @@
 //!
 //! `unsafe` here turns buffers into slices. What it relies on: a buffer's bytes never move while a
 //! handle lives; [`Runtime::launch`](super::Runtime::launch) has checked that nobody else holds an output; and
-//! while a launch updates a buffer in place, no other launch or copy of the process looks at any ([`UPDATES`]).
+//! while a launch updates a buffer in place, no other launch or copy of the process looks at any (`UPDATES`).
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::Range;

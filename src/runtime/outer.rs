@@ -43,8 +43,12 @@ pub struct Outer<'a> {
     pub before: usize,
 }
 
-/// Channels of a block, on either side.
-const BLOCK: usize = 64;
+/// Channels of a block, of `a` and of `b`: in each it is summed `taps` times as often as it is packed.
+const BLOCK: [usize; 2] = [64, 64];
+/// The same where there is but one tap.
+const POINTWISE: [usize; 2] = [192, 128];
+/// Tasks that are enough for a few threads: smaller blocks where large ones give less.
+const FEW: usize = 16;
 /// Positions of a strip, about: its panel fits the first-level cache.
 const STRIP: usize = 192;
 /// Tasks that are enough for any number of threads.
@@ -117,21 +121,24 @@ impl Outer<'_> {
         };
         let grid = this.grid();
         let strips = this.samples * grid.strips;
-        let (down, across) = (self.rows.div_ceil(BLOCK), self.columns.div_ceil(BLOCK));
-        let chunks = TASKS
-            .div_ceil(down * across)
-            .min(strips.div_ceil(CHUNK))
-            .max(1);
+        let most = strips.div_ceil(CHUNK).max(1);
+        let block = match self.blocks(POINTWISE).iter().product::<usize>() * most {
+            FEW.. if taps == 1 => POINTWISE,
+            _ => BLOCK,
+        };
+        let [down, across] = self.blocks(block);
+        let chunks = TASKS.div_ceil(down * across).min(most);
         let of_chunk = strips.div_ceil(chunks).max(1);
         let chunks = strips.div_ceil(of_chunk);
-        let block = |index: usize, len: usize| index * BLOCK..((index + 1) * BLOCK).min(len);
+        let part =
+            |index: usize, block: usize, len: usize| index * block..((index + 1) * block).min(len);
         let tasks = (0..chunks * down * across).into_par_iter();
         let sums: Vec<Vec<f32>> = tasks
             .map_init(Scratch::default, |scratch, index| {
                 let (chunk, at) = (index / (down * across), index % (down * across));
                 let task = Task {
-                    rows: block(at / across, self.rows),
-                    columns: block(at % across, self.columns),
+                    rows: part(at / across, block[0], self.rows),
+                    columns: part(at % across, block[1], self.columns),
                     strips: chunk * of_chunk..((chunk + 1) * of_chunk).min(strips),
                 };
                 wide(
@@ -143,10 +150,10 @@ impl Outer<'_> {
         let rows = c.par_chunks_mut(self.columns).enumerate();
         rows.with_min_len(16).for_each(|(row, c)| {
             let (tap, i) = (row / self.rows, row % self.rows);
-            for (block, c) in c.chunks_mut(BLOCK).enumerate() {
+            for (right, c) in c.chunks_mut(block[1]).enumerate() {
                 let pitch = c.len().next_multiple_of(isa.width);
-                let from = (i % BLOCK * taps + tap) * pitch;
-                let at = i / BLOCK * across + block;
+                let from = (i % block[0] * taps + tap) * pitch;
+                let at = i / block[0] * across + right;
                 c.fill(0.0);
                 for chunk in 0..chunks {
                     let sums = &sums[chunk * down * across + at][from..][..c.len()];
@@ -154,6 +161,14 @@ impl Outer<'_> {
                 }
             }
         });
+    }
+
+    /// How many blocks of this size there are, down and across.
+    fn blocks(&self, block: [usize; 2]) -> [usize; 2] {
+        [
+            self.rows.div_ceil(block[0]),
+            self.columns.div_ceil(block[1]),
+        ]
     }
 
     /// Whether pixel `p` of `b` meets pixel `p` of `a` and no other: then the images do not matter.
@@ -292,6 +307,43 @@ impl Outer<'_> {
                 let to = &mut to[line * grid.pitch * isa.width..][..run * isa.width];
                 isa.pack(from, self.columns, columns, to);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whole numbers, so that every order of summation gives the same: `a = u[pixel] s[i]`, `b = v[pixel] t[j]`.
+    #[test]
+    fn large_blocks_and_many_chunks_sum_every_pixel_once() {
+        let (pixels, rows, columns) = (6203, 203, 141);
+        if !is_worth(columns) {
+            return;
+        }
+        let fill = |channels: usize, every: [usize; 2]| -> Vec<f32> {
+            let value = |at: usize| (at / channels % every[0] * (at % channels % every[1])) as f32;
+            (0..pixels * channels).map(value).collect()
+        };
+        let (a, b) = (fill(rows, [3, 5]), fill(columns, [2, 7]));
+        let mut c = vec![f32::NAN; rows * columns];
+        let outer = Outer {
+            a: &a,
+            b: &b,
+            samples: 1,
+            a_size: [pixels, 1],
+            b_size: [pixels, 1],
+            rows,
+            columns,
+            k: 1,
+            stride: 1,
+            before: 0,
+        };
+        outer.run(&mut c);
+        let common: usize = (0..pixels).map(|p| p % 3 * (p % 2)).sum();
+        for (at, &c) in c.iter().enumerate() {
+            assert_eq!(c, (common * (at / columns % 5) * (at % columns % 7)) as f32);
         }
     }
 }

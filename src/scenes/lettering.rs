@@ -59,12 +59,19 @@ pub(super) const GLYPHS: [(char, &str); 36] = [
     ('9', "~18 56 50 00 05 45 53"),
 ];
 
+/// Signs of headings, which no scene has.
+const SIGNS: [(char, &str); 2] = [('+', "05 65, 32 38"), ('-', "05 55")];
+
 /// The lines of a text about its middle, `height` high, or less where it would be wider than `width`; and the
-/// height. Characters without a glyph leave no trace.
+/// height. Characters without a glyph leave a gap.
 pub(super) fn lines(text: &str, height: f64, width: f64) -> (Vec<[Point; 2]>, f64) {
     let mut lines = Vec::new();
     let mut pen = 0.0;
-    for strokes in text.chars().filter_map(glyph) {
+    for c in text.chars() {
+        let Some(strokes) = glyph(c) else {
+            pen += 2.0 * GAP;
+            continue;
+        };
         let mut right: f64 = 0.0;
         for stroke in strokes.split(", ") {
             let points = points(stroke);
@@ -89,6 +96,7 @@ pub(super) fn lines(text: &str, height: f64, width: f64) -> (Vec<[Point; 2]>, f6
 fn glyph(c: char) -> Option<&'static str> {
     GLYPHS
         .iter()
+        .chain(&SIGNS)
         .find(|(known, _)| *known == c)
         .map(|(_, strokes)| *strokes)
 }

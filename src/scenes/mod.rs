@@ -54,6 +54,27 @@ pub fn render(seed: u64, index: u64, [height, width]: [usize; 2]) -> Result<Imag
     Image::new(width, height, pixels)
 }
 
+/// A line of text, black on white, in the middle of `[height, width]` pixels in [-1, 1]: capitals, digits, `+` and `-`.
+///
+/// # Errors
+/// [`Error::Shape`] for an empty picture.
+pub fn heading(text: &str, [height, width]: [usize; 2]) -> Result<Image> {
+    let (lines, size) = lettering::lines(text, 0.55 * height as f64, 0.9 * width as f64);
+    let pen = Outline::Strokes {
+        lines,
+        width: size / 7.0,
+    };
+    let mut pixels = Vec::with_capacity(height * width * 3);
+    for y in 0..height {
+        for x in 0..width {
+            let middle = |i: usize, of: usize| i as f64 + 0.5 - of as f64 / 2.0;
+            let distance = pen.distance([middle(x, width), middle(y, height)]);
+            pixels.extend([(1.0 - 2.0 * coverage(distance, 1.0)) as f32; 3]);
+        }
+    }
+    Image::new(width, height, pixels)
+}
+
 /// What there is to see.
 struct Scene {
     ground: Gradient,

@@ -93,19 +93,14 @@ impl Optimiser {
         let clip = settings
             .clip
             .map_or(1.0, |most| (most / (norm + 1e-6)).min(1.0));
-        let (lr, t) = (settings.lr_at(step), (step + 1) as f64);
-        let coefficients = [
-            scale * clip,
-            1.0 - lr * settings.weight_decay,
-            lr / (1.0 - settings.beta1.powf(t)),
-            1.0 / (1.0 - settings.beta2.powf(t)).sqrt(),
-        ];
-        let coefficients = &cx.upload_wide(&coefficients, [4])?;
         let constants = adamw::Settings {
             beta1: settings.beta1,
             beta2: settings.beta2,
             eps: settings.eps,
         };
+        let (t, decay) = (step as u32 + 1, settings.weight_decay);
+        let coefficients = constants.coefficients(t, settings.lr_at(step), decay, scale * clip);
+        let coefficients = &cx.upload_wide(&coefficients, [4])?;
         let share = &cx.upload_wide(&[1.0 - settings.ema.unwrap_or(0.0)], [1])?;
         for (slot, g) in self.slots.iter().zip(gradients) {
             let Slot {

@@ -54,13 +54,14 @@ pub struct Report {
     pub unknown: Vec<String>,
 }
 
-/// Verifies the model in folder `model` against `file`, its networks in `net`; `tell` sees each row as it is
-/// known. Of the file's tensors those whose names contain one of `only`, or all when there are none.
+/// Verifies the model in folder `model`, with the ControlNet in folder `controlnet` (the model's own `controlnet/`
+/// when `None`), against `file`, its networks in `net`; `tell` sees each row as it is known. Of the file's tensors those whose names contain one of `only`, or all when there are none.
 ///
 /// # Errors
 /// When model or file cannot be read; whatever a computation returns.
 pub fn verify(
     model: &Path,
+    controlnet: Option<&Path>,
     file: &Path,
     only: &[String],
     net: &Cx,
@@ -68,7 +69,7 @@ pub fn verify(
 ) -> Result<Report> {
     let goldens = Goldens::open(file, only)?;
     let prior = Prior::open(net, model)?;
-    let folder = model.join("controlnet");
+    let folder = controlnet.map_or_else(|| model.join("controlnet"), Path::to_owned);
     let controlnet = match goldens.any("cn/") || goldens.any("traj/cse_") {
         true if folder.is_dir() => {
             Some(open_controlnet(net, &folder, &prior.unet, &mut Vec::new())?)
@@ -94,7 +95,7 @@ pub fn verify(
     networks::activations(cx, &models, &mut sink)?;
     operators::compute(cx, &models, &mut sink)?;
     trajectories::compute(cx, &models, &mut sink)?;
-    training::compute(cx, model, &prior.unet, &mut sink)?;
+    training::compute(cx, &folder, &prior.unet, &mut sink)?;
     let mut report = sink.report;
     let known = |name: &&str| report.rows.iter().any(|row| row.name == **name);
     report.unknown = goldens

@@ -14,7 +14,8 @@ use crate::train::noised::Noised;
 use crate::train::optimiser::Optimiser;
 use crate::train::{Loss, Settings, cse};
 
-pub(super) fn compute(cx: &Cx, model: &Path, unet: &UNet, sink: &mut Sink<'_>) -> Result<()> {
+/// With the ControlNet in `folder`.
+pub(super) fn compute(cx: &Cx, folder: &Path, unet: &UNet, sink: &mut Sink<'_>) -> Result<()> {
     let goldens = sink.goldens;
     if !goldens.outputs().any(|name| name.starts_with("train/")) {
         return Ok(());
@@ -37,7 +38,6 @@ pub(super) fn compute(cx: &Cx, model: &Path, unet: &UNet, sink: &mut Sink<'_>) -
             condition,
         )
     };
-    let folder = &model.join("controlnet");
     let (controlnet, parameters) = open(net, folder)?;
     let (training, gradients) = net.training(parameters.iter().map(Parameter::held));
     let Loss { value, scale, .. } = backward(&training, &controlnet)?;

@@ -1,8 +1,8 @@
 //! The GPU: driver, memory, and where its kernels come from.
 
+use posteriori::io::cache;
 use posteriori::ops::ALL;
 use posteriori::runtime::Runtime;
-use posteriori::io::cache;
 use posteriori::runtime::cuda::modules::{Module, Origin};
 use posteriori::runtime::cuda::nvrtc::Nvrtc;
 use posteriori::runtime::cuda::probe::{Gpu, loaded_from};

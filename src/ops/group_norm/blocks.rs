@@ -7,8 +7,10 @@ use crate::dtype::Real;
 use crate::runtime::native::NativeArgs;
 use crate::runtime::simd::wide;
 
-/// Pixels of one block: its channels stay in the second-level cache between the two looks at them.
-const BLOCK: usize = 64;
+/// Pixels of one block of `c` channels: they stay in the second-level cache between the two looks at them.
+fn block(c: usize) -> usize {
+    ((1 << 14) / c).max(1)
+}
 
 /// The sums of one group over one block: how many, their mean, their squared deviations from it.
 #[derive(Clone, Copy, Default)]
@@ -88,16 +90,14 @@ pub(super) fn forward<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     );
     let (x, w, b) = (args.input::<T>(3), args.input::<T>(4), args.input::<T>(5));
     let (sample, c, groups) = (key.pixels * key.c, key.c, key.groups);
-    for n in 0..key.samples {
-        let x = &x[n * sample..][..sample];
+    let block = block(c) * c;
+    let statistics = mean.par_chunks_mut(groups).zip(rstd.par_chunks_mut(groups));
+    let samples = y.par_chunks_mut(sample).zip(x.par_chunks(sample));
+    samples.zip(statistics).for_each(|((y, x), (mean, rstd))| {
         let parts: Vec<Vec<Moments>> = x
-            .par_chunks(BLOCK * c)
+            .par_chunks(block)
             .map(|x| block_moments(x, c, groups))
             .collect();
-        let (mean, rstd) = (
-            &mut mean[n * groups..][..groups],
-            &mut rstd[n * groups..][..groups],
-        );
         for g in 0..groups {
             let all = parts
                 .iter()
@@ -110,24 +110,28 @@ pub(super) fn forward<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         let shift: Vec<T> = (0..c)
             .map(|i| b[i] - mean[i * groups / c] * scale[i])
             .collect();
-        let y = &mut y[n * sample..][..sample];
-        y.par_chunks_mut(BLOCK * c)
-            .zip(x.par_chunks(BLOCK * c))
-            .for_each(|(y, x)| {
-                wide(
-                    #[inline(always)]
-                    || {
-                        for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                            for (((y, &x), &scale), &shift) in
-                                y.iter_mut().zip(x).zip(&scale).zip(&shift)
-                            {
-                                let u = x * scale + shift;
-                                *y = if key.silu { u * u.sigmoid() } else { u };
-                            }
-                        }
-                    },
-                );
-            });
+        let blocks = y.par_chunks_mut(block).zip(x.par_chunks(block));
+        blocks.for_each(|(y, x)| match key.silu {
+            true => wide(
+                #[inline(always)]
+                || affine(y, x, &scale, &shift, |u| u * u.sigmoid()),
+            ),
+            false => wide(
+                #[inline(always)]
+                || affine(y, x, &scale, &shift, |u| u),
+            ),
+        });
+    });
+}
+
+/// `y = f(x scale + shift)` over a block of pixels.
+#[inline(always)]
+fn affine<T: Real>(y: &mut [T], x: &[T], scale: &[T], shift: &[T], f: impl Fn(T) -> T) {
+    let c = scale.len();
+    for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+        for (((y, &x), &scale), &shift) in y.iter_mut().zip(x).zip(scale).zip(shift) {
+            *y = f(x * scale + shift);
+        }
     }
 }
 
@@ -140,9 +144,16 @@ struct Channels<'a, T> {
 }
 
 impl<T: Real> Channels<'_, T> {
-    /// `dx = dxhat = du w` over a block of pixels, and each channel's sums of `dxhat` and `dxhat xhat`.
+    /// `dx = dxhat = du w` over a block of pixels, where `du = dy slope(u)`, and each channel's sums of `dxhat` and
+    /// `dxhat xhat`.
     #[inline(always)]
-    fn sums(&self, silu: bool, dx: &mut [T], x: &[T], dy: &[T], s1: &mut [T], s2: &mut [T]) {
+    fn sums(
+        &self,
+        slope: impl Fn(T) -> T,
+        dx: &mut [T],
+        [x, dy]: [&[T]; 2],
+        [s1, s2]: [&mut [T]; 2],
+    ) {
         let c = self.w.len();
         let (rs, mu_rs, w, b) = (&self.rs[..c], &self.mu_rs[..c], self.w, &self.b[..c]);
         let (s1, s2) = (&mut s1[..c], &mut s2[..c]);
@@ -150,12 +161,7 @@ impl<T: Real> Channels<'_, T> {
         for ((dx, x), dy) in rows.zip(dy.chunks_exact(c)) {
             for i in 0..c {
                 let xhat = x[i] * rs[i] - mu_rs[i];
-                let du = if silu {
-                    dy[i] * (xhat * w[i] + b[i]).silu_slope()
-                } else {
-                    dy[i]
-                };
-                dx[i] = du * w[i];
+                dx[i] = dy[i] * slope(xhat * w[i] + b[i]) * w[i];
                 s1[i] += dx[i];
                 s2[i] += dx[i] * xhat;
             }
@@ -181,22 +187,31 @@ pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (mean, rstd) = (args.input::<T>(3), args.input::<T>(4));
     let (w, b) = (args.input::<T>(5), args.input::<T>(6));
     let (sample, c, groups) = (key.pixels * key.c, key.c, key.groups);
-    for n in 0..key.samples {
+    let block = block(c) * c;
+    let samples = x.par_chunks(sample).zip(dy.par_chunks(sample));
+    let samples = dx.par_chunks_mut(sample).zip(samples).enumerate();
+    samples.for_each(|(n, (dx, (x, dy)))| {
         let group = |i: usize| n * groups + i * groups / c;
         let rs: Vec<T> = (0..c).map(|i| rstd[group(i)]).collect();
         let mu_rs = (0..c).map(|i| mean[group(i)] * rs[i]).collect();
         let channels = Channels { rs, mu_rs, w, b };
-        let (x, dy) = (&x[n * sample..][..sample], &dy[n * sample..][..sample]);
-        let dx = &mut dx[n * sample..][..sample];
+        let blocks = x.par_chunks(block).zip(dy.par_chunks(block));
         let sums: Vec<(Vec<T>, Vec<T>)> = dx
-            .par_chunks_mut(BLOCK * c)
-            .zip(x.par_chunks(BLOCK * c).zip(dy.par_chunks(BLOCK * c)))
+            .par_chunks_mut(block)
+            .zip(blocks)
             .map(|(dx, (x, dy))| {
                 let (mut s1, mut s2) = (vec![T::ZERO; c], vec![T::ZERO; c]);
-                wide(
-                    #[inline(always)]
-                    || channels.sums(key.silu, dx, x, dy, &mut s1, &mut s2),
-                );
+                let sums = [&mut s1[..], &mut s2[..]];
+                match key.silu {
+                    true => wide(
+                        #[inline(always)]
+                        || channels.sums(|u| u.silu_slope(), dx, [x, dy], sums),
+                    ),
+                    false => wide(
+                        #[inline(always)]
+                        || channels.sums(|_| T::ONE, dx, [x, dy], sums),
+                    ),
+                }
                 (s1, s2)
             })
             .collect();
@@ -210,13 +225,12 @@ pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         }
         let m1: Vec<T> = (0..c).map(|i| T::of(means[i * groups / c].0)).collect();
         let m2: Vec<T> = (0..c).map(|i| T::of(means[i * groups / c].1)).collect();
-        dx.par_chunks_mut(BLOCK * c)
-            .zip(x.par_chunks(BLOCK * c))
-            .for_each(|(dx, x)| {
-                wide(
-                    #[inline(always)]
-                    || channels.finish(dx, x, &m1, &m2),
-                );
-            });
-    }
+        let blocks = dx.par_chunks_mut(block).zip(x.par_chunks(block));
+        blocks.for_each(|(dx, x)| {
+            wide(
+                #[inline(always)]
+                || channels.finish(dx, x, &m1, &m2),
+            );
+        });
+    });
 }

@@ -24,7 +24,9 @@ impl Cache {
         let key = hash((module.source, Module::headers(), arch, nvrtc, FLAGS));
         let name = format!("{}-{arch}-{key:016x}.cubin", module.name.replace('/', "-"));
         Cache {
-            path: cache::folder().map(|folder| folder.join(name)).map_err(|e| e.to_string()),
+            path: cache::folder()
+                .map(|folder| folder.join(name))
+                .map_err(|e| e.to_string()),
         }
     }
 
