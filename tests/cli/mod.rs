@@ -4,6 +4,7 @@ mod bad_models;
 mod bad_usage;
 mod bench;
 mod images;
+mod training;
 mod work;
 
 use std::path::Path;
