@@ -16,4 +16,5 @@ mod schedules;
 mod steps;
 mod study;
 mod tasks;
+mod training;
 mod verify;

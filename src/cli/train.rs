@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use posteriori::io::weights::Kind;
+use posteriori::rng::image_key;
 use posteriori::train::data::{Augment, Batches, Skipped, Source};
 use posteriori::train::generated;
 use posteriori::train::job::{Job, Model, Progress};
@@ -158,6 +159,8 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let device = device(&common)?;
     let size = size(&common.size)?;
     let settings = settings(&common)?;
+    settings.check()?;
+    let (augment, kind) = (augment(&common.augment, size)?, kind(&common.store)?);
     let steps = settings.steps;
     let batch = settings.batch;
     let source = match self_generated {
@@ -175,11 +178,11 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     };
     let made_of = vec![
         ("objective", objective),
-        ("images", described(&source)),
+        ("images", described(&source)?),
         ("augment", common.augment.clone()),
         ("size", common.size.clone()),
     ];
-    let images = Batches::new(source, augment(&common.augment, size)?, common.seed)?;
+    let images = Batches::new(source, augment, common.seed)?;
     let job = Job {
         model,
         folder,
@@ -187,7 +190,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         settings,
         made_of,
         save_every: common.save_every,
-        kind: kind(&common.store)?,
+        kind,
     };
     let mut since = Instant::now();
     job.run(&device, &images, &mut |progress| match progress {
@@ -245,11 +248,16 @@ fn subset(source: Source, common: &Common) -> posteriori::Result<Source> {
     }
 }
 
-fn described(source: &Source) -> String {
-    match source {
-        Source::Folder(_) => format!("{} of a folder", source.count()),
-        Source::Scenes { seed, count } => format!("{count} scenes of seed {seed}"),
+/// What tells these images from others: of files, a number made of their names.
+fn described(source: &Source) -> posteriori::Result<String> {
+    if let Source::Scenes { seed, count } = source {
+        return Ok(format!("{count} scenes of seed {seed}"));
     }
+    let names: Vec<String> = (0..source.count())
+        .map(|i| source.name(i))
+        .collect::<posteriori::Result<_>>()?;
+    let key = image_key(&names.join("\n"));
+    Ok(format!("{} of a folder, {key:016x}", names.len()))
 }
 
 fn augment(text: &str, size: [usize; 2]) -> posteriori::Result<Augment> {

@@ -101,6 +101,11 @@ impl UNetConfig {
         })
     }
 
+    /// How many times smaller the last level is than the input, along each side.
+    pub fn factor(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
+    }
+
     fn mixer(&self, level: usize, attention: bool) -> MixerConfig {
         let (c, heads, groups) = (
             self.block_out_channels[level],

@@ -110,9 +110,6 @@ impl Job {
         let mut trainer = Trainer::new(cx, parameters, settings(), &self.made_of, before.as_ref())?;
         drop(before);
         watch(Progress::Start(trainer.next()));
-        if trainer.next() == 0 {
-            trainer.save(&state)?;
-        }
         let slab = self.plan(device)?;
         rt.reserve(slab)?;
         let outcome = self.steps(&mut trainer, &*objective, images, watch);
@@ -136,6 +133,9 @@ impl Job {
         let (batch, steps) = (self.settings.batch, self.settings.steps);
         let todo = trainer.next()..steps;
         let state = self.component().join(STATE_FILE);
+        if trainer.next() == 0 {
+            trainer.save(&state)?;
+        }
         thread::scope(|scope| {
             let (send, ready) = sync_channel(2);
             let ahead = todo.clone();
@@ -271,6 +271,7 @@ impl Job {
                     include_str!("presets/vae.json"),
                 )?;
                 let config = VaeConfig::read(&Config::open(&component)?)?;
+                self.check_size(config.factor())?;
                 let parameters = initial::parameters(|w| Vae::new(w, config))?;
                 if !model.is_file() {
                     initial::write(&model, &parameters, seed, None, |_| false)?;
@@ -286,6 +287,7 @@ impl Job {
                 let schedule = scheduler.join("scheduler_config.json");
                 write_new(&schedule, include_str!("presets/scheduler.json"))?;
                 let config = UNetConfig::read(&Config::open(&component)?)?;
+                self.check_size(config.factor() * latent_factor(&self.folder)?)?;
                 let index = self.index(&Config::open(&component)?)?;
                 write_new(&self.folder.join("model_index.json"), &index)?;
                 let parameters = initial::parameters(|w| UNet::new(w, config))?;
@@ -296,13 +298,15 @@ impl Job {
                     initial::write(&model, &parameters, seed, None, zero)?;
                 }
             }
-            Model::Cse { prior, .. } => {
+            Model::Cse { prior, task } => {
+                task.check_size(self.size)?;
                 let unet = prior.join("unet");
                 let config = component.join("config.json");
                 if !config.is_file() {
                     write_new(&config, &controlnet_config(&unet, prior)?)?;
                 }
                 let config = ControlNetConfig::read(&Config::open(&component)?)?;
+                self.check_size(config.unet.factor() * latent_factor(prior)?)?;
                 let parameters = initial::parameters(|w| ControlNet::new(w, &config))?;
                 if !model.is_file() {
                     let unet = Checkpoint::open(&unet)?;
@@ -317,6 +321,17 @@ impl Job {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a size that is halved to no whole number of pixels.
+    fn check_size(&self, factor: usize) -> Result<()> {
+        let [h, w] = self.size;
+        if h > 0 && w > 0 && h.is_multiple_of(factor) && w.is_multiple_of(factor) {
+            return Ok(());
+        }
+        let why =
+            format!("wanted sides that are multiples of {factor} for this model, got {h}x{w}");
+        Err(Error::argument("--size", why))
     }
 
     /// `model_index.json` of a prior without prompts.
@@ -364,16 +379,21 @@ impl Job {
     }
 }
 
+/// Image pixels for each pixel of the state of a model folder, along each side.
+fn latent_factor(folder: &Path) -> Result<usize> {
+    let vae = folder.join("vae");
+    match vae.is_dir() {
+        true => Ok(VaeConfig::read(&Config::open(&vae)?)?.factor()),
+        false => Ok(1),
+    }
+}
+
 /// The configuration of the ControlNet for a UNet and its autoencoder.
 fn controlnet_config(unet: &Path, prior: &Path) -> Result<String> {
     let mut config = read_json(&unet.join("config.json"))?;
-    let factor = match prior.join("vae").is_dir() {
-        true => VaeConfig::read(&Config::open(&prior.join("vae"))?)?.factor(),
-        false => 1,
-    };
     // diffusers' widths for a factor of 8; the hint network halves between each two.
     const WIDTHS: [usize; 5] = [16, 32, 96, 256, 256];
-    let halvings = factor.ilog2() as usize;
+    let halvings = latent_factor(prior)?.ilog2() as usize;
     let first = config["block_out_channels"][0].as_u64().unwrap_or(320) as usize;
     let widths = WIDTHS.iter().map(|&width| width.min(first.max(16)));
     let widths: Vec<usize> = widths.take(halvings + 1).collect();

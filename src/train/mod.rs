@@ -59,7 +59,7 @@ pub struct Settings {
     pub weight_decay: f64,
     /// The largest norm of the gradient over all parameters.
     pub clip: Option<f64>,
-    /// What the moving average of the parameters keeps at a step.
+    /// What the moving average of the parameters keeps at a step, once there have been many.
     pub ema: Option<f64>,
     /// Of everything random.
     pub seed: u64,
@@ -140,6 +140,13 @@ impl Settings {
             return refuse("weight-decay", "0 or more", self.weight_decay.to_string());
         }
         Ok(())
+    }
+
+    /// What the moving average keeps at a step, counted from 0: `(1 + step) / (10 + step)` at most, so that it does not
+    /// remember for long what training began with (diffusers: training_utils.py, EMAModel).
+    pub fn ema_at(&self, step: usize) -> f64 {
+        let most = (1 + step) as f64 / (10 + step) as f64;
+        self.ema.map_or(0.0, |ema| ema.min(most))
     }
 
     /// The learning rate of a step, counted from 0.
@@ -380,13 +387,14 @@ fn resume(state: &Checkpoint, settings: &Settings, recipe: &Value) -> Result<Vec
     let damaged =
         |e: serde_json::Error| Error::config(&what, format!("its metadata is damaged: {e}"));
     let before = serde_json::from_str(text(SETTINGS)?).map_err(damaged)?;
+    let losses: Vec<f64> = serde_json::from_str(text(LOSSES)?).map_err(damaged)?;
     let mut differ = differences(&before, recipe);
-    if settings.decay == Decay::Constant {
+    if settings.decay == Decay::Constant && settings.steps >= losses.len() {
         // More steps of the same.
         differ.retain(|difference| !difference.starts_with("steps:"));
     }
     if differ.is_empty() {
-        return serde_json::from_str(text(LOSSES)?).map_err(damaged);
+        return Ok(losses);
     }
     let differ = differ.join(", ");
     let why =

@@ -104,7 +104,7 @@ impl Optimiser {
         let (t, decay) = (step as u32 + 1, settings.weight_decay);
         let coefficients = constants.coefficients(t, settings.lr_at(step), decay, scale * clip);
         let coefficients = &cx.upload_wide(&coefficients, [4])?;
-        let share = &cx.upload_wide(&[1.0 - settings.ema.unwrap_or(0.0)], [1])?;
+        let share = &cx.upload_wide(&[1.0 - settings.ema_at(step)], [1])?;
         for (slot, g) in self.slots.iter().zip(gradients) {
             let Slot {
                 parameter,

@@ -5,6 +5,7 @@ mod bad_usage;
 mod bench;
 mod images;
 mod study;
+mod training;
 mod work;
 
 use std::path::Path;

@@ -94,7 +94,9 @@ pub fn write_one_by_one<'a>(
     let about = (!about.is_empty()).then(|| about.iter().cloned().collect());
     let unfit = |e: String| Error::file(path, format!("the header cannot be made: {e}"));
     let metadata = Metadata::new(about, infos.collect()).map_err(|e| unfit(e.to_string()))?;
-    let mut json = serde_json::to_vec(&metadata).map_err(|e| unfit(e.to_string()))?;
+    // By way of a `Value`, which sorts its keys: those of `about` are in a hash map there, in another order each time.
+    let sorted = serde_json::to_value(&metadata).map_err(|e| unfit(e.to_string()))?;
+    let mut json = sorted.to_string().into_bytes();
     json.resize(json.len().next_multiple_of(LENGTH), b' ');
     write_atomic(path, |w| {
         let length = (json.len() as u64).to_le_bytes();

@@ -1,0 +1,325 @@
+//! `train`: killed and started again, given images and flags that cannot be, left without room on disk.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use posteriori::io::image::{Format, save};
+use posteriori::io::weights::Checkpoint;
+use posteriori::rng::Philox;
+use serde_json::Value;
+
+use super::{Ran, picture, run, tree};
+use crate::training::{MODEL_FILE, configure};
+
+const STATE: &str = "m/vae/training.safetensors";
+
+/// Trains the tiny autoencoder in `m`.
+const TRAIN: &str =
+    "train autoencoder -o m --size 32x32 --batch 4 --micro 2 --lr 1e-3 --device cpu --json";
+
+/// A folder with the configuration of a tiny model in `m`.
+fn configured() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    configure(&dir.path().join("m"));
+    dir
+}
+
+/// Pictures of these names and sides in `images`.
+fn pictures(dir: &Path, pictures: &[(&str, usize)]) {
+    fs::create_dir_all(dir.join("images")).unwrap();
+    for (seed, (name, side)) in pictures.iter().enumerate() {
+        let path = dir.join("images").join(name);
+        save(path, &picture(*side, *side, seed), Format::Png, &[]).unwrap();
+    }
+}
+
+fn start(dir: &Path, line: &str, threads: Option<&str>) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_posteriori"));
+    if let Some(threads) = threads {
+        command.env("RAYON_NUM_THREADS", threads);
+    }
+    let command = command.args(line.split_whitespace()).current_dir(dir);
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The files of a training run, with what is in them. A killed process leaves hidden ones beside them.
+fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let names = tree(&dir.join("m"))
+        .into_iter()
+        .filter(|name| !name.contains("/."));
+    names
+        .map(|name| (name.clone(), fs::read(dir.join("m").join(&name)).unwrap()))
+        .collect()
+}
+
+#[test]
+fn killed_at_any_moment_it_goes_on_to_the_same_bytes() {
+    let line = &format!("{TRAIN} --scenes 12 --steps 10 --ema 0.9 --save-every 2");
+    let whole = configured();
+    run(whole.path(), line).expect(0, &[]);
+    let want = files(whole.path());
+    for (threads, seed) in [(None, 1), (Some("1"), 2)] {
+        let dir = configured();
+        let mut random = Philox::new(seed);
+        let mut kills = 0;
+        // A run that is killed before its first checkpoint starts anew, so there may be more kills than steps.
+        while kills < 4 {
+            let mut child = start(dir.path(), line, threads);
+            let steps = random.below(4) as usize;
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let seen = lines
+                .take(steps)
+                .inspect(|line| assert!(line.is_ok()))
+                .count();
+            sleep(Duration::from_micros(u64::from(random.below(30_000))));
+            // It may be done already; then there is nothing to kill.
+            child.kill().unwrap();
+            kills += 1;
+            if child.wait().unwrap().code() == Some(0) || seen < steps {
+                break;
+            }
+        }
+        assert!(kills > 1, "the run was over before it could be killed");
+        run(dir.path(), line).expect(0, &[]);
+        let got = files(dir.path());
+        let names = |files: &[(String, Vec<u8>)]| -> Vec<String> {
+            files.iter().map(|(name, _)| name.clone()).collect()
+        };
+        assert_eq!(names(&got), names(&want));
+        for ((name, got), (_, want)) in got.iter().zip(&want) {
+            assert!(got == want, "{name} differs after {kills} kills");
+        }
+    }
+}
+
+#[test]
+fn other_settings_and_images_are_refused() {
+    let dir = configured();
+    pictures(dir.path(), &[("a.png", 40), ("b.png", 40)]);
+    let line = &format!("{TRAIN} -i images --steps 1");
+    run(dir.path(), line).expect(0, &[]);
+    let before = files(dir.path());
+    let refused = |flags: &str, named: &[&str]| {
+        run(dir.path(), &format!("{line} {flags}")).expect(2, named);
+    };
+    refused("--seed 7", &[STATE, "seed: 0 then, 7 now"]);
+    refused("--weight-decay 0.5", &["weight_decay: 0.01 then, 0.5 now"]);
+    refused("--augment none", &["augment: \"paper\" then, \"none\" now"]);
+    refused("--kl-weight 1", &["kl weight 0.0001", "kl weight 1"]);
+    refused("--subset 1", &["images: \"2 of a folder"]);
+    run(dir.path(), &format!("{TRAIN} --scenes 2 --steps 1"))
+        .expect(2, &["images: \"2 of a folder", "2 scenes of seed 0"]);
+    // As many, but others.
+    fs::rename(
+        dir.path().join("images/b.png"),
+        dir.path().join("images/c.png"),
+    )
+    .unwrap();
+    refused("", &["images: \"2 of a folder"]);
+    assert!(files(dir.path()) == before);
+}
+
+#[test]
+fn flags_that_cannot_be_are_named_before_any_work() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures(dir.path(), &[("a.png", 40)]);
+    let common = "-i images --size 32x32 --device cpu";
+    for (flags, named) in [
+        (
+            "--batch 4 --micro 3",
+            "micro: wanted a divisor of the batch, 4, got 3",
+        ),
+        ("--batch 0", "batch"),
+        ("--steps 0", "steps"),
+        ("--lr 0", "lr"),
+        ("--lr nan", "lr"),
+        ("--clip=-1", "clip"),
+        ("--ema 1", "ema"),
+        ("--weight-decay=-1", "weight-decay"),
+        ("--decay linear", "linear"),
+        ("--augment more", "more"),
+        ("--store f64", "f64"),
+        ("--size 0x32", "--size"),
+        ("--size 33x32", "--size"),
+        ("--size big", "--size"),
+        ("--subset 2", "subset"),
+        ("--precision bf16", "bf16"),
+        ("--device tpu", "tpu"),
+        ("--scenes 4", "--scenes"),
+    ] {
+        let common = flags
+            .split(' ')
+            .next()
+            .map_or(common.into(), |flag| without(common, flag));
+        let code = if flags.contains("bf16") { 4 } else { 2 };
+        run(
+            dir.path(),
+            &format!("train autoencoder -o m {common} {flags}"),
+        )
+        .expect(code, &[named]);
+        let left = tree(&dir.path().join("m"));
+        assert!(
+            left.iter().all(|name| name.ends_with("config.json")),
+            "{flags}: {left:?}"
+        );
+    }
+    let cse = "train cse -o c --model PIXEL --device cpu";
+    let line = format!("{cse} -i images --size 32x32 --task sharpen");
+    run(dir.path(), &line).expect(2, &["sharpen", "sr"]);
+    // Nothing is drawn for a run that cannot be.
+    let line = format!("{cse} --task sr4 --self-generated 2 --size 32x32 --batch 4 --micro 3");
+    run(dir.path(), &line).expect(2, &["micro"]);
+    run(dir.path(), &format!("{cse} --size 32x32 --task sr4")).expect(2, &["--input", "--scenes"]);
+    run(
+        dir.path(),
+        &format!("{cse} --task sr3 --scenes 4 --size 32x32"),
+    )
+    .expect(2, &["multiples of 3"]);
+    let line = "train cse -o c --model nowhere --task sr4 --scenes 4 --size 32x32 --device cpu";
+    run(dir.path(), line).expect(1, &["nowhere"]);
+    assert_eq!(tree(&dir.path().join("c")), [""; 0]);
+}
+
+/// `line` without `flag` and its value, so that it can be given again.
+fn without(line: &str, flag: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    let kept = words.chunks(2).filter(|pair| pair[0] != flag);
+    kept.flatten().copied().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn images_that_cannot_be_used() {
+    let dir = configured();
+    let line = &format!("{TRAIN} -i images --steps 4 --augment none");
+    run(dir.path(), line).expect(1, &["images"]);
+    fs::create_dir(dir.path().join("images")).unwrap();
+    run(dir.path(), line).expect(1, &["images: holds no images"]);
+    pictures(dir.path(), &[("s.png", 31), ("t.png", 8)]);
+    let ran =
+        run(dir.path(), line).expect(1, &["none of the 2 training images can be used", "32 x 32"]);
+    assert_eq!(ran.records("train").len(), 0);
+
+    // 4 images a step, 3 epochs over 5: each bad one is met again and again, and told once.
+    let dir = configured();
+    pictures(
+        dir.path(),
+        &[
+            ("a.png", 40),
+            ("b.png", 33),
+            ("c.png", 64),
+            ("small.png", 31),
+        ],
+    );
+    fs::write(dir.path().join("images/bad.png"), "no image").unwrap();
+    let ran = run(dir.path(), line).expect(0, &["skipped bad.png", "skipped small.png"]);
+    assert_eq!(ran.records("train").len(), 4);
+    let mut skipped: Vec<Value> = ran
+        .records("skipped")
+        .iter()
+        .map(|r| r["item"].clone())
+        .collect();
+    skipped.sort_by_key(Value::to_string);
+    assert_eq!(skipped, ["bad.png", "small.png"]);
+}
+
+#[test]
+fn a_run_that_diverges_stops_and_leaves_the_checkpoint_before() {
+    let dir = configured();
+    let line =
+        "train autoencoder -o m --scenes 4 --size 32x32 --batch 2 --micro 2 --device cpu --json";
+    let wild = format!("{line} --lr 1e6 --clip 0 --steps 100 --save-every 1000");
+    let ran =
+        run(dir.path(), &wild).expect(1, &["training diverged at step", "lower the learning rate"]);
+    let steps = ran.records("train").len();
+    assert!(
+        ran.stderr.contains(&format!("at step {steps}:")),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        ran.records("error")[0]["error"]
+            .as_str()
+            .unwrap()
+            .contains("diverged")
+    );
+    let state = Checkpoint::open_file(dir.path().join(STATE)).unwrap();
+    let model = Checkpoint::open_file(dir.path().join("m/vae").join(MODEL_FILE)).unwrap();
+    for name in model.names() {
+        assert_eq!(
+            state.need(name).unwrap().bytes,
+            model.need(name).unwrap().bytes,
+            "{name}"
+        );
+    }
+    assert_eq!(state.about()["posteriori.losses"], "[]");
+}
+
+/// The limit on the size of a file stands in for a disk that is full.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_the_checkpoint_before() {
+    let dir = configured();
+    let line = |steps| format!("{TRAIN} --scenes 4 --steps {steps} --save-every 1");
+    run(dir.path(), &line(2)).expect(0, &[]);
+    let before = files(dir.path());
+    let bytes = fs::metadata(dir.path().join(STATE)).unwrap().len();
+    // In blocks of 1024 bytes: too few by a half.
+    let shell = format!(
+        "trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"",
+        bytes / 2048
+    );
+    let output = Command::new("bash")
+        .args(["-c", &shell, env!("CARGO_BIN_EXE_posteriori")])
+        .args(line(4).split_whitespace())
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let ran = Ran {
+        code: output.status.code().unwrap(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    };
+    ran.expect(1, &[STATE, "cannot be written", "too large"]);
+    assert_eq!(tree(&dir.path().join("m")).len(), before.len());
+    assert!(files(dir.path()) == before);
+    let ran = run(dir.path(), &line(4)).expect(0, &[]);
+    assert_eq!(ran.records("train")[0]["step"], 2);
+}
+
+#[test]
+fn an_autoencoder_a_denoiser_and_an_estimator_that_restores() {
+    let dir = configured();
+    run(dir.path(), &format!("{TRAIN} --scenes 4 --steps 1")).expect(0, &[]);
+    let common = "--size 32x32 --steps 2 --batch 2 --micro 2 --lr 1e-3 --device cpu --json";
+    run(
+        dir.path(),
+        &format!("train denoiser -o m --scenes 4 {common}"),
+    )
+    .expect(0, &[]);
+    let line = format!("train cse -o c --model m --task sr4 --self-generated 3 {common}");
+    let ran = run(dir.path(), &line).expect(0, &[]);
+    assert_eq!(ran.records("train").len(), 2);
+    let drawn = ["000000.png", "000001.png", "000002.png"];
+    assert_eq!(tree(&dir.path().join("c/self-generated")), drawn);
+    fs::create_dir(dir.path().join("y")).unwrap();
+    save(
+        dir.path().join("y/a.png"),
+        &picture(8, 8, 1),
+        Format::Png,
+        &[],
+    )
+    .unwrap();
+    let line =
+        "restore -i y -o x --model m --cse c --task sr4 --method ancestral --steps 2 --device cpu";
+    run(dir.path(), line).expect(0, &[]);
+    assert_eq!(tree(&dir.path().join("x")), ["a.png"]);
+}
