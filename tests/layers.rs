@@ -258,7 +258,6 @@ fn models() {
             open_controlnet(cx, &folder.join("controlnet"), &prior.unet, &mut Vec::new()).unwrap();
         let hint = normals(cx, &mut Philox::new(7), [1, 64, 64, 3].into());
         let (hint, _) = controlnet.embed_hint(cx, &hint).unwrap();
-        let hint = controlnet.embed_hint(cx, &hint).unwrap().0;
         let (unet, context) = (&prior.unet, context.as_ref());
         let net = Conditional {
             unet,
