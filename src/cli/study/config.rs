@@ -16,7 +16,7 @@ use posteriori::{Error, Result};
 
 use crate::cli::config;
 use crate::cli::run::{Run, number, size, whole};
-use crate::cli::settings::{SETTINGS, STUDY, Settings};
+use crate::cli::settings::{SETTINGS, STUDY, Setting, Settings};
 
 /// Settings that all rows share.
 pub(super) const SHARED: [&str; 6] = ["model", "seed", "device", "precision", "variant", "batch"];
@@ -117,7 +117,7 @@ impl Config {
         }
         let mut common = BTreeMap::new();
         for (key, value) in std::mem::take(&mut keys.table) {
-            keys.expect_setting(&key, &OTHERS)?;
+            keys.expect(&key, &OTHERS, |_| true)?;
             let text = keys.single(&key, &value)?;
             common.insert(key, text);
         }
@@ -220,11 +220,11 @@ impl Row {
             settings: BTreeMap::new(),
         }];
         for (key, value) in std::mem::take(&mut keys.table) {
-            keys.expect_setting(&key, &["name", "tasks"])?;
             if SHARED.contains(&key.as_str()) {
                 let why = format!("`{key}` is the same for all rows: it stands at the top");
                 return Err(keys.refuse(why));
             }
+            keys.expect(&key, &["name", "tasks"], |s| !SHARED.contains(&s.key))?;
             let single = |value: &toml::Value| keys.single(&key, value);
             let choices = match &value {
                 toml::Value::Array(list) => list.iter().map(single).collect::<Result<Vec<_>>>()?,
@@ -297,13 +297,13 @@ impl Keys {
         config::text_of(value).map_err(|why| self.refuse(format!("`{key}`: {why}")))
     }
 
-    /// Fails unless a study takes a setting of this name; `others` are keys that are no settings.
-    fn expect_setting(&self, key: &str, others: &[&str]) -> Result<()> {
-        let of_study = || SETTINGS.iter().filter(|s| s.on & STUDY != 0);
-        if of_study().any(|s| s.key == key) {
+    /// Fails unless a study takes a setting of this name here; `others` are keys that are no settings.
+    fn expect(&self, key: &str, others: &[&str], here: fn(&Setting) -> bool) -> Result<()> {
+        let settings = SETTINGS.iter().filter(|s| s.on & STUDY != 0 && here(s));
+        let settings = settings.map(|s| s.key);
+        if settings.clone().any(|s| s == key) {
             return Ok(());
         }
-        let settings = of_study().map(|s| s.key);
         let all: Vec<&str> = others.iter().copied().chain(settings).collect();
         Err(self.refuse(format!("wanted one of {}, got `{key}`", all.join(", "))))
     }
