@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod config;
 mod degrade;
+mod demo;
 mod doctor;
 mod evaluate;
 mod exit;
@@ -54,6 +55,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed outside items; 2 usage or
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Args),
     Restore(restore::Args),
     Degrade(degrade::Args),
     Generate(generate::Args),
@@ -89,6 +91,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(command: Command, ui: &Ui) -> anyhow::Result<u8> {
     match command {
+        Command::Demo(args) => demo::run(args, ui),
         Command::Restore(args) => restore::run(args, ui),
         Command::Degrade(args) => degrade::run(args, ui),
         Command::Generate(args) => generate::run(args, ui),

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use posteriori::io::image::Format;
 use posteriori::operators::Task;
 use posteriori::ops::expect_variant;
-use posteriori::pipeline::Pipeline;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::job::{Algorithm, Method, Restore};
 use posteriori::pipeline::plan::Engine;
+use posteriori::pipeline::{Pipeline, embedded};
 use posteriori::runtime::kernel::{Arch, Target};
 use posteriori::{DType, Error, Result};
 
@@ -63,8 +63,8 @@ impl Run {
             settings.fill("zeta", zeta.to_string(), Origin::Preset(preset.clone()));
         }
         Ok(Run {
-            model: settings.need("model", |t| Ok(PathBuf::from(t)))?,
-            cse: settings.read("cse", |t| Ok(PathBuf::from(t)))?,
+            model: settings.need("model", |t| folder(t, embedded::folder))?,
+            cse: settings.read("cse", |t| folder(t, embedded::cse))?,
             task,
             preset,
             method,
@@ -141,6 +141,14 @@ impl Run {
         let path = path.as_ref().unwrap_or(&self.model);
         let name = path.file_name().unwrap_or(path.as_os_str());
         name.to_string_lossy().into_owned()
+    }
+}
+
+/// A folder by its path, or the one that ships with the program.
+pub(crate) fn folder(text: &str, embedded: fn() -> Result<PathBuf>) -> Result<PathBuf> {
+    match text {
+        "embedded" => embedded(),
+        path => Ok(PathBuf::from(path)),
     }
 }
 

@@ -60,14 +60,14 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "DIR",
         "",
         SAMPLING,
-        "the checkpoint folder, in diffusers' layout",
+        "the checkpoint folder, in diffusers' layout; `embedded` is the small model that ships with the program",
     ),
     setting(
         "cse",
         "DIR",
         "",
         MEASURED,
-        "a ControlNet folder: the conditional score estimator",
+        "a ControlNet folder: the conditional score estimator; `embedded` is the one for sr4",
     ),
     setting(
         "task",

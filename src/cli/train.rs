@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use posteriori::io::weights::Kind;
+use posteriori::pipeline::embedded;
 use posteriori::rng::image_key;
 use posteriori::train::data::{Augment, Batches, Skipped, Source};
 use posteriori::train::generated;
@@ -15,7 +16,7 @@ use posteriori::train::{Decay, Settings};
 use posteriori::{Device, Error, Pipeline, Task};
 
 use super::exit::DONE;
-use super::run::size;
+use super::run::{folder as named, size};
 use super::ui::Ui;
 
 /// Train a model on images; a run that was stopped goes on where its last checkpoint is
@@ -51,9 +52,9 @@ enum What {
         /// The ControlNet folder that is made
         #[arg(short, long, value_name = "DIR")]
         output: PathBuf,
-        /// The frozen model's folder
+        /// The frozen model's folder, or `embedded`
         #[arg(long, value_name = "DIR")]
-        model: PathBuf,
+        model: String,
         /// What makes the measurement: sr8, gaussian, ..
         #[arg(long)]
         task: String,
@@ -150,6 +151,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             common,
         } => {
             let task = Task::parse(&task)?;
+            let model = named(&model, embedded::folder)?;
             self_generated =
                 count.map(|count| (count, model.clone(), output.join("self-generated")));
             let objective = format!("cse, {task}");
@@ -206,7 +208,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         Progress::Step(record) => {
             let rate = batch as f64 / since.elapsed().as_secs_f64();
             since = Instant::now();
-            ui.advance(record.step as u64 + 1, &format!("loss {:.4}", record.loss));
+            ui.advance(record.step as u64 + 1, format!("loss {:.4}", record.loss));
             let mut fields = json!({
                 "step": record.step, "loss": record.loss, "grad_norm": record.norm, "lr": record.lr, "images_per_s": rate,
             });

@@ -6,11 +6,12 @@ use anyhow::Result;
 use serde_json::json;
 
 use posteriori::pipeline::device::Device;
+use posteriori::pipeline::embedded;
 use posteriori::pipeline::plan::Engine;
 use posteriori::verify::{self, Row};
 
 use super::exit::{DONE, FAILED, ITEMS};
-use super::run::forced;
+use super::run::{folder, forced};
 use super::ui::Ui;
 
 /// Compare this engine's tensors for a model with those of PyTorch
@@ -18,9 +19,9 @@ use super::ui::Ui;
 /// Exits with 1 if a tensor fails, else with 3 if the file holds tensors that this version does not compute.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The checkpoint folder, in diffusers' layout
+    /// The checkpoint folder, in diffusers' layout, or `embedded`
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    model: String,
     /// The golden file; its `.index.json` lies beside it
     #[arg(long, value_name = "FILE")]
     goldens: PathBuf,
@@ -29,7 +30,7 @@ pub(super) struct Args {
     only: Vec<String>,
     /// A ControlNet folder; by default the model's own controlnet/
     #[arg(long, value_name = "DIR")]
-    cse: Option<PathBuf>,
+    cse: Option<String>,
     /// Where to compute: auto, cpu, cuda, cuda:N
     #[arg(long, default_value = "auto")]
     device: String,
@@ -74,8 +75,19 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             }),
         );
     };
-    let cse = args.cse.as_deref();
-    let report = verify::verify(&args.model, cse, &args.goldens, &args.only, &net, &mut tell)?;
+    let model = folder(&args.model, embedded::folder)?;
+    let cse = args
+        .cse
+        .map(|cse| folder(&cse, embedded::cse))
+        .transpose()?;
+    let report = verify::verify(
+        &model,
+        cse.as_deref(),
+        &args.goldens,
+        &args.only,
+        &net,
+        &mut tell,
+    )?;
     for name in &report.unknown {
         ui.line(format!("{:>10} {:>10}  {:<7} {name}", "", "", "unknown"));
         ui.record("item", json!({ "tensor": name, "verdict": "unknown" }));

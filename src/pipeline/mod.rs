@@ -1,6 +1,7 @@
 //! What a user calls: [`Pipeline`] opens a checkpoint folder and restores images.
 
 pub mod device;
+pub mod embedded;
 pub mod job;
 pub mod plan;
 pub mod prior;

@@ -40,7 +40,7 @@ pub fn fill(
         let streams: Vec<Stream> = batch.iter().map(stream).collect();
         let images = pipeline.generate(&job, size, &streams, |_| ())?;
         for (i, image) in batch.iter().zip(images) {
-            save(&file(*i), &image?.image, Format::Png, &[])?;
+            save(file(*i), &image?.image, Format::Png, &[])?;
         }
         there += batch.len();
         tell(there);
