@@ -74,6 +74,17 @@ fn kernels_on_the_emulator() {
     }
 }
 
+/// A ControlNet's weight gradients and three steps of AdamW, by the `.cu` kernels.
+#[cfg(feature = "emu")]
+#[test]
+fn training_on_the_emulator() {
+    for dtype in [DType::F32, DType::Bf16] {
+        let cx = Cx::new(Runtime::emu(Default::default()), dtype).unwrap();
+        let rows = check_on(&cx, "tiny-sd1", &["train/"]).rows;
+        assert!(rows.len() > 40, "{dtype}: {}", rows.len());
+    }
+}
+
 /// Files from before diffusers 0.15 call the autoencoder's projections `query, key, value, proj_attn`.
 #[test]
 fn old_attention_names_are_read() {
