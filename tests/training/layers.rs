@@ -17,13 +17,13 @@ use posteriori::{Cx, Result, Shape, Tensor};
 use super::gradients::{agree, cx};
 use super::{drawn, normals};
 
-/// An output, and what takes its cotangent back.
-type Forward<'a> = Result<(Tensor, Box<dyn FnOnce(&Tensor) -> Result<()> + 'a>)>;
+/// What takes the cotangent of an output back.
+type Back<'a> = Box<dyn FnOnce(&Tensor) -> Result<()> + 'a>;
+/// An output, and the way back.
+type Forward<'a> = Result<(Tensor, Back<'a>)>;
 
 /// The backward pass of a layer; what becomes of its input is not asked here.
-fn back<'a, R>(
-    vjp: impl FnOnce(&Tensor) -> Result<R> + 'a,
-) -> Box<dyn FnOnce(&Tensor) -> Result<()> + 'a> {
+fn back<'a, R>(vjp: impl FnOnce(&Tensor) -> Result<R> + 'a) -> Back<'a> {
     Box::new(move |dy| vjp(dy).map(drop))
 }
 

@@ -296,7 +296,8 @@ fn a_step_that_cannot_be_is_not_taken() {
 #[test]
 fn a_loss_that_grows_out_of_proportion_has_diverged() {
     let cx = &cx();
-    let grown: [(fn(u64) -> f64, Option<usize>); 2] = [
+    type Losses = fn(u64) -> f64;
+    let grown: [(Losses, Option<usize>); 2] = [
         (|step| if step < 20 { 1.0 } else { 10.0 }, None),
         (|step| if step < 20 { 1.0 } else { 11.0 }, Some(40)),
     ];
