@@ -20,8 +20,8 @@ fn main() -> posteriori::Result<()> {
     let [mh, mw, _] = operator.measurement_shape();
     let y = Image::new(mw, mh, operator.measure(&cx, &x)?.to_vec()?)?;
 
-    let pipeline = Pipeline::open(embedded::folder()?, Device::auto()?)?
-        .with_controlnet(embedded::cse()?)?;
+    let pipeline =
+        Pipeline::open(embedded::folder()?, Device::auto()?)?.with_controlnet(embedded::cse()?)?;
     let job = Restore::new(task, Method::dmap().steps(25)).seed(7);
     let restored = pipeline.restore(&job, &y, |step| {
         eprint!("\r{}/{}", step.index, step.of);

@@ -23,9 +23,8 @@ pub(super) struct Goldens {
 struct Index {
     #[serde(default)]
     fixture_seed: u64,
-    /// The parameters of what is trained, in the order of tables with a row for each.
-    #[serde(default)]
-    param_order: Vec<String>,
+    /// The parameters of what is trained, if something is, in the order of tables with a row for each.
+    param_order: Option<Vec<String>>,
     tensors: BTreeMap<String, Entry>,
 }
 
@@ -90,7 +89,7 @@ impl Goldens {
     }
 
     pub(super) fn parameters(&self) -> &[String] {
-        &self.index.param_order
+        self.index.param_order.as_deref().unwrap_or_default()
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {

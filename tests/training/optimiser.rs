@@ -238,10 +238,12 @@ fn the_average_is_exported_and_saved_beside_the_parameters() {
     };
     let mut average = values(&objective.parameters);
     let mut trainer = trainer(cx, &objective, &settings);
-    for _ in 0..4 {
+    // At most (1 + step) / (10 + step) is kept: 0.1, 2/11, 0.25, 4/13 at first, 0.75 from step 26 on.
+    for step in 0..30 {
         trainer.step(&objective, &images(1)).unwrap();
+        let keep = f64::min(0.75, (1 + step) as f64 / (10 + step) as f64);
         for (average, w) in average.iter_mut().zip(values(&objective.parameters)) {
-            *average = 0.75 * *average + 0.25 * w;
+            *average = keep * *average + (1.0 - keep) * w;
         }
     }
     let folder = tempfile::tempdir().unwrap();
