@@ -234,7 +234,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Argument`] when a setting is out of its range; [`Error::Config`] naming the settings that differ from
-    /// those of `state`; what [`Optimiser::new`] returns.
+    /// those of `state`; [`Error::Weight`] when it lacks a tensor; [`Error::Plan`] when there is no room.
     pub fn new(
         cx: &Cx,
         parameters: Vec<Parameter>,
