@@ -55,7 +55,7 @@ enum What {
         /// The frozen model's folder, or `embedded`
         #[arg(long, value_name = "DIR")]
         model: String,
-        /// What makes the measurement: sr8, gaussian, ..
+        /// What makes the measurement: sr8, blur, ...
         #[arg(long)]
         task: String,
         /// Instead of a folder: this many samples of the model itself, kept in self-generated/ of the output
