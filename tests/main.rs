@@ -18,3 +18,4 @@ mod study;
 mod tasks;
 mod training;
 mod verify;
+mod weight_gradients;

@@ -72,6 +72,17 @@ const MODEL_FILE: &str = "diffusion_pytorch_model.safetensors";
 const STATE_FILE: &str = "training.safetensors";
 const CURVE_FILE: &str = "loss.svg";
 
+/// What is told on the way.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// The step that will be the first: not 0 where a run goes on.
+    Start(usize),
+    /// An image that cannot be learnt from; told once.
+    Skipped(&'a Skipped),
+    /// A step has been taken.
+    Step(&'a Record),
+}
+
 impl Job {
     /// The folder of the network that is trained.
     pub fn component(&self) -> PathBuf {
@@ -236,21 +247,7 @@ impl Job {
         };
         context.map(repeated).transpose()
     }
-}
 
-/// What is told on the way.
-#[derive(Clone, Copy, Debug)]
-pub enum Progress<'a> {
-    /// The step that will be the first: not 0 where a run goes on.
-    Start(usize),
-    /// An image that cannot be learnt from; told once.
-    Skipped(&'a Skipped),
-    /// A step has been taken.
-    Step(&'a Record),
-}
-
-/// What there is before training.
-impl Job {
     /// Writes what the folder lacks: configuration, first values, schedule.
     fn prepare(&self) -> Result<()> {
         let component = self.component();
