@@ -2,7 +2,7 @@
 //
 // dw: [chunks, k, k, i, o] in float, x: [n, h, w, i], dy: [n, ho, wo, o]. An implicit product [k k i, pixels of dy] and
 // [pixels of dy, o]: x is gathered on its way to shared memory, see taps.cuh. A block computes a tile of dw over a chunk
-// of the pixels; wgrad_sum.cu adds the chunks. Both operands lie across the depth, so ldmatrix transposes them on the way.
+// of the pixels; sum/parts.cu adds the chunks. Both operands lie across the depth, so ldmatrix transposes them on the way.
 // Any stride, k and padding; i and o are multiples of 8. The parts are tile sizes.
 #include "chunks.cuh"
 #include "taps.cuh"

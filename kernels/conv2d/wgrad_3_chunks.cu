@@ -1,7 +1,7 @@
 // dw[tap, i, o] = sum over samples and pixels p of x[source(p, tap), i] dy[p, o], in small tiles
 //
 // dw: [chunks, k, k, i, o] in float, x: [n, h, w, i], dy: [n, ho, wo, o]. A block computes 32 lines [k k i] x 32 outputs
-// over a chunk of the pixels, 32 at a time; wgrad_sum.cu adds the chunks. For the few channels of a network's ends,
+// over a chunk of the pixels, 32 at a time; sum/parts.cu adds the chunks. For the few channels of a network's ends,
 // and for float. Any sizes.
 #include "chunks.cuh"
 

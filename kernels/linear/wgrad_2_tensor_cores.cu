@@ -1,7 +1,7 @@
 // dw = dy^T x, on tensor cores
 //
 // dw: [chunks, m, k] in float, x: [rows, k], dy: [rows, m]. A block computes a tile of dw over a chunk of the rows, see
-// tile.cuh; wgrad_sum.cu adds the chunks. Both operands lie across the depth, the rows, so ldmatrix transposes them on
+// tile.cuh; sum/parts.cu adds the chunks. Both operands lie across the depth, the rows, so ldmatrix transposes them on
 // the way. k and m are multiples of 8. The parts are tile sizes.
 #include "chunks.cuh"
 #include "tile.cuh"

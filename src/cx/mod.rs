@@ -75,7 +75,7 @@ impl Kept {
         self.0.as_ref().ok_or_else(|| {
             Error::argument(
                 "vjp",
-                "the forward pass kept nothing; run it with `Cx::keeping`, not `Cx::forward_only`",
+                "the forward pass kept nothing; run it with a `Cx` that is not `Cx::forward_only`",
             )
         })
     }

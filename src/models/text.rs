@@ -1,14 +1,15 @@
-//! `CLIPTextModel`: the text encoder. It runs once for a prompt and has no path to the image.
+//! `CLIPTextModel`: the text encoder. It runs once for a prompt and has no path to the image: its backward pass is for
+//! the gradients of its weights.
 
-use crate::cx::Cx;
+use crate::cx::{Cx, Kept};
 use crate::error::{Error, Result};
 use crate::models::config::Config;
 use crate::nn::attention::Attention;
 use crate::nn::linear::Linear;
 use crate::nn::norm::LayerNorm;
-use crate::nn::param::Weights;
+use crate::nn::param::{Weights, accumulate};
 use crate::ops::activation::{self, Activation};
-use crate::ops::embed;
+use crate::ops::{add, attention, embed, layer_norm};
 use crate::tensor::Tensor;
 
 /// The text encoder's `config.json`.
@@ -65,6 +66,13 @@ pub struct TextModel {
     final_layer_norm: LayerNorm,
 }
 
+/// What [`TextModel::vjp`] needs.
+#[derive(Debug)]
+pub struct TextSaved {
+    layers: Vec<LayerSaved>,
+    final_layer_norm: layer_norm::Saved,
+}
+
 impl TextModel {
     /// # Errors
     /// [`Error::Weight`] when the weights do not fit the configuration, [`Error::Config`].
@@ -97,8 +105,7 @@ impl TextModel {
     ///
     /// # Errors
     /// [`Error::Argument`] when an id is outside the vocabulary or there are more tokens than positions.
-    pub fn forward(&self, cx: &Cx, ids: &[i32], samples: usize) -> Result<Tensor> {
-        let cx = &cx.forward_only();
+    pub fn forward(&self, cx: &Cx, ids: &[i32], samples: usize) -> Result<(Tensor, TextSaved)> {
         let tokens = ids.len() / samples.max(1);
         let vocabulary = 0..self.config.vocab_size as i32;
         if let Some(id) = ids.iter().find(|id| !vocabulary.contains(id)) {
@@ -115,12 +122,44 @@ impl TextModel {
         }
         let ids = Tensor::from_slice(cx.rt(), ids, [samples, tokens])?;
         let mut h = embed::tokens(cx, &ids, &self.token_embedding, &self.position_embedding)?;
+        cx.keep_input(&self.token_embedding, &ids);
         cx.tap("embeddings", &h);
+        let mut layers = Vec::new();
         for (i, layer) in self.layers.iter().enumerate() {
-            h = layer.forward(cx, h)?;
-            cx.tap(&format!("layers.{i}"), &h);
+            let (y, saved) = layer.forward(cx, h)?;
+            cx.tap(&format!("layers.{i}"), &y);
+            h = y;
+            layers.push(saved);
         }
-        Ok(self.final_layer_norm.forward(cx, &h)?.0)
+        let (y, final_layer_norm) = self.final_layer_norm.forward(cx, &h)?;
+        let saved = TextSaved {
+            layers,
+            final_layer_norm,
+        };
+        Ok((y, saved))
+    }
+
+    /// Leaves the gradients of the trained weights, from the cotangent `dy: [n, t, c]` of the context. Returns the
+    /// cotangent of the embedded tokens, of the same shape.
+    ///
+    /// # Errors
+    /// [`Error::Shape`]; [`Error::Argument`] after a pass that kept nothing.
+    pub fn vjp(&self, cx: &Cx, saved: TextSaved, dy: &Tensor) -> Result<Tensor> {
+        let mut dh = self.final_layer_norm.vjp(cx, saved.final_layer_norm, dy)?;
+        for (layer, saved) in self.layers.iter().zip(saved.layers).rev() {
+            dh = layer.vjp(cx, saved, dh)?;
+        }
+        if let Some(ids) = cx.kept_input(&self.token_embedding)? {
+            let TextConfig {
+                vocab_size,
+                positions,
+                ..
+            } = self.config;
+            let (dtable, dpositions) = embed::wgrad(cx, &ids, &dh, vocab_size, positions)?;
+            accumulate(cx, &self.token_embedding, dtable)?;
+            accumulate(cx, &self.position_embedding, dpositions)?;
+        }
+        Ok(dh)
     }
 }
 
@@ -133,6 +172,14 @@ struct Layer {
     fc1: Linear,
     fc2: Linear,
     activation: Activation,
+}
+
+#[derive(Debug)]
+struct LayerSaved {
+    layer_norm1: layer_norm::Saved,
+    self_attn: attention::Saved,
+    layer_norm2: layer_norm::Saved,
+    hidden: Kept,
 }
 
 impl Layer {
@@ -148,12 +195,31 @@ impl Layer {
         })
     }
 
-    fn forward(&self, cx: &Cx, mut x: Tensor) -> Result<Tensor> {
-        let (mut h, _) = self.layer_norm1.forward(cx, &x)?;
-        x = self.self_attn.forward(cx, &h, None, &x)?.0;
-        h = self.layer_norm2.forward(cx, &x)?.0;
-        h = self.fc1.forward(cx, &h, None)?;
-        h = activation::forward(cx, &h, self.activation)?;
-        self.fc2.forward(cx, &h, Some(&x))
+    fn forward(&self, cx: &Cx, mut x: Tensor) -> Result<(Tensor, LayerSaved)> {
+        let (h, layer_norm1) = self.layer_norm1.forward(cx, &x)?;
+        let (y, self_attn) = self.self_attn.forward(cx, &h, None, &x)?;
+        x = y;
+        let (h, layer_norm2) = self.layer_norm2.forward(cx, &x)?;
+        let hidden = self.fc1.forward(cx, &h, None)?;
+        let h = activation::forward(cx, &hidden, self.activation)?;
+        let y = self.fc2.forward(cx, &h, Some(&x))?;
+        let saved = LayerSaved {
+            layer_norm1,
+            self_attn,
+            layer_norm2,
+            hidden: cx.keep(&hidden),
+        };
+        Ok((y, saved))
+    }
+
+    fn vjp(&self, cx: &Cx, saved: LayerSaved, mut dy: Tensor) -> Result<Tensor> {
+        let mut dh = self.fc2.vjp(cx, &dy)?;
+        dh = activation::vjp(cx, saved.hidden.get()?, self.activation, &dh)?;
+        dh = self.fc1.vjp(cx, &dh)?;
+        dh = self.layer_norm2.vjp(cx, saved.layer_norm2, &dh)?;
+        dy = add::forward(cx, &dy, &dh)?;
+        dh = self.self_attn.vjp(cx, saved.self_attn, &dy)?;
+        dh = self.layer_norm1.vjp(cx, saved.layer_norm1, &dh)?;
+        add::forward(cx, &dy, &dh)
     }
 }

@@ -1,6 +1,7 @@
 //! Sums over a long depth for few outputs, cut into chunks: launches of the kernels around
 //! `kernels/common/chunks.cuh`.
 
+use crate::dtype::DType;
 use crate::runtime::kernel::{Launch, Plan, Ptr};
 
 /// Blocks that busy a GPU.
@@ -27,15 +28,15 @@ impl Chunks {
     }
 
     /// A weight gradient of `len` elements, the op's arguments being `dw`, `x` and `dy`: `launch`, whose grid lacks the
-    /// chunks and whose parameters lack the depth of one; then the kernel `sum`, if there is something to add.
-    pub(super) fn plan(self, mut launch: Launch, sum: &'static str, len: usize) -> Plan {
+    /// chunks and whose parameters lack the depth of one; then the sum of the chunks, if there are several.
+    pub(super) fn plan(self, mut launch: Launch, len: usize) -> Plan {
         launch = launch.ints([self.each]);
         launch.grid[2] = self.count as u32;
         if self.count == 1 {
             return launch.into();
         }
         let parts = Ptr::Scratch(0);
-        let add = Launch::each(sum, launch.entry.dtype, len)
+        let add = Launch::each("sum/parts", DType::F32, len)
             .pointers([Ptr::Arg(0), parts])
             .ints([len, self.count]);
         let launch = launch.pointers([parts, Ptr::Arg(1), Ptr::Arg(2)]);

@@ -2,7 +2,8 @@
 //! `y[n] = [sin(t f), cos(t f)]` with `f_i = 10000^(-i / (half - freq_shift))`, `half = dim / 2`.
 //!
 //! `ids: i32 [n, t]`, `table: [v, c]`, `positions: [at least t, c]`; `t: [n]`, `y: [n, dim]`, an odd
-//! `dim` ending in a zero. Neither has a backward pass: nothing before them is differentiated.
+//! `dim` ending in a zero. Nothing before them is differentiated; the gradients of the two tables are sums of the rows
+//! of `dy` that they went to.
 
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
@@ -22,6 +23,7 @@ pub struct Key {
     v: usize,
     c: usize,
     positions: usize,
+    backward: bool,
 }
 
 impl KeyTrait for Key {
@@ -37,11 +39,22 @@ impl KeyTrait for Key {
     }
 
     fn args(&self) -> Vec<Spec> {
+        let (tokens, table, positions) =
+            (self.n * self.t, self.v * self.c, self.positions * self.c);
+        let ids = Spec::input("ids", tokens).fill(Fill::Ids(self.v));
+        if self.backward {
+            return vec![
+                Spec::out("dtable", table).wide(),
+                Spec::out("dpositions", positions).wide(),
+                Spec::input("dy", tokens * self.c),
+                ids,
+            ];
+        }
         vec![
-            Spec::out("y", self.n * self.t * self.c),
-            Spec::input("ids", self.n * self.t).fill(Fill::Ids(self.v)),
-            Spec::input("table", self.v * self.c).wide(),
-            Spec::input("positions", self.positions * self.c).wide(),
+            Spec::out("y", tokens * self.c),
+            ids,
+            Spec::input("table", table).wide(),
+            Spec::input("positions", positions).wide(),
         ]
     }
 
@@ -61,20 +74,42 @@ pub static TOKENS: Op<Key> = Op {
         }),
         Variant::native("plain", tokens_plain::<f32>, tokens_plain::<f64>),
     ],
-    cases: || {
-        let key = |(n, t, v, c, positions)| Key {
-            dtype: DType::F32,
-            n,
-            t,
-            v,
-            c,
-            positions,
-        };
-        [(1, 1, 1, 1, 1), (2, 31, 33, 7, 31), (3, 77, 203, 65, 80)]
-            .map(key)
-            .to_vec()
-    },
+    cases: || cases(false),
 };
+
+/// `dtable` and `dpositions` from `dy` and `ids`. A row that no token took gets zeros.
+pub static WGRAD: Op<Key> = Op {
+    name: "embed.wgrad",
+    variants: &[
+        Variant::kernels("plain", |key| {
+            Launch::new(
+                "embed/wgrad_1_plain",
+                key.dtype,
+                [key.v + key.positions, 1, 1],
+                256,
+            )
+            .ints([key.n * key.t, key.t, key.v, key.c])
+            .into()
+        }),
+        Variant::native("plain", wgrad_plain::<f32>, wgrad_plain::<f64>),
+    ],
+    cases: || cases(true),
+};
+
+fn cases(backward: bool) -> Vec<Key> {
+    let key = |(n, t, v, c, positions)| Key {
+        dtype: DType::F32,
+        n,
+        t,
+        v,
+        c,
+        positions,
+        backward,
+    };
+    [(1, 1, 1, 1, 1), (2, 31, 33, 7, 31), (3, 77, 203, 65, 80)]
+        .map(key)
+        .to_vec()
+}
 
 /// `y: [n, t, c]`.
 ///
@@ -102,6 +137,7 @@ pub fn tokens(cx: &Cx, ids: &Tensor, table: &Tensor, positions: &Tensor) -> Resu
         v,
         c,
         positions: rows,
+        backward: false,
     };
     let y = cx.empty([n, t, c])?;
     let args = [
@@ -112,6 +148,40 @@ pub fn tokens(cx: &Cx, ids: &Tensor, table: &Tensor, positions: &Tensor) -> Resu
     ];
     TOKENS.launch(cx, &key, &args)?;
     Ok(y)
+}
+
+/// The gradients `(dtable, dpositions)`, each f32 (f64 in a run of f64) and of its table's size `[v, c]` and
+/// `[positions, c]`, from `dy: [n, t, c]` and the `ids` that [`tokens`] took.
+///
+/// # Errors
+/// [`Error::Shape`] when `dy` is not one row a token.
+pub fn wgrad(
+    cx: &Cx,
+    ids: &Tensor,
+    dy: &Tensor,
+    v: usize,
+    positions: usize,
+) -> Result<(Tensor, Tensor)> {
+    let ([n, t], c) = (pair(ids, "embed, ids")?, dy.shape().channels());
+    dy.expect_shape("embed.wgrad", [n, t, c])?;
+    let key = Key {
+        dtype: dy.dtype(),
+        n,
+        t,
+        v,
+        c,
+        positions,
+        backward: true,
+    };
+    let (dtable, dpositions) = (cx.empty_wide([v, c])?, cx.empty_wide([positions, c])?);
+    let args = [
+        Arg::Out(&dtable),
+        Arg::Out(&dpositions),
+        Arg::In(dy),
+        Arg::In(ids),
+    ];
+    WGRAD.launch(cx, &key, &args)?;
+    Ok((dtable, dpositions))
 }
 
 fn pair(t: &Tensor, what: &str) -> Result<[usize; 2]> {
@@ -128,6 +198,23 @@ fn tokens_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         let id = usize::try_from(ids[token]).ok();
         let row = id.filter(|&id| id < key.v).map(|id| table[id * key.c + c]);
         *y = row.unwrap_or(T::of(f64::NAN)) + positions[token % key.t * key.c + c];
+    }
+}
+
+fn wgrad_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (dtable, dpositions) = (args.output::<T>(0), args.output::<T>(1));
+    let (dy, ids) = (args.input::<T>(2), args.input::<i32>(3));
+    dtable.fill(T::ZERO);
+    dpositions.fill(T::ZERO);
+    for (token, (dy, &id)) in dy.chunks_exact(key.c).zip(ids).enumerate() {
+        let add = |rows: &mut [T], row: usize| {
+            let sums = rows[row * key.c..][..key.c].iter_mut();
+            sums.zip(dy).for_each(|(sum, &dy)| *sum += dy);
+        };
+        add(dpositions, token % key.t);
+        if let Some(id) = usize::try_from(id).ok().filter(|&id| id < key.v) {
+            add(dtable, id);
+        }
     }
 }
 

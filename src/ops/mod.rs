@@ -60,6 +60,7 @@ pub static ALL: &[&dyn AnyOp] = &[
     &conv2d::WGRAD,
     &ema::UPDATE,
     &embed::TOKENS,
+    &embed::WGRAD,
     &embed::TIMESTEP,
     &filter2d::FORWARD,
     &filter2d::VJP,

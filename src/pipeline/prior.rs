@@ -15,6 +15,7 @@ use crate::models::unet::{Features, UNet, UNetConfig};
 use crate::models::vae::{Vae, VaeConfig};
 use crate::nn::param::Weights;
 use crate::ops::{add, cast, combine};
+use crate::rng::{image_key, mix64};
 use crate::runtime::Runtime;
 use crate::tensor::Tensor;
 
@@ -113,8 +114,31 @@ pub fn context(cx: &Cx, folder: &Path, width: usize, prompt: &str) -> Result<Ten
     let config = TextConfig::read(&Config::open(&own)?)?;
     let ids = prompt_ids(folder, &config, prompt)?;
     let text = load(cx, &own, &mut Vec::new(), |w| TextModel::new(w, config))?;
-    let context = text.forward(cx, &ids, 1)?;
+    let (context, _) = text.forward(&cx.forward_only(), &ids, 1)?;
     cx.constant(&context.to_f64()?, context.shape())
+}
+
+/// A number made of the names, shapes and values of a component folder's weights: others have, but for a chance of
+/// 2^-64, another.
+///
+/// # Errors
+/// What opening the folder returns.
+pub fn fingerprint(folder: &Path) -> Result<u64> {
+    let file = Checkpoint::open(folder)?;
+    let word = |hash: u64, bytes: &[u8]| {
+        let mut word = [0; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        mix64(hash ^ u64::from_le_bytes(word))
+    };
+    let mut hash = 0;
+    for view in file.names().filter_map(|name| file.get(name)) {
+        let head = format!("{} {:?} {:?}", view.name, view.dtype, view.shape);
+        hash = view
+            .bytes
+            .chunks(8)
+            .fold(mix64(hash ^ image_key(&head)), word);
+    }
+    Ok(hash)
 }
 
 /// Whether a model folder has a text encoder, or should: one without says so in its `model_index.json`.

@@ -20,7 +20,7 @@ use crate::nn::param::{Parameter, Weights};
 use crate::operators::Task;
 use crate::ops::cast;
 use crate::pipeline::device::Device;
-use crate::pipeline::prior::{Prior, context, load};
+use crate::pipeline::prior::{Prior, context, fingerprint, load};
 use crate::runtime::Runtime;
 use crate::tensor::Tensor;
 use crate::train::autoencoder::Autoencoding;
@@ -60,7 +60,8 @@ pub struct Job {
     pub size: [usize; 2],
     /// How.
     pub settings: Settings,
-    /// What else the run is made of, by name: a run that goes on must agree with it.
+    /// What else the run is made of, by name: a run that goes on must agree with it. The precision and the frozen
+    /// weights are seen to.
     pub made_of: Vec<(&'static str, String)>,
     /// Steps between checkpoints.
     pub save_every: usize,
@@ -70,6 +71,8 @@ pub struct Job {
 
 const MODEL_FILE: &str = "diffusion_pytorch_model.safetensors";
 const STATE_FILE: &str = "training.safetensors";
+/// Drawn values, until the first checkpoint.
+const DRAWN_FILE: &str = "drawn.safetensors";
 const CURVE_FILE: &str = "loss.svg";
 
 /// What is told on the way.
@@ -106,19 +109,17 @@ impl Job {
         watch: &mut dyn FnMut(Progress<'_>),
     ) -> Result<()> {
         self.settings.check()?;
-        self.prepare()?;
-        let (component, rt) = (self.component(), device.rt());
-        let (state, model) = (component.join(STATE_FILE), component.join(MODEL_FILE));
-        let before = state
-            .is_file()
-            .then(|| Checkpoint::open_file(&state))
+        let from = self.prepare()?;
+        let before = from
+            .ends_with(STATE_FILE)
+            .then(|| Checkpoint::open_file(&from))
             .transpose()?;
-        let from = if before.is_some() { &state } else { &model };
 
+        let rt = device.rt();
         let cx = &Cx::new(rt.clone(), device.dtype())?;
-        let (objective, parameters) = self.build(cx, Some(from))?;
-        let settings = || self.settings.clone();
-        let mut trainer = Trainer::new(cx, parameters, settings(), &self.made_of, before.as_ref())?;
+        let (objective, parameters) = self.build(cx, Some(&from))?;
+        let (settings, made_of) = (self.settings.clone(), self.made_of(device)?);
+        let mut trainer = Trainer::new(cx, parameters, settings, &made_of, before.as_ref())?;
         drop(before);
         watch(Progress::Start(trainer.next()));
         let slab = self.plan(device)?;
@@ -126,11 +127,27 @@ impl Job {
         let outcome = self.steps(&mut trainer, &*objective, images, watch);
         rt.unreserve();
         outcome?;
-        trainer.export(&model, Some(self.kind))?;
+        trainer.export(&self.component().join(MODEL_FILE), Some(self.kind))?;
         if let Model::Autoencoder { .. } = self.model {
             self.measure_scale(cx, images)?;
         }
         Ok(())
+    }
+
+    /// What a run that goes on must agree with.
+    fn made_of(&self, device: &Device) -> Result<Vec<(&'static str, String)>> {
+        let mut all = self.made_of.clone();
+        all.push(("precision", device.dtype().to_string()));
+        let frozen = match &self.model {
+            Model::Autoencoder { .. } => vec![],
+            Model::Denoiser => vec![self.folder.join("vae")],
+            Model::Cse { prior, .. } => ["unet", "vae"].map(|part| prior.join(part)).to_vec(),
+        };
+        let print = |folder: &PathBuf| Ok(format!("{:016x}", fingerprint(folder)?));
+        let there = frozen.iter().filter(|folder| folder.is_dir());
+        let prints: Vec<String> = there.map(print).collect::<Result<_>>()?;
+        all.push(("frozen weights", prints.join(" ")));
+        Ok(all)
     }
 
     /// The loop. Images are made ahead of their step by a thread of their own.
@@ -146,6 +163,8 @@ impl Job {
         let state = self.component().join(STATE_FILE);
         if trainer.next() == 0 {
             trainer.save(&state)?;
+            // It may not be there, and does no harm if it stays.
+            drop(std::fs::remove_file(state.with_file_name(DRAWN_FILE)));
         }
         thread::scope(|scope| {
             let (send, ready) = sync_channel(2);
@@ -248,76 +267,64 @@ impl Job {
         context.map(repeated).transpose()
     }
 
-    /// Writes what the folder lacks: configuration, first values, schedule.
-    fn prepare(&self) -> Result<()> {
-        let component = self.component();
-        let create = |folder: &Path| {
-            let made = std::fs::create_dir_all(folder);
-            made.map_err(|e| Error::file(folder, format!("cannot be created: {e}")))
-        };
-        create(&component)?;
-        let seed = self.settings.seed;
-        let model = component.join(MODEL_FILE);
-        if component.join(STATE_FILE).is_file() {
-            return Ok(());
+    /// Writes what the folder lacks: configuration, schedule, first values. Returns the file that the values come from:
+    /// the last checkpoint, else the model that is there, else drawn values.
+    fn prepare(&self) -> Result<PathBuf> {
+        let component = &self.component();
+        create(component)?;
+        let state = component.join(STATE_FILE);
+        if state.is_file() {
+            return Ok(state);
         }
-        match &self.model {
+        let config = component.join("config.json");
+        let (parameters, from, zero): (_, _, fn(&str) -> bool) = match &self.model {
             Model::Autoencoder { .. } => {
-                write_new(
-                    &component.join("config.json"),
-                    include_str!("presets/vae.json"),
-                )?;
-                let config = VaeConfig::read(&Config::open(&component)?)?;
+                write_new(&config, include_str!("presets/vae.json"))?;
+                let config = VaeConfig::read(&Config::open(component)?)?;
                 self.check_size(config.factor())?;
                 let parameters = initial::parameters(|w| Vae::new(w, config))?;
-                if !model.is_file() {
-                    initial::write(&model, &parameters, seed, None, |_| false)?;
-                }
+                (parameters, None, |_| false)
             }
             Model::Denoiser => {
-                write_new(
-                    &component.join("config.json"),
-                    include_str!("presets/unet.json"),
-                )?;
+                write_new(&config, include_str!("presets/unet.json"))?;
                 let scheduler = self.folder.join("scheduler");
                 create(&scheduler)?;
                 let schedule = scheduler.join("scheduler_config.json");
                 write_new(&schedule, include_str!("presets/scheduler.json"))?;
-                let config = UNetConfig::read(&Config::open(&component)?)?;
+                let config = UNetConfig::read(&Config::open(component)?)?;
                 self.check_size(config.factor() * latent_factor(&self.folder)?)?;
-                let index = self.index(&Config::open(&component)?)?;
+                let index = self.index(&Config::open(component)?)?;
                 write_new(&self.folder.join("model_index.json"), &index)?;
                 let parameters = initial::parameters(|w| UNet::new(w, config))?;
-                if !model.is_file() {
-                    // A residual block begins as its shortcut, and the network with a prediction of nothing.
-                    let zero =
-                        |name: &str| name.contains("conv2.") || name.starts_with("conv_out.");
-                    initial::write(&model, &parameters, seed, None, zero)?;
-                }
+                // A residual block begins as its shortcut, and the network with a prediction of nothing.
+                (parameters, None, |name| {
+                    name.contains("conv2.") || name.starts_with("conv_out.")
+                })
             }
             Model::Cse { prior, task } => {
                 task.check_size(self.size)?;
                 let unet = prior.join("unet");
-                let config = component.join("config.json");
                 if !config.is_file() {
                     write_new(&config, &controlnet_config(&unet, prior)?)?;
                 }
-                let config = ControlNetConfig::read(&Config::open(&component)?)?;
+                let config = ControlNetConfig::read(&Config::open(component)?)?;
                 self.check_size(config.unet.factor() * latent_factor(prior)?)?;
                 let parameters = initial::parameters(|w| ControlNet::new(w, &config))?;
-                if !model.is_file() {
-                    let unet = Checkpoint::open(&unet)?;
-                    let zero = |name: &str| {
-                        let last = "controlnet_cond_embedding.conv_out.";
-                        ["controlnet_down_blocks.", "controlnet_mid_block.", last]
-                            .iter()
-                            .any(|of| name.starts_with(of))
-                    };
-                    initial::write(&model, &parameters, seed, Some(&unet), zero)?;
-                }
+                (parameters, Some(Checkpoint::open(&unet)?), |name| {
+                    let last = "controlnet_cond_embedding.conv_out.";
+                    ["controlnet_down_blocks.", "controlnet_mid_block.", last]
+                        .iter()
+                        .any(|of| name.starts_with(of))
+                })
             }
+        };
+        let model = component.join(MODEL_FILE);
+        if model.is_file() {
+            return Ok(model);
         }
-        Ok(())
+        let drawn = component.join(DRAWN_FILE);
+        initial::write(&drawn, &parameters, self.settings.seed, from.as_ref(), zero)?;
+        Ok(drawn)
     }
 
     /// Refuses a size that is halved to no whole number of pixels.
@@ -374,6 +381,11 @@ impl Job {
         json["scaling_factor"] = json!((1e5 / variance.sqrt()).round() / 1e5);
         replace(&path, &pretty(&json))
     }
+}
+
+fn create(folder: &Path) -> Result<()> {
+    let made = std::fs::create_dir_all(folder);
+    made.map_err(|e| Error::file(folder, format!("cannot be created: {e}")))
 }
 
 /// Image pixels for each pixel of the state of a model folder, along each side.

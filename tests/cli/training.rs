@@ -251,13 +251,9 @@ fn a_run_that_diverges_stops_and_leaves_the_checkpoint_before() {
             .contains("diverged")
     );
     let state = Checkpoint::open_file(dir.path().join(STATE)).unwrap();
-    let model = Checkpoint::open_file(dir.path().join("m/vae").join(MODEL_FILE)).unwrap();
-    for name in model.names() {
-        assert_eq!(
-            state.need(name).unwrap().bytes,
-            model.need(name).unwrap().bytes,
-            "{name}"
-        );
+    assert!(!dir.path().join("m/vae").join(MODEL_FILE).exists());
+    for name in state.names() {
+        assert_eq!(state.need(name).unwrap().not_finite(), None, "{name}");
     }
     assert_eq!(state.about()["posteriori.losses"], "[]");
 }

@@ -1,5 +1,6 @@
 //! Weight gradients of every kind of layer in f64, against central differences of the forward pass.
 
+use posteriori::models::text::{TextConfig, TextModel};
 use posteriori::nn::attention::{Attention, SpatialAttention};
 use posteriori::nn::conv::Conv2d;
 use posteriori::nn::linear::Linear;
@@ -9,6 +10,7 @@ use posteriori::nn::resample::{Downsample, Upsample};
 use posteriori::nn::resnet::{ResnetBlock, ResnetConfig};
 use posteriori::nn::time::{Temb, TimeEmbedding};
 use posteriori::nn::transformer::{Transformer2d, TransformerConfig};
+use posteriori::ops::activation::Activation;
 use posteriori::ops::add;
 use posteriori::ops::conv2d::Geometry;
 use posteriori::ops::embed::Wave;
@@ -185,4 +187,27 @@ fn time_embedding() {
         });
         Ok((y, back))
     });
+}
+
+/// Of the tokens one comes twice in a prompt and in both, and not every row of the tables is met.
+#[test]
+fn text_encoder() {
+    let cx = &cx();
+    for activation in [Activation::Gelu, Activation::QuickGelu] {
+        let config = TextConfig {
+            hidden_size: 8,
+            intermediate_size: 12,
+            layers: 2,
+            heads: 2,
+            activation,
+            vocab_size: 9,
+            positions: 5,
+            eps: 1e-5,
+        };
+        let new = |w: &Weights<'_>| TextModel::new(w, config.clone());
+        check("text encoder", cx, [1], new, |cx, text, _| {
+            let (y, saved) = text.forward(cx, &[8, 1, 1, 0, 1, 5, 2, 5], 2)?;
+            Ok((y, back(move |dy| text.vjp(cx, saved, dy))))
+        });
+    }
 }

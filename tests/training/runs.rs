@@ -161,6 +161,12 @@ fn a_run_of_another_recipe_is_refused_by_name() {
         );
         assert!(fs::read(&state).unwrap() == before, "{named}");
     }
+    let other = Device::cpu().with_precision("f64").unwrap();
+    let message = run_on(&other, &first).unwrap_err().to_string();
+    assert!(
+        message.contains("precision: \"f32\" then, \"f64\" now"),
+        "{message}"
+    );
     // A falling learning rate falls otherwise in a longer run.
     let folder = tempfile::tempdir().unwrap();
     configure(folder.path());
@@ -170,6 +176,38 @@ fn a_run_of_another_recipe_is_refused_by_name() {
     falling.settings.steps = 3;
     let message = run(&falling).unwrap_err().to_string();
     assert!(message.contains("steps: 2 then, 3 now"), "{message}");
+}
+
+#[test]
+fn a_run_over_other_frozen_weights_is_refused() {
+    let prior = prior();
+    for model in [Model::Denoiser, cse(prior.path())] {
+        let folder = fresh(&model, prior.path());
+        run(&job(folder.path(), model.clone(), 1)).unwrap();
+        let frozen = match &model {
+            Model::Denoiser => folder.path().join("vae"),
+            _ => prior.path().join("unet"),
+        };
+        let file = frozen.join(MODEL_FILE);
+        let mut bytes = fs::read(&file).unwrap();
+        // The last bit of the last value but its sign and exponent.
+        let at = bytes.len() - 4;
+        bytes[at] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        let message = run(&job(folder.path(), model, 2)).unwrap_err().to_string();
+        assert!(message.contains("frozen weights: "), "{message}");
+    }
+}
+
+#[test]
+fn values_that_a_run_drew_and_left_are_not_the_next_ones() {
+    let [left, clean] = [(); 2].map(|()| fresh(&autoencoder(), Path::new("")));
+    fs::write(left.path().join("vae/drawn.safetensors"), "of another seed").unwrap();
+    for folder in [&left, &clean] {
+        run(&job(folder.path(), autoencoder(), 2)).unwrap();
+    }
+    same_files(&left.path().join("vae"), &clean.path().join("vae"));
+    assert!(!left.path().join("vae/drawn.safetensors").exists());
 }
 
 #[test]

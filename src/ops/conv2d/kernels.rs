@@ -140,7 +140,7 @@ pub(super) fn wgrad_tiles(key: &Key, tile: Tile) -> Plan {
         .launch("conv2d/wgrad_2_tensor_cores", key.dtype, outputs)
         .ints(sizes(key, rows));
     let chunks = tile.chunks(outputs, rows);
-    chunks.plan(launch, "conv2d/wgrad_sum", outputs[0] * outputs[1])
+    chunks.plan(launch, outputs[0] * outputs[1])
 }
 
 pub(super) fn wgrad_chunks(key: &Key) -> Plan {
@@ -149,5 +149,5 @@ pub(super) fn wgrad_chunks(key: &Key) -> Plan {
     let launch = Launch::new("conv2d/wgrad_3_chunks", key.dtype, [down, across, 1], 128)
         .ints(sizes(key, rows));
     let chunks = Chunks::new(down * across, rows);
-    chunks.plan(launch, "conv2d/wgrad_sum", outputs[0] * outputs[1])
+    chunks.plan(launch, outputs[0] * outputs[1])
 }

@@ -129,7 +129,7 @@ fn tiles(key: &Key, tile: Tile) -> Plan {
         .launch("linear/wgrad_2_tensor_cores", key.dtype, outputs)
         .ints([rows, key.k, key.m]);
     let chunks = tile.chunks(outputs, rows);
-    chunks.plan(launch, "linear/wgrad_sum", key.m * key.k)
+    chunks.plan(launch, key.m * key.k)
 }
 
 fn plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
