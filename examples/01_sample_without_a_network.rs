@@ -9,7 +9,7 @@ use posteriori::operators::Task;
 use posteriori::ops::{combine, noise};
 use posteriori::rng::{INITIAL, Stream};
 use posteriori::samplers::dps::Dps;
-use posteriori::samplers::{self, Draw, Measurement, Problem};
+use posteriori::samplers::{self, Draw, Follow, Measurement, Problem};
 use posteriori::{Cx, Result, Tensor};
 
 /// Pixels that are independent and normal with variance `v`: E[eps | x] = x sqrt(1 - a) / (a v + 1 - a).
@@ -72,6 +72,7 @@ fn main() -> Result<()> {
         guide: &prior,
         codec: &Pixels,
         measurement,
+        follow: Follow::Plain,
     };
     let x = noise::normals(&cx, shape, &streams, INITIAL, 0)?;
     let draw = |step: usize, draw: u32| Draw::of(&cx, &streams, step as u32, draw);

@@ -8,7 +8,7 @@ use posteriori::rng::{INITIAL, Stream};
 use posteriori::runtime::Runtime;
 use posteriori::samplers::ancestral::Ancestral;
 use posteriori::samplers::dmap::{Dmap, Project};
-use posteriori::samplers::{self, At, Draw, Measurement, Problem, Sampler};
+use posteriori::samplers::{self, At, Draw, Follow, Following, Measurement, Problem, Sampler};
 use posteriori::{Cx, DType, Result, Tensor};
 
 use crate::oracle;
@@ -131,6 +131,7 @@ fn the_exact_conditional_score_samples_the_posterior() {
         guide: &posterior,
         codec: &Pixels,
         measurement: None,
+        follow: Follow::Plain,
     };
     for (coordinates, solver) in [
         (Coordinates::Vp, Solver::default()),
@@ -213,6 +214,7 @@ fn dmap_ends_on_its_sphere() {
         guide: &prior,
         codec: &Pixels,
         measurement,
+        follow: Follow::Plain,
     };
     let streams: Vec<_> = (0..SAMPLES as u32).map(|s| Stream::new(3, 4, s)).collect();
     let x = noise::normals(cx, SHAPE, &streams, INITIAL, 0).unwrap();
@@ -228,11 +230,13 @@ fn dmap_ends_on_its_sphere() {
             };
             for (step, next) in steps.iter().zip(&steps[1..]) {
                 let noise = |draw| Draw::of(cx, &streams, 5, draw);
+                let following = Following::new(cx, Follow::Plain, &x).unwrap();
                 let at = At {
                     step,
                     next: Some(next),
                     noise: &noise,
                     watch: &|_, _| (),
+                    following: &following,
                 };
                 let w = sampler
                     .step(cx, &problem, &at, x.clone())

@@ -1,6 +1,7 @@
 //! The integration tests, one module per theme.
 
 mod cli;
+mod coordinates;
 #[cfg(all(feature = "cuda", feature = "emu", target_os = "linux"))]
 mod cuda;
 mod gaussian;

@@ -5,11 +5,13 @@ use posteriori::diffusion::schedule::{Coordinates, Spacing};
 use posteriori::io::image::Image;
 use posteriori::operators::Task;
 use posteriori::pipeline::device::Device;
-use posteriori::pipeline::job::{Method, Restore};
+use posteriori::pipeline::job::{Algorithm, Method, Restore};
 use posteriori::pipeline::plan::{Batch, Engine, Plan};
 use posteriori::pipeline::{Item, Pipeline};
 use posteriori::rng::{Philox, Stream};
 use posteriori::runtime::kernel::{Arch, Target};
+use posteriori::samplers::Follow;
+use posteriori::samplers::resample::{Blend, Descent, Stages};
 
 use crate::oracle;
 
@@ -24,15 +26,49 @@ fn measurement(seed: u64, side: usize) -> Image {
     Image::new(side, side, (0..side * side * 3).map(pixel).collect()).unwrap()
 }
 
-fn jobs() -> Vec<Restore> {
-    let methods = [
-        Method::dps().steps(3),
-        Method::dmap().steps(2),
+/// Every algorithm, short, and every way to follow a gradient.
+fn methods() -> Vec<Method> {
+    let resample = |stages, descent| {
+        let algorithm = Algorithm::Resample {
+            every: Some(2),
+            stages,
+            iterations: 2,
+            rate: 0.02,
+            descent,
+            strength: 40.0,
+            blend: Blend::Original,
+        };
+        Method {
+            algorithm,
+            ..Method::resample()
+        }
+    };
+    vec![
+        Method::dps().steps(3).zeta(0.5),
+        Method::dmap().steps(2).zeta(0.5),
+        Method::dsg().steps(3),
+        Method::psld().steps(3).zeta(0.5),
+        Method::freedom().steps(5).zeta(0.5),
+        resample(Stages::Latent, Descent::Adam).steps(4).zeta(0.5),
+        resample(Stages::Pixel, Descent::Gradient)
+            .steps(4)
+            .zeta(0.5),
+        Method::dps().steps(3).zeta(0.5).follow(Follow::Norm),
+        Method::dps()
+            .steps(3)
+            .zeta(0.5)
+            .follow(Follow::Momentum { beta: 0.9 }),
+        Method::dmap().steps(3).zeta(0.01).follow(Follow::Adam {
+            beta1: 0.9,
+            beta2: 0.999,
+        }),
         Method::ancestral().steps(2),
-    ];
-    methods
-        .map(|m| Restore::new(Task::super_resolution(4), m.zeta(0.5)).seed(9))
-        .to_vec()
+    ]
+}
+
+fn jobs() -> Vec<Restore> {
+    let job = |method| Restore::new(Task::super_resolution(4), method).seed(9);
+    methods().into_iter().map(job).collect()
 }
 
 #[test]
@@ -126,7 +162,11 @@ fn the_plan_is_what_the_run_takes() {
     for (model, side) in [("tiny-sd2", 16), ("tiny-pixel", 8)] {
         let longer =
             [8, 9].map(|steps| Restore::new(Task::super_resolution(4), Method::dps().steps(steps)));
-        for (job, batch) in jobs().into_iter().chain(longer).zip([1, 2, 3, 1, 1]) {
+        for (job, batch) in jobs()
+            .into_iter()
+            .chain(longer)
+            .zip([1, 2, 3].into_iter().cycle())
+        {
             let device = Device::cpu();
             let pipeline = Pipeline::open(oracle::checkpoint(model), device.clone()).unwrap();
             let y = measurement(1, side);
@@ -186,11 +226,16 @@ fn guidance_lowers_the_residual() {
         pipeline.restore(&job, &y, |_| ()).unwrap().residual
     };
     let free = residual(Method::ancestral());
-    let (dps, dmap) = (
-        residual(Method::dps().zeta(1.5)),
-        residual(Method::dmap().zeta(1.5)),
-    );
-    assert!(dps < 0.7 * free && dmap < 0.7 * free, "{free} {dps} {dmap}");
+    for method in methods() {
+        let guided = match (method.algorithm, method.follow) {
+            (Algorithm::Ancestral, _) => continue,
+            (Algorithm::Dsg { .. }, _) => residual(method.zeta(0.2)),
+            (_, Follow::Plain | Follow::Momentum { .. }) => residual(method.zeta(1.5)),
+            (_, Follow::Norm) => residual(method.zeta(8.0)),
+            (_, Follow::Adam { .. }) => residual(method.zeta(0.1)),
+        };
+        assert!(guided < 0.8 * free, "{method:?}: {free} {guided}");
+    }
 }
 
 #[test]
@@ -201,7 +246,15 @@ fn zeta_zero_is_ancestral_sampling() {
         let job = Restore::new(Task::super_resolution(4), method.steps(4)).seed(1);
         pipeline.restore(&job, &y, |_| ()).unwrap().image.pixels
     };
-    assert!(pixels(Method::dps().zeta(0.0)) == pixels(Method::ancestral()));
+    let ancestral = pixels(Method::ancestral());
+    for method in methods() {
+        let mut without = method.zeta(0.0);
+        if let Algorithm::Resample { iterations, .. } = &mut without.algorithm {
+            // What it solves for does not depend on zeta.
+            *iterations = 0;
+        }
+        assert!(pixels(without) == ancestral, "{method:?}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use posteriori::runtime::Runtime;
 use posteriori::samplers::ancestral::Ancestral;
 use posteriori::samplers::dmap::{Dmap, Project};
 use posteriori::samplers::dps::Dps;
-use posteriori::samplers::{self, At, Draw, Measurement, Problem, Sampler};
+use posteriori::samplers::{self, At, Draw, Follow, Following, Measurement, Problem, Sampler};
 use posteriori::{Cx, DType, Result, Tensor};
 
 use crate::oracle;
@@ -170,6 +170,7 @@ fn a_fused_step_is_its_algorithm_line_by_line() {
             operator: &*operator,
             y: &y,
         }),
+        follow: Follow::Plain,
     };
     let config = oracle::data("sd2-base").join("scheduler/scheduler_config.json");
     let schedule = Schedule::open(config).unwrap();
@@ -204,11 +205,13 @@ fn a_fused_step_is_its_algorithm_line_by_line() {
                     draws.borrow_mut().push(draw);
                     Draw::of(cx, &streams(), 7, 9)
                 };
+                let following = Following::new(cx, Follow::Plain, &x).unwrap();
                 let at = At {
                     step,
                     next,
                     noise: &drawn,
                     watch: &|_, _| (),
+                    following: &following,
                 };
                 let got = sampler.step(cx, &problem, &at, x.clone()).unwrap();
                 assert_same(&format!("step {i} in {coordinates:?}"), &got, &want);

@@ -12,10 +12,10 @@ use posteriori::metrics::{psnr::psnr, ssim::ssim};
 use posteriori::operators::{Measurement, Task};
 use posteriori::ops::combine;
 use posteriori::pipeline::device::Device;
-use posteriori::pipeline::job::{Method, Restore};
+use posteriori::pipeline::job::{Algorithm, Method, Restore};
 use posteriori::pipeline::{Item, Pipeline};
 use posteriori::rng::{MEASUREMENT, Stream, image_key};
-use posteriori::samplers::{self, Draw, Problem};
+use posteriori::samplers::{self, Draw, Follow, Problem};
 use posteriori::study::table::tables;
 use posteriori::study::{Cell, Event, Record, Study};
 use posteriori::train::data::Source;
@@ -325,10 +325,10 @@ impl Denoiser for Counting {
 fn network_calls_are_those_that_samplers_make() {
     let file = oracle::checkpoint("tiny-pixel").join("scheduler/scheduler_config.json");
     let schedule = Schedule::open(file).unwrap();
-    let ddim = Method {
-        solver: Solver::Ddim { eta: 0.0 },
-        ..Method::dmap_full()
-    };
+    let mut resample = Method::resample();
+    if let Algorithm::Resample { iterations, .. } = &mut resample.algorithm {
+        *iterations = 2;
+    }
     for (method, by_hand) in [
         (Method::ancestral().steps(7), 7),
         (Method::dps().steps(7), 7),
@@ -339,8 +339,13 @@ fn network_calls_are_those_that_samplers_make() {
             Method::dmap_full().steps(5).coordinates(Coordinates::Vp),
             5 + 3 * 4,
         ),
-        // without noise the sphere is a point
-        (ddim.steps(4), 4),
+        (Method::dsg().steps(4), 4),
+        (Method::psld().steps(4), 4),
+        // Steps 2 to 5 twice.
+        (Method::freedom().steps(10), 10 + 4),
+        (Method::freedom().steps(10).zeta(0.0), 10),
+        // The decoder alone is called more often.
+        (resample.steps(4), 4),
     ] {
         let job = Restore::new(Task::parse("denoise").unwrap(), method);
         let cx = &Cx::native();
@@ -355,6 +360,7 @@ fn network_calls_are_those_that_samplers_make() {
                 operator: &*operator,
                 y: &x,
             }),
+            follow: Follow::Plain,
         };
         let steps = job.steps(&schedule).unwrap();
         let stream = [Stream::new(0, 0, 0)];
@@ -377,5 +383,57 @@ fn network_calls_are_those_that_samplers_make() {
             (by_hand, by_hand),
             "{method:?}"
         );
+    }
+}
+
+#[test]
+fn settings_that_leave_a_method_nothing_to_do_are_refused() {
+    let file = oracle::checkpoint("tiny-pixel").join("scheduler/scheduler_config.json");
+    let schedule = Schedule::open(file).unwrap();
+    let ddim = |method: Method| Method {
+        solver: Solver::Ddim { eta: 0.0 },
+        ..method
+    };
+    let of = |algorithm| Method {
+        algorithm,
+        ..Method::dps().steps(10)
+    };
+    let freedom = |first, last| {
+        of(Algorithm::Freedom {
+            ascents: 2,
+            window: Some([first, last]),
+        })
+    };
+    let resample = |n| match Method::resample().algorithm {
+        Algorithm::Resample {
+            stages,
+            iterations,
+            rate,
+            descent,
+            strength,
+            blend,
+            ..
+        } => of(Algorithm::Resample {
+            every: Some(n),
+            stages,
+            iterations,
+            rate,
+            descent,
+            strength,
+            blend,
+        }),
+        other => unreachable!("{other:?}"),
+    };
+    for (method, words) in [
+        (ddim(Method::dmap()), "steps that draw noise"),
+        (ddim(Method::dsg()), "steps that draw noise"),
+        (freedom(3, 2), "0 to 9, got 3..2"),
+        (freedom(3, 10), "0 to 9, got 3..10"),
+        (resample(0), "1 to 9, got 0"),
+        (resample(10), "1 to 9, got 10"),
+    ] {
+        let job = Restore::new(Task::parse("denoise").unwrap(), method);
+        let message = job.steps(&schedule).unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
     }
 }

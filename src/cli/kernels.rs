@@ -1,6 +1,7 @@
 //! `kernels`: what this build has of kernels, and what the compiler makes of them, without a GPU.
 
 use anyhow::Result;
+use rayon::prelude::*;
 use serde_json::json;
 
 use posteriori::Error;
@@ -47,18 +48,23 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         "| kernel | GPU | threads | registers | shared | spilled | occupancy | mma | 16-byte loads |\n\
          |---|---|--:|--:|--:|--:|--:|--:|--:|",
     );
+    let compiled = |&(module, arch): &(&Module, Arch)| {
+        let arch = nvrtc.arch_for(arch).map_err(device)?;
+        let failed = |why| device(format!("kernels/{}.cu: {why}", module.name));
+        report::rows(nvrtc, module, &arch).map_err(failed)
+    };
+    let archs = || args.arch.iter().map(|&arch| Arch(arch));
+    let all: Vec<(&Module, Arch)> = chosen()
+        .flat_map(|module| archs().map(move |arch| (module, arch)))
+        .filter(|(module, arch)| module.runs_on(*arch))
+        .collect();
     let mut spills = 0;
-    for module in chosen() {
-        for arch in args.arch.iter().map(|&arch| Arch(arch)) {
-            if !module.runs_on(arch) {
-                continue;
-            }
-            let arch = nvrtc.arch_for(arch).map_err(device)?;
-            let failed = |why| device(format!("kernels/{}.cu: {why}", module.name));
-            for row in report::rows(nvrtc, module, &arch).map_err(failed)? {
-                spills += usize::from(row.spilled > 0);
-                show(&row, ui);
-            }
+    // Lines come as the work goes on, in an order that is always the same.
+    for some in all.chunks(4 * rayon::current_num_threads()) {
+        let rows: Vec<_> = some.par_iter().map(compiled).collect();
+        for row in rows.into_iter().collect::<Result<Vec<_>, _>>()?.concat() {
+            spills += usize::from(row.spilled > 0);
+            show(&row, ui);
         }
     }
     ui.record("summary", json!({ "files": files, "spills": spills }));

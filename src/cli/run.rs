@@ -166,30 +166,17 @@ fn method(settings: &Settings, preset: &str) -> Result<Method> {
     })?;
     method.spacing = settings.need("spacing", methods::spacing)?;
     method.solver = settings.need("solver", methods::solver)?;
-    let useless = |key| settings.refuse(key, format!("the method {preset} has no use for it"));
-    for (key, used) in [
-        ("zeta", method.algorithm != Algorithm::Ancestral),
-        ("zeta-space", method.algorithm != Algorithm::Ancestral),
-        (
-            "ascents",
-            matches!(method.algorithm, Algorithm::Dmap { .. }),
-        ),
-        (
-            "project",
-            matches!(method.algorithm, Algorithm::Dmap { .. }),
-        ),
-    ] {
+    methods::own(settings, &mut method)?;
+    let own: Vec<&str> = methods::describe(&method)
+        .iter()
+        .map(|(key, _)| *key)
+        .collect();
+    let zeta = method.algorithm != Algorithm::Ancestral;
+    for key in methods::OF_METHODS {
+        let used = own.contains(key) || (*key == "zeta" && zeta);
         if !used && settings.text(key).is_some() {
-            return Err(useless(key));
+            return Err(settings.refuse(key, format!("the method {preset} has no use for it")));
         }
-    }
-    if let Some(space) = settings.read("zeta-space", methods::coordinates)? {
-        method.coordinates = space;
-    }
-    method.zeta = settings.read("zeta", number)?;
-    if let Algorithm::Dmap { ascents, project } = &mut method.algorithm {
-        *ascents = settings.need("ascents", |t| whole(t, 1..=MOST))? as usize;
-        *project = settings.need("project", methods::projection)?;
     }
     Ok(method)
 }

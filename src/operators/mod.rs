@@ -50,6 +50,22 @@ pub trait Operator {
     /// [`Error::Shape`] when `dy` is not of the measurement's shape.
     fn vjp(&self, cx: &Cx, x: &Tensor, dy: &Tensor) -> Result<Tensor>;
 
+    /// The adjoint `f^T(y)` of a linear operator.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `y` is not of the measurement's shape; [`Error::Argument`] when the operator is not linear.
+    fn adjoint(&self, cx: &Cx, y: &Tensor) -> Result<Tensor> {
+        self.vjp(cx, y, y)
+    }
+
+    /// The cotangent of `y` from that of [`Operator::adjoint`]: for a linear operator `f` itself.
+    ///
+    /// # Errors
+    /// As [`Operator::adjoint`].
+    fn adjoint_vjp(&self, cx: &Cx, dx: &Tensor) -> Result<Tensor> {
+        self.measure(cx, dx)
+    }
+
     /// The Moore-Penrose inverse applied to `y`, for operators that have a usable one.
     ///
     /// # Errors

@@ -3,10 +3,14 @@
 use crate::diffusion::schedule::{Coordinates, Schedule, Solver, Spacing, Step};
 use crate::error::{Error, Result};
 use crate::operators::Task;
-use crate::samplers::Sampler;
 use crate::samplers::ancestral::Ancestral;
 use crate::samplers::dmap::{Dmap, Project};
 use crate::samplers::dps::Dps;
+use crate::samplers::dsg::Dsg;
+use crate::samplers::freedom::Freedom;
+use crate::samplers::psld::Psld;
+use crate::samplers::resample::{Blend, Descent, Resample, Stages};
+use crate::samplers::{Follow, Sampler};
 
 /// A restoration: undo `task` by `method`.
 #[derive(Clone, Debug)]
@@ -57,8 +61,9 @@ impl Restore {
     /// The coefficients of every step.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the schedule has no such steps.
+    /// [`Error::Argument`] when the schedule has no such steps, or a setting would leave the algorithm nothing to do.
     pub fn steps(&self, schedule: &Schedule) -> Result<Vec<Step>> {
+        self.method.check()?;
         let Method {
             steps,
             spacing,
@@ -69,19 +74,14 @@ impl Restore {
         schedule.steps(steps, spacing, coordinates, solver)
     }
 
-    /// Calls of the network for one image (NFE): one a step, and one for each ascent of a step that draws noise
-    /// and is not the last. Those that guidance differentiates count once.
+    /// Calls of the network for one image (NFE). Those that guidance differentiates count once.
     ///
     /// # Errors
     /// As [`Restore::steps`].
     pub fn network_calls(&self, schedule: &Schedule) -> Result<usize> {
+        let sampler = self.sampler();
         let steps = self.steps(schedule)?;
-        let noisy = |step: &&Step| !step.is_last() && step.sigma > 0.0;
-        let ascents = match self.method.algorithm {
-            Algorithm::Dmap { ascents, .. } => ascents * steps.iter().filter(noisy).count(),
-            Algorithm::Dps | Algorithm::Ancestral => 0,
-        };
-        Ok(steps.len() + ascents)
+        Ok(steps.iter().map(|step| sampler.network_calls(step)).sum())
     }
 
     /// The sampler that this job runs.
@@ -102,6 +102,41 @@ pub enum Algorithm {
         /// When to project onto the sphere.
         project: Project,
     },
+    /// The direction on a sphere, between noise and gradient; zeta is the rate.
+    Dsg {
+        /// Guidance at every so many steps.
+        interval: usize,
+    },
+    /// DPS with a loss that glues image and latent.
+    Psld {
+        /// What the gluing loss counts against the other (the paper's gamma is this times zeta).
+        gamma: f64,
+    },
+    /// DPS that goes back and forth.
+    Freedom {
+        /// The paper's K.
+        ascents: usize,
+        /// The first and the last step that are repeated (c1, c2), from the noisy end; a fifth and a half of the run
+        /// when `None`.
+        window: Option<[usize; 2]>,
+    },
+    /// DPS that solves for the measurement now and then.
+    Resample {
+        /// The paper's N; a tenth of the run when `None`.
+        every: Option<usize>,
+        /// Where it solves.
+        stages: Stages,
+        /// Steps of descent (the paper's K).
+        iterations: usize,
+        /// Their size.
+        rate: f64,
+        /// How it descends.
+        descent: Descent,
+        /// The factor of eta.
+        strength: f64,
+        /// How the solution and the state are combined.
+        blend: Blend,
+    },
     /// The prior, or the conditional score, alone.
     Ancestral,
 }
@@ -121,6 +156,8 @@ pub struct Method {
     pub spacing: Spacing,
     /// The transition of each step.
     pub solver: Solver,
+    /// How guidance follows its gradient.
+    pub follow: Follow,
 }
 
 /// Settings with a name: `--method NAME`.
@@ -156,6 +193,26 @@ pub static PRESETS: &[Preset] = &[
         method: Method::dmap_full,
     },
     Preset {
+        name: "dsg",
+        doc: "DSG, 500 steps; zeta is its rate, 0 to 1",
+        method: Method::dsg,
+    },
+    Preset {
+        name: "psld",
+        doc: "PSLD, 500 steps, gluing loss at a tenth; latent models and linear tasks",
+        method: Method::psld,
+    },
+    Preset {
+        name: "freedom",
+        doc: "FreeDoM, 500 steps, those from a fifth to a half of the run twice",
+        method: Method::freedom,
+    },
+    Preset {
+        name: "resample",
+        doc: "ReSample, 500 steps, 200 steps of Adam on the latent ten times in the run",
+        method: Method::resample,
+    },
+    Preset {
         name: "ancestral",
         doc: "no guidance: the prior (or, with --cse, the conditional score) alone",
         method: Method::ancestral,
@@ -172,6 +229,7 @@ impl Method {
             coordinates: Coordinates::Ve,
             spacing: Spacing::Fractional,
             solver: Solver::default(),
+            follow: Follow::Plain,
         }
     }
 
@@ -197,6 +255,44 @@ impl Method {
             },
             ..Self::dps()
         }
+    }
+
+    fn of(algorithm: Algorithm) -> Self {
+        Method {
+            algorithm,
+            ..Self::dps()
+        }
+    }
+
+    /// DSG at every step.
+    pub fn dsg() -> Self {
+        Self::of(Algorithm::Dsg { interval: 1 })
+    }
+
+    /// PSLD with the gluing loss at a tenth.
+    pub fn psld() -> Self {
+        Self::of(Algorithm::Psld { gamma: 0.1 })
+    }
+
+    /// FreeDoM with two repeats of the steps from a fifth to a half of the run.
+    pub fn freedom() -> Self {
+        Self::of(Algorithm::Freedom {
+            ascents: 2,
+            window: None,
+        })
+    }
+
+    /// ReSample on latents, with the authors' 200 steps of Adam.
+    pub fn resample() -> Self {
+        Self::of(Algorithm::Resample {
+            every: None,
+            stages: Stages::Latent,
+            iterations: 200,
+            rate: 5e-3,
+            descent: Descent::Adam,
+            strength: 40.0,
+            blend: Blend::Original,
+        })
     }
 
     /// No guidance.
@@ -241,25 +337,96 @@ impl Method {
         }
     }
 
-    /// zeta for a task: the one set, else the authors' (4.8; 0.6 for Gaussian blur; METHOD: their public
-    /// code), doubled where K is 2 and the steps are halved (DMAP(same)).
+    /// The same, following the gradient like this.
+    pub fn follow(self, follow: Follow) -> Self {
+        Method { follow, ..self }
+    }
+
+    /// zeta for a task: the one set, else that of the authors' public code: 0.08 for DSG, whose zeta is a rate; 4.8,
+    /// and 0.6 for Gaussian blur; that doubled where K is 2 and the steps are halved (DMAP(same)).
     pub fn zeta_for(&self, task: &Task) -> f64 {
-        let paper = if matches!(task, Task::GaussianBlur { .. }) {
-            0.6
-        } else {
-            4.8
+        let usual = match task {
+            Task::GaussianBlur { .. } => 0.6,
+            _ => 4.8,
         };
-        let same = matches!(self.algorithm, Algorithm::Dmap { ascents: 2, .. });
-        self.zeta.unwrap_or(if same { 2.0 * paper } else { paper })
+        self.zeta.unwrap_or(match self.algorithm {
+            Algorithm::Dsg { .. } => 0.08,
+            Algorithm::Dmap { ascents: 2, .. } => 2.0 * usual,
+            _ => usual,
+        })
+    }
+
+    /// Refuses what would do less than its name says.
+    fn check(&self) -> Result<()> {
+        let refuse = |name: &str, why: String| Err(Error::argument(name, why));
+        let steps = self.steps;
+        match self.algorithm {
+            Algorithm::Dsg { .. } | Algorithm::Dmap { .. }
+                if self.solver == (Solver::Ddim { eta: 0.0 }) =>
+            {
+                let why = "wanted steps that draw noise, whose sphere dmap and dsg move on: ancestral, or ddim:ETA with \
+                           ETA above 0";
+                refuse("solver", why.into())
+            }
+            Algorithm::Freedom {
+                window: Some([first, last]),
+                ..
+            } if first > last || last >= steps => {
+                let why = format!(
+                    "wanted two of the steps 0 to {}, got {first}..{last}",
+                    steps.saturating_sub(1)
+                );
+                refuse("window", why)
+            }
+            Algorithm::Resample {
+                every: Some(every), ..
+            } if every == 0 || every >= steps => {
+                let why = format!("wanted 1 to {}, got {every}", steps.saturating_sub(1));
+                refuse("every", why)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn sampler(&self, zeta: f64) -> Box<dyn Sampler> {
+        let steps = self.steps;
         match self.algorithm {
             Algorithm::Dps => Box::new(Dps { zeta }),
             Algorithm::Dmap { ascents, project } => Box::new(Dmap {
                 zeta,
                 ascents,
                 project,
+            }),
+            Algorithm::Dsg { interval } => Box::new(Dsg {
+                rate: zeta,
+                interval,
+            }),
+            Algorithm::Psld { gamma } => Box::new(Psld {
+                zeta,
+                gamma: zeta * gamma,
+            }),
+            Algorithm::Freedom { ascents, window } => Box::new(Freedom {
+                zeta,
+                repeats: ascents,
+                window: window.unwrap_or([steps / 5, steps / 2]),
+            }),
+            Algorithm::Resample {
+                every,
+                stages,
+                iterations,
+                rate,
+                descent,
+                strength,
+                blend,
+            } => Box::new(Resample {
+                zeta,
+                every: every.unwrap_or((steps / 10).max(1)),
+                stages,
+                iterations,
+                rate,
+                descent,
+                strength,
+                blend,
             }),
             Algorithm::Ancestral => Box::new(Ancestral),
         }

@@ -1,7 +1,7 @@
 //! [`Plan`]: what a job will take, learnt by running it on the dry runtime.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::rng::Stream;
 use crate::runtime::dry::{Dry, OpTotal};
 use crate::runtime::kernel::Target;
 use crate::runtime::{Cost, Runtime};
+use crate::samplers::Sampler;
 
 /// Exact bytes, launches and FLOPs of a job.
 #[derive(Clone, Debug, Serialize)]
@@ -198,11 +199,16 @@ fn dry_pipeline(cx: &Cx, folder: &Path, controlnet: Option<&Path>) -> Result<Pip
     })
 }
 
-/// Leaves the first two steps and the last: the others take the same memory as the second.
-pub(super) fn thin(steps: &mut Vec<Step>) {
-    if steps.len() > 3 {
-        steps.drain(2..steps.len() - 1);
-    }
+/// Leaves the first two steps, the last, and the first of every kind that these are not: the others take the same
+/// memory as one of them.
+pub(super) fn thin(steps: &mut Vec<Step>, sampler: &dyn Sampler) {
+    let first: Vec<usize> = steps
+        .iter()
+        .take(2)
+        .map(|step| sampler.kind(step))
+        .collect();
+    let mut met = BTreeSet::from_iter(first);
+    steps.retain(|step| step.index < 2 || step.is_last() || met.insert(sampler.kind(step)));
 }
 
 impl Totals {

@@ -74,6 +74,7 @@ impl Run<'_> {
                 guide: denoiser,
                 codec: &*codec,
                 measurement,
+                follow: self.job.method.follow,
             };
             self.sample(&problem, shape, streams)
         })?;
@@ -130,8 +131,9 @@ impl Run<'_> {
         let mut steps = self.job.steps(&self.pipeline.prior.schedule)?;
         let times: Vec<f64> = steps.iter().map(|step| step.t).collect();
         let cx = &self.cx.for_run(&times)?;
+        let sampler = self.job.sampler();
         if let Runtime::Dry(_) = cx.rt() {
-            plan::thin(&mut steps);
+            plan::thin(&mut steps, &*sampler);
         }
         let of = steps.len();
         let std = steps[0].initial_std(method.spacing, method.coordinates);
@@ -151,7 +153,7 @@ impl Run<'_> {
             }),
             _ => {}
         };
-        samplers::run(cx, &*self.job.sampler(), problem, &steps, x, &draw, &watch)
+        samplers::run(cx, &*sampler, problem, &steps, x, &draw, &watch)
     }
 }
 

@@ -12,8 +12,10 @@
 //!
 //! The two lines of the loop are one op. At the last step sigma is zero: the sphere is the point `mean`, and no gradient is evaluated.
 
-use super::{At, Problem, Sampler, guidance, tweedie};
+use super::ancestral::Ancestral;
+use super::{At, Problem, Sampler, tweedie};
 use crate::cx::Cx;
+use crate::diffusion::schedule::Step;
 use crate::error::Result;
 use crate::ops::{combine, sphere};
 use crate::tensor::Tensor;
@@ -40,17 +42,20 @@ pub enum Project {
 
 impl Sampler for Dmap {
     fn step(&self, cx: &Cx, problem: &Problem<'_>, at: &At<'_>, x: Tensor) -> Result<Tensor> {
+        if self.zeta == 0.0 {
+            return Ancestral.step(cx, problem, at, x);
+        }
         let x0 = tweedie(cx, problem.denoiser, at.step, &x)?;
         (at.watch)("z0", &x0);
         let mean = combine::forward(cx, &[(at.step.mean.0, &x), (at.step.mean.1, &x0)])?;
         drop((x, x0));
-        let (Some(next), true) = (at.next, at.step.sigma > 0.0) else {
-            return Ok(mean);
+        let (Some(next), true) = (at.next, ascends(at.step)) else {
+            return at.draw(cx, &[(1.0, &mean)]);
         };
         let radius = (mean.shape().per_sample() as f64).sqrt() * at.step.sigma;
         let mut w = at.draw(cx, &[(1.0, &mean)])?;
         for k in 0..self.ascents {
-            let g = guidance(cx, problem, next, &w)?;
+            let g = at.guidance(cx, problem, next, &w)?;
             (at.watch)("loss", &g.loss);
             (at.watch)("grad", &g.grad);
             w = if self.project == Project::Each || k + 1 == self.ascents {
@@ -61,4 +66,16 @@ impl Sampler for Dmap {
         }
         Ok(w)
     }
+
+    fn network_calls(&self, step: &Step) -> usize {
+        match self.zeta != 0.0 && ascends(step) {
+            true => 1 + self.ascents,
+            false => 1,
+        }
+    }
+}
+
+/// Whether the sphere of a step is more than a point, and there is a next time.
+fn ascends(step: &Step) -> bool {
+    !step.is_last() && step.sigma > 0.0
 }

@@ -10,7 +10,7 @@
 //! The last two lines are one launch.
 
 use super::ancestral::Ancestral;
-use super::{At, Problem, Sampler, guidance};
+use super::{At, Guidance, Problem, Sampler};
 use crate::cx::Cx;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -27,11 +27,26 @@ impl Sampler for Dps {
         if self.zeta == 0.0 {
             return Ancestral.step(cx, problem, at, x);
         }
-        let g = guidance(cx, problem, at.step, &x)?;
-        (at.watch)("z0", &g.x0);
-        (at.watch)("loss", &g.loss);
-        (at.watch)("grad", &g.grad);
+        let (next, g) = self.follow(cx, problem, at, &x, 0)?;
+        at.tell(&g);
+        Ok(next)
+    }
+}
+
+impl Dps {
+    /// The step from `x` with the noise of this draw, and the gradient that it followed.
+    pub(super) fn follow(
+        &self,
+        cx: &Cx,
+        problem: &Problem<'_>,
+        at: &At<'_>,
+        x: &Tensor,
+        draw: u32,
+    ) -> Result<(Tensor, Guidance)> {
+        let g = at.guidance(cx, problem, at.step, x)?;
         let (a, b) = at.step.mean;
-        at.draw(cx, &[(a, &x), (b, &g.x0), (-self.zeta, &g.grad)])
+        let terms = [(a, x), (b, &g.x0), (-self.zeta, &g.grad)];
+        let next = at.noisy(cx, &terms, at.step.sigma, draw)?;
+        Ok((next, g))
     }
 }

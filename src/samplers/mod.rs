@@ -8,9 +8,15 @@
 pub mod ancestral;
 pub mod dmap;
 pub mod dps;
+pub mod dsg;
+mod follow;
+pub mod freedom;
 mod guidance;
+pub mod psld;
+pub mod resample;
 
-pub use guidance::{Guidance, guidance};
+pub use follow::{Follow, Following};
+pub use guidance::{Guidance, guidance, misfit};
 
 use std::cell::RefCell;
 
@@ -34,6 +40,8 @@ pub struct Problem<'a> {
     pub codec: &'a dyn Codec,
     /// From images to measurements; `None` to sample the prior.
     pub measurement: Option<Measurement<'a>>,
+    /// How guidance follows its gradient.
+    pub follow: Follow,
 }
 
 /// The measurement and how it came about.
@@ -53,21 +61,34 @@ pub struct At<'a> {
     pub next: Option<&'a Step>,
     /// The noise of this step, by draw.
     pub noise: &'a dyn Fn(u32) -> Result<Draw>,
-    /// Told every quantity of the step by the algorithm's name for it: `z0`, `loss`, `grad`.
+    /// Told every quantity of the step by the algorithm's name for it: `z0`, `loss`, `grad`, `glue`.
     pub watch: &'a dyn Fn(&'static str, &Tensor),
+    /// How guidance follows its gradient, and what that remembers.
+    pub following: &'a Following,
 }
 
 impl At<'_> {
-    /// The sum of the terms and `sigma n`, where `n` is draw 0 of the step: a draw from the normal of that mean.
+    /// A draw of the next state from the normal of this mean and the step's variance, by the step's draw 0.
     fn draw(&self, cx: &Cx, mean: &[(f64, &Tensor)]) -> Result<Tensor> {
-        let sigma = self.step.sigma;
+        self.noisy(cx, mean, self.step.sigma, 0)
+    }
+
+    /// The sum of the terms and `sigma n`, where `n` is this draw of the step.
+    fn noisy(&self, cx: &Cx, terms: &[(f64, &Tensor)], sigma: f64, draw: u32) -> Result<Tensor> {
         if sigma == 0.0 {
-            return combine::forward(cx, mean);
+            return combine::forward(cx, terms);
         }
-        match (self.noise)(0)? {
-            Draw::Given(n) => combine::forward(cx, &[mean, &[(sigma, &n)]].concat()),
-            Draw::At(addresses) => combine::with_noise(cx, mean, sigma, &addresses),
+        match (self.noise)(draw)? {
+            Draw::Given(n) => combine::forward(cx, &[terms, &[(sigma, &n)]].concat()),
+            Draw::At(addresses) => combine::with_noise(cx, terms, sigma, &addresses),
         }
+    }
+
+    /// Tells the watcher of a gradient.
+    fn tell(&self, g: &Guidance) {
+        (self.watch)("z0", &g.x0);
+        (self.watch)("loss", &g.loss);
+        (self.watch)("grad", &g.grad);
     }
 }
 
@@ -97,6 +118,17 @@ pub trait Sampler {
     /// # Errors
     /// Whatever the model or operator returns.
     fn step(&self, cx: &Cx, problem: &Problem<'_>, at: &At<'_>, x: Tensor) -> Result<Tensor>;
+
+    /// What a step does besides what every step does; steps of one kind take the same memory. A plan looks at one of
+    /// each.
+    fn kind(&self, _step: &Step) -> usize {
+        0
+    }
+
+    /// Calls of the network for one image at this step (NFE); one that guidance differentiates counts once.
+    fn network_calls(&self, _step: &Step) -> usize {
+        1
+    }
 }
 
 /// Noise for the loop, by step and draw.
@@ -130,6 +162,7 @@ pub fn run(
     // The state stays at one place, so that every step meets the same memory: on a GPU, the same graph.
     let state = combine::forward(cx, &[(1.0, &x)])?;
     drop(x);
+    let following = &Following::new(cx, problem.follow, &state)?;
     for (i, step) in steps.iter().enumerate() {
         // A recorded step has no values before its end.
         let seen = RefCell::new(Vec::new());
@@ -138,6 +171,7 @@ pub fn run(
             next: steps.get(i + 1),
             noise: &|draw| noise(i, draw),
             watch: &|name, value| seen.borrow_mut().push((name, value.clone())),
+            following,
         };
         cx.rt().record(|| {
             let next = sampler.step(cx, problem, &at, state.clone())?;

@@ -11,6 +11,7 @@ mod goldens;
 mod networks;
 mod operators;
 pub mod portable;
+mod published;
 pub mod recipe;
 mod schedules;
 mod training;

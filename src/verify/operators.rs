@@ -1,6 +1,7 @@
-//! `ops/*`, `tweedie/*`, `meas/*`, `eq9/*`: operators, the Tweedie mean, the loss and its gradient.
+//! `ops/*`, `tweedie/*`, `meas/*`, `psld/*`, `eq9/*`: operators, the Tweedie mean, losses and their gradients.
 
 use super::goldens::download;
+use super::published::Published;
 use super::{Models, Sink};
 use crate::cx::Cx;
 use crate::diffusion::prior::Denoiser;
@@ -10,7 +11,8 @@ use crate::operators::matrix::Banded;
 use crate::operators::{Operator, Task};
 use crate::ops::combine;
 use crate::pipeline::prior::{Conditional, Unguided, hint};
-use crate::samplers::{Measurement, Problem, guidance};
+use crate::samplers::psld::Psld;
+use crate::samplers::{Follow, Measurement, Problem, guidance};
 use crate::tensor::Tensor;
 
 pub(super) fn compute(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Result<()> {
@@ -20,6 +22,9 @@ pub(super) fn compute(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Resu
     tweedie(cx, models, sink)?;
     for op in sink.goldens.words("meas/") {
         measured(cx, models, op, sink)?;
+    }
+    for op in sink.goldens.words("psld/") {
+        glued(cx, models, op, sink)?;
     }
     score(cx, models, sink)
 }
@@ -91,12 +96,13 @@ fn first(cx: &Cx, sink: &Sink<'_>, name: &str) -> Result<Tensor> {
     sink.goldens.tensor(cx, name)?.samples(0..1)
 }
 
-pub(super) fn context(cx: &Cx, sink: &Sink<'_>) -> Result<Option<Tensor>> {
-    if sink.goldens.has("in/ctx") {
-        first(&cx.network(), sink, "in/ctx").map(Some)
-    } else {
-        Ok(None)
+/// The goldens' first contexts, if they have any.
+pub(super) fn context(cx: &Cx, sink: &Sink<'_>, samples: usize) -> Result<Option<Tensor>> {
+    if !sink.goldens.has("in/ctx") {
+        return Ok(None);
     }
+    let all = sink.goldens.tensor(&cx.network(), "in/ctx")?;
+    all.samples(0..samples).map(Some)
 }
 
 fn times(sink: &Sink<'_>, prefix: &str) -> Vec<usize> {
@@ -109,7 +115,7 @@ fn times(sink: &Sink<'_>, prefix: &str) -> Vec<usize> {
 
 fn tweedie(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Result<()> {
     for t in times(sink, "tweedie/") {
-        let (z, context) = (first(cx, sink, "in/z")?, context(cx, sink)?);
+        let (z, context) = (first(cx, sink, "in/z")?, context(cx, sink, 1)?);
         let net = Unguided {
             unet: &models.prior.unet,
             context: context.as_ref(),
@@ -135,7 +141,7 @@ fn measured(cx: &Cx, models: &Models<'_>, name: &str, sink: &mut Sink<'_>) -> Re
     }
     let (operator, codec) = (named(cx, sink, name)?, models.prior.codec());
     let y = sink.goldens.tensor(cx, &format!("meas/{name}/y"))?;
-    let (z, context) = (first(cx, sink, "in/z")?, context(cx, sink)?);
+    let (z, context) = (first(cx, sink, "in/z")?, context(cx, sink, 1)?);
     let plain = Unguided {
         unet: &models.prior.unet,
         context: context.as_ref(),
@@ -175,11 +181,35 @@ fn measured(cx: &Cx, models: &Models<'_>, name: &str, sink: &mut Sink<'_>) -> Re
                 guide: denoiser,
                 codec: &*codec,
                 measurement,
+                follow: Follow::Plain,
             };
             let g = guidance(cx, &problem, &step_at(models, t)?, &z)?;
             sink.put(&format!("meas/{name}/t{t}/loss{tag}"), download(&g.loss)?)?;
             sink.put(&format!("meas/{name}/t{t}/grad_z{tag}"), download(&g.grad)?)?;
         }
+    }
+    Ok(())
+}
+
+/// `psld/<op>/{exact,code}/*`: the gluing loss alone, by the adjoint and by what published code takes for it.
+fn glued(cx: &Cx, models: &Models<'_>, name: &str, sink: &mut Sink<'_>) -> Result<()> {
+    if Task::parse(name).is_err() {
+        return Ok(());
+    }
+    let (exact, codec) = (named(cx, sink, name)?, models.prior.codec());
+    let y = sink.goldens.tensor(cx, &format!("meas/{name}/y"))?;
+    let z0 = sink.goldens.tensor(cx, "in/z0")?;
+    let alone = Psld {
+        zeta: 0.0,
+        gamma: 1.0,
+    };
+    let published = Published::new(name, &*exact);
+    let both: [(&str, &dyn Operator); 2] = [("exact", &*exact), ("code", &published)];
+    for (adjoint, operator) in both {
+        let losses = alone.losses(cx, &*codec, Measurement { operator, y: &y }, &z0)?;
+        let name = |what| format!("psld/{name}/{adjoint}/{what}");
+        sink.put(&name("glue"), download(&losses.glue)?)?;
+        sink.put(&name("glue_grad_z0"), download(&losses.grad)?)?;
     }
     Ok(())
 }
@@ -201,7 +231,7 @@ fn score(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Result<()> {
     };
     let (operator, codec) = (named(cx, sink, &op)?, models.prior.codec());
     let y = sink.goldens.tensor(cx, &format!("meas/{op}/y"))?;
-    let (x, context) = (sink.goldens.tensor(cx, "traj/xT")?, context(cx, sink)?);
+    let (x, context) = (sink.goldens.tensor(cx, "traj/xT")?, context(cx, sink, 1)?);
     let net = Unguided {
         unet: &models.prior.unet,
         context: context.as_ref(),
@@ -215,6 +245,7 @@ fn score(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Result<()> {
         guide: &net,
         codec: &*codec,
         measurement,
+        follow: Follow::Plain,
     };
     let steps =
         models

@@ -7,17 +7,23 @@ use serde_json::Value;
 
 use super::goldens::download;
 use super::operators::{context, named};
+use super::published::Published;
 use super::{Models, Sink};
 use crate::cx::Cx;
 use crate::diffusion::prior::Denoiser;
 use crate::diffusion::schedule::{Coordinates, Solver, Spacing, Variance};
 use crate::error::{Error, Result};
+use crate::operators::Operator;
 use crate::ops::combine;
 use crate::pipeline::prior::{Conditional, Unguided, hint};
 use crate::samplers::ancestral::Ancestral;
 use crate::samplers::dmap::{Dmap, Project};
 use crate::samplers::dps::Dps;
-use crate::samplers::{self, Draw, Measurement, Problem, Sampler};
+use crate::samplers::dsg::Dsg;
+use crate::samplers::freedom::Freedom;
+use crate::samplers::psld::Psld;
+use crate::samplers::resample::{Blend, Descent, Resample, Stages};
+use crate::samplers::{self, Draw, Follow, Measurement, Problem, Sampler};
 use crate::tensor::Tensor;
 
 pub(super) fn compute(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Result<()> {
@@ -36,6 +42,10 @@ struct Run<'a> {
     solver: Solver,
     coordinates: Coordinates,
     op: Option<&'a str>,
+    /// Operators with what published code takes for their adjoints.
+    published: bool,
+    /// Two samples, of the measurement of one.
+    two: bool,
     /// The ControlNet takes part in the transition, in the guidance.
     conditional: [bool; 2],
 }
@@ -70,6 +80,39 @@ impl<'a> Run<'a> {
                 ascents: number("K")? as usize,
                 project,
             })
+        } else if method.starts_with("dsg") {
+            Box::new(Dsg {
+                rate: number("zeta")?,
+                interval: 1,
+            })
+        } else if method.starts_with("freedom") {
+            Box::new(Freedom {
+                zeta: number("zeta")?,
+                repeats: number("K")? as usize,
+                window: [number("c1")? as usize, number("c2")? as usize],
+            })
+        } else if method.starts_with("psld") {
+            Box::new(Psld {
+                zeta: number("zeta")?,
+                gamma: number("gamma")?,
+            })
+        } else if let Some(which) = method.strip_prefix("resample_") {
+            Box::new(Resample {
+                zeta: number("zeta")?,
+                every: number("N")? as usize,
+                stages: match which.starts_with("pixel") {
+                    true => Stages::Pixel,
+                    false => Stages::Latent,
+                },
+                iterations: number("K")? as usize,
+                rate: number("lr")?,
+                descent: Descent::Gradient,
+                strength: number("gamma")?,
+                blend: match which.contains("literal") {
+                    true => Blend::Printed,
+                    false => Blend::Original,
+                },
+            })
         } else {
             return None;
         };
@@ -85,6 +128,8 @@ impl<'a> Run<'a> {
             solver,
             coordinates,
             op: text("op"),
+            published: text("adjoint").is_some_and(|adjoint| adjoint != "exact"),
+            two: method.contains("_b2"),
             conditional,
         })
     }
@@ -94,11 +139,15 @@ impl<'a> Run<'a> {
         let count = goldens.entry(&format!("traj/{name}/x"))?.shape[0] - 1;
         let schedule = &models.prior.schedule;
         let steps = schedule.steps(count, Spacing::Leading, self.coordinates, self.solver)?;
-        let x = goldens.tensor(cx, "traj/xT")?;
+        let x = goldens.tensor(cx, if self.two { "traj/xT_b2" } else { "traj/xT" })?;
+        let samples = x.shape().samples();
         let x = combine::forward(cx, &[(steps[0].scale / steps[0].alpha_bar.sqrt(), &x)])?;
-        let noise = Noise::open(sink)?;
+        let noise = match self.two {
+            true => Noise::open(sink, ["traj/noise_b2"])?,
+            false => Noise::open(sink, ["traj/noise", "traj/noise2"])?,
+        };
 
-        let context = context(cx, sink)?;
+        let context = context(cx, sink, samples)?;
         let plain = Unguided {
             unet: &models.prior.unet,
             context: context.as_ref(),
@@ -132,12 +181,15 @@ impl<'a> Run<'a> {
             }
         };
         let operator = self.op.map(|op| named(cx, sink, op)).transpose()?;
-        let y = self
-            .op
-            .map(|op| goldens.tensor(cx, &format!("meas/{op}/y")))
-            .transpose()?;
+        let published = self.op.zip(operator.as_deref());
+        let published = published.map(|(name, operator)| Published::new(name, operator));
+        let y = self.op.map(|op| repeated(cx, sink, op, samples));
+        let y = y.transpose()?;
+        let operator: Option<&dyn Operator> = match (&published, self.published) {
+            (Some(published), true) => Some(published),
+            _ => operator.as_deref(),
+        };
         let measurement = operator
-            .as_deref()
             .zip(y.as_ref())
             .map(|(operator, y)| Measurement { operator, y });
         let codec = models.prior.codec();
@@ -147,6 +199,7 @@ impl<'a> Run<'a> {
             guide,
             codec: &*codec,
             measurement,
+            follow: Follow::Plain,
         };
 
         let seen: RefCell<BTreeMap<&str, Vec<f64>>> = RefCell::default();
@@ -175,37 +228,44 @@ impl<'a> Run<'a> {
     }
 }
 
-/// `traj/noise`, `[steps, draws, 1, c, h, w]`.
-struct Noise {
-    values: Vec<f64>,
-    shape: Vec<usize>,
+/// The measurement of the goldens' image, so many times.
+fn repeated(cx: &Cx, sink: &Sink<'_>, op: &str, samples: usize) -> Result<Tensor> {
+    let y = sink.goldens.tensor(cx, &format!("meas/{op}/y"))?;
+    let values = y.to_f64()?.repeat(samples / y.shape().samples());
+    cx.upload(&values, y.shape().with_samples(samples))
 }
 
+/// Noise by step and draw, of each file `[steps, draws, 1, c, h, w]` or, of two samples, `[steps, 2, c, h, w]`. Draw
+/// `2 k` is draw k of the first file, `2 k + 1` that of the second: the ways forth and back.
+struct Noise(Vec<(Vec<f64>, Vec<usize>)>);
+
 impl Noise {
-    fn open(sink: &Sink<'_>) -> Result<Self> {
-        let shape = sink.goldens.entry("traj/noise")?.shape.clone();
-        if shape.len() != 6 {
-            return Err(Error::shape(
-                "traj/noise",
-                "[steps, draws, n, c, h, w]",
-                format!("{shape:?}"),
-            ));
-        }
-        Ok(Noise {
-            values: sink.goldens.values("traj/noise")?,
-            shape,
-        })
+    fn open<const N: usize>(sink: &Sink<'_>, names: [&str; N]) -> Result<Self> {
+        let one = |name: &str| {
+            let mut shape = sink.goldens.entry(name)?.shape.clone();
+            if shape.len() == 5 {
+                shape.insert(1, 1);
+            }
+            match shape.len() {
+                6 => Ok((sink.goldens.values(name)?, shape)),
+                _ => Err(Error::shape(
+                    name,
+                    "[steps, draws, n, c, h, w]",
+                    format!("{shape:?}"),
+                )),
+            }
+        };
+        Ok(Noise(names.into_iter().map(one).collect::<Result<_>>()?))
     }
 
     fn draw(&self, cx: &Cx, step: usize, draw: usize) -> Result<Tensor> {
-        let size: usize = self.shape[2..].iter().product();
-        let start = (step * self.shape[1] + draw) * size;
-        let values = self
-            .values
-            .get(start..start + size)
-            .filter(|_| draw < self.shape[1]);
+        let missing = || Error::argument("noise", format!("no draw {draw} for step {step}"));
+        let (values, shape) = self.0.get(draw % 2).ok_or_else(missing)?;
+        let size: usize = shape[2..].iter().product();
+        let start = (step * shape[1] + draw / 2) * size;
         let values = values
-            .ok_or_else(|| Error::argument("noise", format!("no draw {draw} for step {step}")))?;
-        super::goldens::upload(cx, values, &self.shape[2..])
+            .get(start..start + size)
+            .filter(|_| draw / 2 < shape[1]);
+        super::goldens::upload(cx, values.ok_or_else(missing)?, &shape[2..])
     }
 }

@@ -1,7 +1,9 @@
 //! Settings: one table of them; their values come from a flag, `--set`, the config file, the method's
 //! preset or a default, in this order, and each knows where it came from.
 //!
-//! To add one: its row in [`SETTINGS`], and its line in `run.rs`, which reads it.
+//! To add one: its row in [`SETTINGS`], and its line in `run.rs` or, of a method's own, in `methods.rs`, which read it.
+
+mod table;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,191 +16,8 @@ use posteriori::pipeline::job::Method;
 use posteriori::{Error, Result};
 
 use super::{config, methods};
-
-/// The commands that take a setting, as bits.
-pub(crate) const RESTORE: u8 = 1;
-pub(crate) const PLAN: u8 = 2;
-pub(crate) const GENERATE: u8 = 4;
-pub(crate) const DEGRADE: u8 = 8;
-pub(crate) const STUDY: u8 = 16;
-
-const MEASURED: u8 = RESTORE | PLAN | STUDY;
-const SAMPLING: u8 = MEASURED | GENERATE;
-const WRITING: u8 = RESTORE | GENERATE | DEGRADE;
-
-/// One setting.
-pub(crate) struct Setting {
-    /// Its name: `--key`, `--set key=..`, `key = ..` in the config file.
-    pub(crate) key: &'static str,
-    pub(crate) value: &'static str,
-    pub(crate) doc: &'static str,
-    /// Used when nothing else gives a value; empty for none.
-    default: &'static str,
-    pub(crate) on: u8,
-}
-
-const fn setting(
-    key: &'static str,
-    value: &'static str,
-    default: &'static str,
-    on: u8,
-    doc: &'static str,
-) -> Setting {
-    Setting {
-        key,
-        value,
-        doc,
-        default,
-        on,
-    }
-}
-
-/// Every setting.
-pub(crate) static SETTINGS: &[Setting] = &[
-    setting(
-        "model",
-        "DIR",
-        "",
-        SAMPLING,
-        "the checkpoint folder, in diffusers' layout; `embedded` is the small model that ships with the program",
-    ),
-    setting(
-        "cse",
-        "DIR",
-        "",
-        MEASURED,
-        "a ControlNet folder: the conditional score estimator; `embedded` is the one for sr4",
-    ),
-    setting(
-        "task",
-        "TASK",
-        "",
-        RESTORE | PLAN | DEGRADE,
-        "what was done to the images: see below",
-    ),
-    setting(
-        "method",
-        "METHOD",
-        "dmap",
-        MEASURED,
-        "the algorithm and its settings: see below",
-    ),
-    setting("steps", "N", "", SAMPLING, "sampling steps, T"),
-    setting(
-        "zeta",
-        "X",
-        "",
-        MEASURED,
-        "step size of guidance; by default the paper's for task and method",
-    ),
-    setting(
-        "zeta-space",
-        "ve|vp",
-        "",
-        MEASURED,
-        "the coordinates that zeta is meant in",
-    ),
-    setting(
-        "ascents",
-        "K",
-        "",
-        MEASURED,
-        "gradient steps at each sampling step, for dmap",
-    ),
-    setting(
-        "project",
-        "each|last",
-        "",
-        MEASURED,
-        "which ascents end on the sphere, for dmap",
-    ),
-    setting(
-        "spacing",
-        "SPACING",
-        "",
-        SAMPLING,
-        "fractional, linspace, leading or trailing timesteps",
-    ),
-    setting("solver", "SOLVER", "", SAMPLING, "ancestral, or ddim[:ETA]"),
-    setting(
-        "cse-scale",
-        "X",
-        "1",
-        MEASURED,
-        "what the ControlNet's residuals are multiplied by",
-    ),
-    setting(
-        "prompt",
-        "TEXT",
-        "",
-        SAMPLING,
-        "the text prompt; empty by default, as in the paper",
-    ),
-    setting("seed", "N", "0", WRITING | STUDY, "the seed of all noise"),
-    setting(
-        "samples",
-        "N",
-        "1",
-        RESTORE,
-        "restorations of each image, named x-s0, x-s1, ..",
-    ),
-    setting(
-        "device",
-        "auto|cpu|cuda:N",
-        "auto",
-        RESTORE | GENERATE | STUDY,
-        "where to compute; auto takes the first GPU that can be used",
-    ),
-    setting(
-        "precision",
-        "bf16|f16|f32|f64",
-        "",
-        SAMPLING,
-        "element type of the networks; bf16 by default on a GPU, else f32 (f64 is for checks)",
-    ),
-    setting(
-        "variant",
-        "OP=NAME",
-        "",
-        SAMPLING,
-        "take this variant of an op wherever it fits; repeatable, or several with commas",
-    ),
-    setting(
-        "batch",
-        "N",
-        "1",
-        SAMPLING,
-        "images sampled together; never changes a result",
-    ),
-    setting(
-        "recursive",
-        "true|false",
-        "false",
-        RESTORE | DEGRADE,
-        "also the folders inside the input folder",
-    ),
-    setting(
-        "exists",
-        "skip|overwrite|error",
-        "skip",
-        WRITING,
-        "what to do when an output is there already",
-    ),
-    setting(
-        "on-error",
-        "continue|stop",
-        "continue",
-        RESTORE | DEGRADE,
-        "whether to go on after an item failed",
-    ),
-    setting(
-        "format",
-        "keep|png|png16|jpg:95|webp",
-        "",
-        WRITING,
-        "the format to write; restore keeps the input's, degrade writes png16",
-    ),
-];
+use table::SAMPLING;
+pub(crate) use table::{DEGRADE, GENERATE, PLAN, RESTORE, SETTINGS, STUDY, Setting};
 
 impl Setting {
     fn find(key: &str) -> Option<&'static Setting> {
@@ -490,7 +309,8 @@ impl Settings {
 fn letter(key: &str) -> &'static str {
     match key {
         "steps" => "; T",
-        "ascents" => "; K",
+        "ascents" | "iterations" => "; K",
+        "every" => "; N",
         _ => "",
     }
 }
