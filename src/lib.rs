@@ -9,6 +9,7 @@
 //! PyTorch.
 
 pub mod cx;
+pub mod diagnose;
 pub mod diffusion;
 pub mod dtype;
 pub mod error;

@@ -21,7 +21,7 @@ const LAYERS: [&[&str]; 9] = [
         "scenes",
         "sheet",
     ],
-    &["pipeline", "train", "study", "verify"],
+    &["pipeline", "train", "study", "verify", "diagnose"],
     &["cli", "main", "lib"],
 ];
 

@@ -4,11 +4,13 @@ mod cli;
 mod coordinates;
 #[cfg(all(feature = "cuda", feature = "emu", target_os = "linux"))]
 mod cuda;
+mod diagnose;
 mod gaussian;
 mod gradients;
 mod house;
 mod layers;
 mod matrices;
+mod nonlinear;
 mod operators;
 mod ops;
 mod oracle;

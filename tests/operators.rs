@@ -55,6 +55,7 @@ pub(crate) const CASES: &[(&str, [usize; 2])] = &[
     ("random:0.5:3", [31, 113]),
     ("random:0", [1, 1]),
     ("denoise", [31, 1]),
+    ("color", [31, 5]),
 ];
 
 #[test]

@@ -26,6 +26,10 @@ fn tasks_as_text() {
         "random:0.5",
         "random:0.25:9",
         "denoise",
+        "color",
+        "hdr",
+        "hdr:3.5",
+        "jpeg:30",
     ] {
         assert_eq!(Task::parse(text).unwrap().to_string(), text);
     }
@@ -74,6 +78,11 @@ fn texts_that_are_no_tasks_are_errors() {
         );
     }
     for (text, words) in [
+        ("hdr:0.5", ["1 to 1000", "got 0.5"]),
+        ("jpeg:0", ["1 to 100", "got 0"]),
+        ("jpeg:101", ["1 to 100", "got 101"]),
+        ("kernel:/no/such.png", ["/no/such.png", "cannot"]),
+        ("mask:/no/such.png", ["/no/such.png", "cannot"]),
         ("sr0", ["1 to 64", "got 0"]),
         ("sr65", ["1 to 64", "got 65"]),
         ("blur:0", ["sigma", "got 0"]),
@@ -168,6 +177,7 @@ fn hostile_measurement_files_are_errors() {
         sigma: f64::NAN,
         seed: 0,
         image_size: [64, 64],
+        photons: None,
     };
     assert!(broken.to_json().is_err());
 }

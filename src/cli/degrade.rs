@@ -8,7 +8,7 @@ use serde_json::json;
 use posteriori::Error;
 use posteriori::io::atomic::{failed, write_atomic};
 use posteriori::io::image::{self, Format};
-use posteriori::operators::{Measurement, Task};
+use posteriori::operators::{Measurement, Task, poisson};
 use posteriori::rng::image_key;
 
 use super::exit::DONE;
@@ -32,10 +32,11 @@ pub(super) struct Args {
     /// Where the measurements go: a folder, or a file for a single image
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
-    /// Standard deviation of the noise, for values from -1 to 1
+    /// Standard deviation of the noise, for values from -1 to 1; or poisson:RATE, photons counted, RATE for each of 256
+    /// levels
     #[arg(
         long,
-        value_name = "SIGMA",
+        value_name = "NOISE",
         default_value = "0",
         allow_negative_numbers = true
     )]
@@ -47,10 +48,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let settings = Settings::gather(&args.settings, None)?;
     let task = settings.need("task", Task::parse)?;
-    let sigma = number(&args.noise).map_err(|e| match e {
-        Error::Argument { why, .. } => Error::argument("--noise", why),
-        other => other,
-    })?;
+    let noise = Noise::parse(&args.noise)?;
     let writing = Writing::read(&settings, Some(Format::Png16))?;
     if args.settings.print {
         super::print_settings(&settings, ui);
@@ -70,7 +68,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let mut tally = Tally::default();
     ui.start_bar(entries.len() as u64);
     for (index, entry) in entries.iter().enumerate() {
-        match one(entry, &task, sigma, &writing) {
+        match one(entry, &task, noise, &writing) {
             Ok(Some(size)) => {
                 tally.done += 1;
                 tell(ui, entry, &task, size);
@@ -84,6 +82,28 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         }
     }
     Ok(tally.finish(ui))
+}
+
+/// The noise of a measurement.
+#[derive(Clone, Copy)]
+enum Noise {
+    Gaussian(f64),
+    Poisson(f64),
+}
+
+impl Noise {
+    fn parse(text: &str) -> posteriori::Result<Self> {
+        let read = match text.strip_prefix("poisson:") {
+            Some(rate) => {
+                number(rate).and_then(|rate| poisson::check(rate).map(|()| Noise::Poisson(rate)))
+            }
+            None => number(text).map(Noise::Gaussian),
+        };
+        read.map_err(|e| match e {
+            Error::Argument { why, .. } => Error::argument("--noise", why),
+            other => other,
+        })
+    }
 }
 
 fn tell(ui: &Ui, entry: &Entry, task: &Task, [h, w]: [usize; 2]) {
@@ -102,7 +122,7 @@ fn tell(ui: &Ui, entry: &Entry, task: &Task, [h, w]: [usize; 2]) {
 fn one(
     entry: &Entry,
     task: &Task,
-    sigma: f64,
+    noise: Noise,
     writing: &Writing,
 ) -> posteriori::Result<Option<[usize; 2]>> {
     if !writing.exists.admits(&entry.output)? {
@@ -110,7 +130,11 @@ fn one(
     }
     let x = image::read(&entry.input)?;
     let size = [x.height, x.width];
-    let measurement = Measurement::new(task.clone(), sigma, writing.seed, size)?;
+    let new = |sigma| Measurement::new(task.clone(), sigma, writing.seed, size);
+    let measurement = match noise {
+        Noise::Gaussian(sigma) => new(sigma)?,
+        Noise::Poisson(rate) => new(0.0)?.counting(rate)?,
+    };
     let y = measurement.measure(&x, image_key(&entry.name))?;
 
     files::make_room(&entry.output)?;

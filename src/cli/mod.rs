@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod degrade;
 mod demo;
+mod diagnose;
 mod doctor;
 mod evaluate;
 mod exit;
@@ -69,6 +70,7 @@ enum Command {
     Verify(verify::Args),
     Train(train::Args),
     Study(study::Args),
+    Diagnose(diagnose::Args),
     Completions(completions::Args),
 }
 
@@ -105,6 +107,7 @@ fn run(command: Command, ui: &Ui) -> anyhow::Result<u8> {
         Command::Verify(args) => verify::run(args, ui),
         Command::Train(args) => train::run(args, ui),
         Command::Study(args) => study::run(args, ui),
+        Command::Diagnose(args) => diagnose::run(args, ui),
         Command::Completions(args) => completions::run(args, ui),
     }
 }

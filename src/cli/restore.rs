@@ -342,6 +342,7 @@ fn read(entry: &Entry, task: Option<&Task>) -> posteriori::Result<(Task, Image)>
         sigma,
         seed,
         image_size,
+        ..
     } = &measurement;
     if let Some(task) = task {
         let as_measured = Measurement::new(task.clone(), *sigma, *seed, *image_size)?;

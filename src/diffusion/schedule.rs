@@ -370,6 +370,40 @@ impl Schedule {
     }
 }
 
+/// The steps between these noise levels, VE sigmas that fall, and from the last one to clean data, without a schedule: each
+/// step's t is its level. For denoisers in closed form, which predict `eps`.
+///
+/// # Errors
+/// [`Error::Argument`] when the levels do not fall, or the last is not above 0.
+pub fn steps_through(
+    levels: &[f64],
+    coordinates: Coordinates,
+    solver: Solver,
+) -> Result<Vec<Step>> {
+    let falls = levels.windows(2).all(|pair| pair[0] > pair[1]);
+    if !(falls && levels.last().is_some_and(|last| *last > 0.0)) {
+        let why = "wanted numbers above 0, each below the one before it";
+        return Err(Error::argument("noise levels", why));
+    }
+    let level = |sigma: &f64| Level {
+        t: *sigma,
+        alpha_bar: 1.0 / (1.0 + sigma * sigma),
+        sigma_square: sigma * sigma,
+    };
+    let step = |index: usize| Step {
+        index,
+        of: levels.len(),
+        ..Step::new(
+            level(&levels[index]),
+            levels.get(index + 1).map(level),
+            Prediction::Epsilon,
+            coordinates,
+            solver,
+        )
+    };
+    Ok((0..levels.len()).map(step).collect())
+}
+
 /// How noisy the state is.
 #[derive(Clone, Copy, Debug)]
 struct Level {

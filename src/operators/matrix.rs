@@ -2,6 +2,8 @@
 //! one along the columns. Rows are stored one after another (CSR), columns ascending, in f64; the
 //! adjoint of an operator is the transpose of its matrices, borders included.
 
+use std::f64::consts::PI;
+
 use crate::error::{Error, Result};
 
 /// The largest axis these matrices are built for.
@@ -128,6 +130,38 @@ impl Banded {
         Ok(Self::from_rows(n, n, |o, row| row.push((o, 1.0))))
     }
 
+    /// These elements, row by row.
+    pub fn dense<const N: usize>(rows: &[[f64; N]]) -> Self {
+        Self::from_rows(rows.len(), N, |o, row| {
+            row.extend(rows[o].iter().copied().enumerate())
+        })
+    }
+
+    /// The orthonormal cosine transform (DCT-II) of every eight in turn; its transpose is the way back.
+    pub fn cosine_blocks(n: usize) -> Result<Self> {
+        check_multiple("cosine transform", n, 8)?;
+        Ok(Self::from_rows(n, n, |o, row| {
+            let (block, k) = (o / 8 * 8, (o % 8) as f64);
+            let size = if k == 0.0 { 0.125f64 } else { 0.25 }.sqrt();
+            let wave = |i: usize| size * ((2 * i + 1) as f64 * k * PI / 16.0).cos();
+            row.extend((0..8).map(|i| (block + i, wave(i))));
+        }))
+    }
+
+    /// The mean of every two.
+    pub fn halve(n: usize) -> Result<Self> {
+        check_multiple("halving", n, 2)?;
+        Ok(Self::from_rows(n / 2, n, |o, row| {
+            row.extend([(2 * o, 0.5), (2 * o + 1, 0.5)])
+        }))
+    }
+
+    /// Every one twice.
+    pub fn repeat(n: usize) -> Result<Self> {
+        check_length("repeating", n, 1)?;
+        Ok(Self::from_rows(2 * n, n, |o, row| row.push((o / 2, 1.0))))
+    }
+
     /// Builds row by row: `fill` pushes (column, weight), columns in any order and repeated.
     fn from_rows(
         rows: usize,
@@ -202,6 +236,18 @@ impl Banded {
         Ok((0..self.rows)
             .map(|r| self.row(r).map(|(c, value)| value * x[c]).sum())
             .collect())
+    }
+
+    /// `A B`.
+    pub fn times(&self, b: &Self) -> Result<Self> {
+        if self.cols != b.rows {
+            return Err(Error::shape("matrix product", self.cols, b.rows));
+        }
+        Ok(Self::from_rows(self.rows, b.cols, |o, row| {
+            for (k, left) in self.row(o) {
+                row.extend(b.row(k).map(|(c, right)| (c, left * right)));
+            }
+        }))
     }
 
     /// `A^T`.
@@ -317,6 +363,17 @@ fn solve(lower: &[f64], n: usize, b: &mut [f64]) {
     for i in (0..n).rev() {
         let dot: f64 = (i + 1..n).map(|j| lower[j * n + i] * b[j]).sum();
         b[i] = (b[i] - dot) / lower[i * n + i];
+    }
+}
+
+fn check_multiple(what: &str, n: usize, of: usize) -> Result<()> {
+    check_length(what, n, of)?;
+    match n.is_multiple_of(of) {
+        true => Ok(()),
+        false => Err(Error::argument(
+            "image size",
+            format!("{what} wants sides that are multiples of {of}, got {n}"),
+        )),
     }
 }
 

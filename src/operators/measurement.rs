@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Operator, Task, add_noise, check_sigma};
+use super::{Operator, Task, add_noise, check_sigma, poisson};
 use crate::cx::Cx;
 use crate::error::{Error, Result};
 use crate::io::image::Image;
@@ -23,16 +23,22 @@ pub struct Measurement {
     pub seed: u64,
     /// `[h, w]` of the clean image.
     pub image_size: [usize; 2],
+    /// Photons for each of 256 levels, if they are counted: [`poisson`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub photons: Option<f64>,
 }
 
 impl Measurement {
-    /// The record of a measurement. A motion blur's kernel is written out, so that the file suffices.
+    /// The record of a measurement. Kernels and masks are written out, so that the file
+    /// suffices.
     ///
     /// # Errors
     /// As [`Measurement::check`].
     pub fn new(task: Task, sigma: f64, seed: u64, image_size: [usize; 2]) -> Result<Self> {
         let task = match task {
             Task::MotionBlur(p) => Task::MotionBlur(p.drawn()?),
+            Task::KernelFile(p) => Task::KernelFile(p.read()?),
+            Task::MaskFile(p) => Task::MaskFile(p.read()?),
             other => other,
         };
         let measurement = Measurement {
@@ -40,9 +46,20 @@ impl Measurement {
             sigma,
             seed,
             image_size,
+            photons: None,
         };
         measurement.check()?;
         Ok(measurement)
+    }
+
+    /// The same with counted photons, so many for each of 256 levels; noise of `sigma` comes on top.
+    ///
+    /// # Errors
+    /// As [`Measurement::check`].
+    pub fn counting(mut self, photons: f64) -> Result<Self> {
+        self.photons = Some(photons);
+        self.check()?;
+        Ok(self)
     }
 
     /// Whether an operator can be built from this.
@@ -51,6 +68,7 @@ impl Measurement {
     /// [`Error::Argument`] naming the parameter that is out of its range.
     pub fn check(&self) -> Result<()> {
         check_sigma(self.sigma)?;
+        self.photons.map_or(Ok(()), poisson::check)?;
         self.task.check()?;
         self.task.check_size(self.image_size)
     }
@@ -72,7 +90,10 @@ impl Measurement {
         let operator = self.operator(&cx)?;
         let clean = cx.upload(&x.pixels, [1, x.height, x.width, 3])?;
         let stream = Stream::new(self.seed, key, 0);
-        let y = operator.measure(&cx, &clean)?;
+        let mut y = operator.measure(&cx, &clean)?;
+        if let Some(photons) = self.photons {
+            y = poisson::count(&cx, &y, photons, stream)?;
+        }
         let noisy = add_noise(&cx, &y, self.sigma, &[stream])?;
         let [h, w, _] = operator.measurement_shape();
         Image::new(w, h, noisy.to_vec()?)

@@ -9,20 +9,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::cx::Cx;
 use crate::error::{Error, Result};
+use crate::io::image;
 use crate::ops::noise;
 use crate::rng::{self, Stream};
 use crate::tensor::Tensor;
 
 pub mod box_inpainting;
+pub mod colorization;
 pub mod denoising;
 pub mod gaussian_blur;
+pub mod hdr;
+pub mod jpeg;
+pub mod kernel_file;
+pub mod mask_file;
 pub mod matrix;
 pub mod measurement;
 pub mod motion;
 pub mod motion_blur;
+pub mod poisson;
 pub mod random_inpainting;
 pub mod super_resolution;
 
+mod filtered;
 mod masked;
 mod separable;
 
@@ -100,6 +108,11 @@ pub static TASKS: &[TaskKind] = &[
     box_inpainting::KIND,
     random_inpainting::KIND,
     denoising::KIND,
+    colorization::KIND,
+    hdr::KIND,
+    jpeg::KIND,
+    kernel_file::KIND,
+    mask_file::KIND,
 ];
 
 /// An operator by its parameters, as a measurement file holds it. Prints as [`Task::parse`] reads it,
@@ -119,6 +132,17 @@ pub enum Task {
     RandomInpainting(random_inpainting::Parameters),
     /// Removing noise alone.
     Denoising(denoising::Parameters),
+    /// Finding the colours of a grey image.
+    Colorization(colorization::Parameters),
+    /// Finding the detail that was clipped.
+    #[serde(rename = "hdr")]
+    HighDynamicRange(hdr::Parameters),
+    /// Undoing JPEG compression.
+    Jpeg(jpeg::Parameters),
+    /// Undoing the blur of a given kernel.
+    KernelFile(kernel_file::Parameters),
+    /// Filling the holes of a given mask.
+    MaskFile(mask_file::Parameters),
 }
 
 /// What a task needs to know of its parameters.
@@ -213,6 +237,11 @@ impl Task {
             Task::BoxInpainting(p) => p,
             Task::RandomInpainting(p) => p,
             Task::Denoising(p) => p,
+            Task::Colorization(p) => p,
+            Task::HighDynamicRange(p) => p,
+            Task::Jpeg(p) => p,
+            Task::KernelFile(p) => p,
+            Task::MaskFile(p) => p,
         }
     }
 }
@@ -248,6 +277,20 @@ fn expect_image(cx: &Cx, what: &str, x: &Tensor, [h, w, c]: [usize; 3]) -> Resul
         &[_, xh, xw, xc] if [xh, xw, xc] == [h, w, c] => x.expect_dtype(what, cx.dtype()),
         _ => Err(Error::shape(what, format!("[n, {h}, {w}, {c}]"), x.shape())),
     }
+}
+
+/// The size of an image file and the mean of each pixel's channels, 0 to 1.
+fn brightness(file: &str) -> Result<([usize; 2], Vec<f64>)> {
+    let image = image::read(file)?;
+    let grey = |pixel: &[f32]| pixel.iter().map(|v| f64::from(*v) + 1.0).sum::<f64>() / 6.0;
+    let values = image.pixels.chunks_exact(3).map(grey).collect();
+    Ok(([image.height, image.width], values))
+}
+
+/// The refusal of an adjoint.
+fn not_linear(what: &str) -> Result<Tensor> {
+    let why = format!("wanted a task with a linear operator, {what} has none; psld cannot take it");
+    Err(Error::argument("task", why))
 }
 
 /// The values that follow a task's name, each after a colon.

@@ -6,15 +6,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::filtered::{Filtered, check_kernel, check_reach};
 use super::motion::motion_kernel;
-use super::{Operator, Task, TaskKind, expect_image, values};
+use super::{Operator, Task, TaskKind, values};
 use crate::cx::Cx;
-use crate::error::{Error, Result};
-use crate::ops::filter2d;
-use crate::tensor::Tensor;
+use crate::error::Result;
 
-/// The widest kernel.
-const WIDEST: usize = 1023;
 const WHAT: &str = "motion blur";
 
 pub(super) const KIND: TaskKind = TaskKind {
@@ -60,21 +57,7 @@ impl Parameters {
         let Some(kernel) = &self.kernel else {
             return motion_kernel(self.size, self.intensity, self.seed).map(Cow::Owned);
         };
-        if self.size.is_multiple_of(2) || self.size > WIDEST {
-            let why = format!("wanted an odd size up to {WIDEST}, got {}", self.size);
-            return Err(Error::argument("motion kernel", why));
-        }
-        let sum: f64 = kernel.iter().sum();
-        // written so that a NaN fails
-        let averages = (sum - 1.0).abs() <= 1e-4;
-        if kernel.len() != self.size * self.size || !averages {
-            let why = format!(
-                "wanted {0} x {0} finite weights of sum 1, got {1} of sum {sum}",
-                self.size,
-                kernel.len()
-            );
-            return Err(Error::argument("motion kernel", why));
-        }
+        check_kernel("motion kernel", self.size, kernel)?;
         Ok(Cow::Borrowed(kernel))
     }
 
@@ -112,49 +95,16 @@ impl super::Parameters for Parameters {
         self.weights().map(drop)
     }
 
-    fn check_size(&self, [h, w]: [usize; 2]) -> Result<()> {
-        let least = self.size / 2 + 1;
-        if h.min(w) >= least {
-            return Ok(());
-        }
-        let why = format!("wanted an image with sides of at least {least}, got {h} x {w}");
-        Err(Error::argument(WHAT, why))
+    fn check_size(&self, size: [usize; 2]) -> Result<()> {
+        check_reach(WHAT, self.size, size)
     }
 
     fn build(&self, cx: &Cx, size: [usize; 2]) -> Result<Box<dyn Operator>> {
         let kernel = cx.constant(&self.weights()?, [self.size, self.size])?;
-        Ok(Box::new(MotionBlur { size, kernel }))
-    }
-}
-
-/// The blur of images of one size.
-struct MotionBlur {
-    size: [usize; 2],
-    kernel: Tensor,
-}
-
-impl Operator for MotionBlur {
-    fn measurement_shape(&self) -> [usize; 3] {
-        [self.size[0], self.size[1], 3]
-    }
-
-    fn measure(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
-        expect_image(cx, WHAT, x, self.measurement_shape())?;
-        filter2d::forward(cx, x, &self.kernel)
-    }
-
-    fn vjp(&self, cx: &Cx, _: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        expect_image(cx, WHAT, dy, self.measurement_shape())?;
-        filter2d::vjp(cx, &self.kernel, dy)
-    }
-
-    /// None: it would be dense and amplify noise without bound.
-    fn pinv(&self, _: &Cx, _: &Tensor) -> Result<Option<Tensor>> {
-        Ok(None)
-    }
-
-    fn condition(&self, cx: &Cx, y: &Tensor) -> Result<Tensor> {
-        expect_image(cx, WHAT, y, self.measurement_shape())?;
-        Ok(y.clone())
+        Ok(Box::new(Filtered {
+            what: WHAT,
+            size,
+            kernel,
+        }))
     }
 }

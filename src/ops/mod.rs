@@ -15,6 +15,7 @@ pub mod attention;
 pub mod banded;
 pub mod cast;
 mod chunks;
+pub mod clip;
 mod columns;
 pub mod combine;
 pub mod concat;
@@ -30,6 +31,7 @@ pub mod linear;
 pub mod lookup;
 pub mod mask;
 pub mod noise;
+pub mod quantise;
 pub mod repack;
 pub mod residual;
 pub mod softmax;
@@ -52,6 +54,8 @@ pub static ALL: &[&dyn AnyOp] = &[
     &attention::VJP_KV,
     &banded::FORWARD,
     &cast::FORWARD,
+    &clip::FORWARD,
+    &clip::VJP,
     &combine::FORWARD,
     &concat::FORWARD,
     &concat::VJP,
@@ -80,6 +84,7 @@ pub static ALL: &[&dyn AnyOp] = &[
     &lookup::FORWARD,
     &mask::FORWARD,
     &noise::FORWARD,
+    &quantise::FORWARD,
     &repack::FORWARD,
     &residual::FORWARD,
     &softmax::FORWARD,

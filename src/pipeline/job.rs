@@ -388,8 +388,19 @@ impl Method {
         }
     }
 
+    /// Without guidance every algorithm is the prior's reverse process. ReSample is guided by what it solves for too.
     fn sampler(&self, zeta: f64) -> Box<dyn Sampler> {
         let steps = self.steps;
+        let solves = matches!(
+            self.algorithm,
+            Algorithm::Resample {
+                iterations: 1..,
+                ..
+            }
+        );
+        if zeta == 0.0 && !solves {
+            return Box::new(Ancestral);
+        }
         match self.algorithm {
             Algorithm::Dps => Box::new(Dps { zeta }),
             Algorithm::Dmap { ascents, project } => Box::new(Dmap {

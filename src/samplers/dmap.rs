@@ -12,7 +12,6 @@
 //!
 //! The two lines of the loop are one op. At the last step sigma is zero: the sphere is the point `mean`, and no gradient is evaluated.
 
-use super::ancestral::Ancestral;
 use super::{At, Problem, Sampler, tweedie};
 use crate::cx::Cx;
 use crate::diffusion::schedule::Step;
@@ -42,9 +41,6 @@ pub enum Project {
 
 impl Sampler for Dmap {
     fn step(&self, cx: &Cx, problem: &Problem<'_>, at: &At<'_>, x: Tensor) -> Result<Tensor> {
-        if self.zeta == 0.0 {
-            return Ancestral.step(cx, problem, at, x);
-        }
         let x0 = tweedie(cx, problem.denoiser, at.step, &x)?;
         (at.watch)("z0", &x0);
         let mean = combine::forward(cx, &[(at.step.mean.0, &x), (at.step.mean.1, &x0)])?;
@@ -68,7 +64,7 @@ impl Sampler for Dmap {
     }
 
     fn network_calls(&self, step: &Step) -> usize {
-        match self.zeta != 0.0 && ascends(step) {
+        match ascends(step) {
             true => 1 + self.ascents,
             false => 1,
         }

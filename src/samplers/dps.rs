@@ -9,7 +9,6 @@
 //!
 //! The last two lines are one launch.
 
-use super::ancestral::Ancestral;
 use super::{At, Guidance, Problem, Sampler};
 use crate::cx::Cx;
 use crate::error::Result;
@@ -24,9 +23,6 @@ pub struct Dps {
 
 impl Sampler for Dps {
     fn step(&self, cx: &Cx, problem: &Problem<'_>, at: &At<'_>, x: Tensor) -> Result<Tensor> {
-        if self.zeta == 0.0 {
-            return Ancestral.step(cx, problem, at, x);
-        }
         let (next, g) = self.follow(cx, problem, at, &x, 0)?;
         at.tell(&g);
         Ok(next)

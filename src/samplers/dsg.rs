@@ -29,7 +29,7 @@ pub struct Dsg {
 
 impl Sampler for Dsg {
     fn step(&self, cx: &Cx, problem: &Problem<'_>, at: &At<'_>, x: Tensor) -> Result<Tensor> {
-        if self.rate == 0.0 || !at.step.index.is_multiple_of(self.interval.max(1)) {
+        if !at.step.index.is_multiple_of(self.interval.max(1)) {
             return Ancestral.step(cx, problem, at, x);
         }
         let g = at.guidance(cx, problem, at.step, &x)?;

@@ -10,7 +10,6 @@
 //! The way back is in the coordinates of the steps: in VE, `x_t = x_{t-1} + sqrt(s^2 - u^2) n`. Code of the paper's authors
 //! moves VE states back by the VP formula above, and takes betas by the number of the step instead of its time.
 
-use super::ancestral::Ancestral;
 use super::dps::Dps;
 use super::{At, Problem, Sampler};
 use crate::cx::Cx;
@@ -33,7 +32,7 @@ impl Freedom {
     fn repeats_at(&self, step: &Step) -> usize {
         let [first, last] = self.window;
         match (first..=last).contains(&step.index) {
-            true => self.repeats,
+            true => self.repeats.max(1),
             false => 1,
         }
     }
@@ -41,9 +40,6 @@ impl Freedom {
 
 impl Sampler for Freedom {
     fn step(&self, cx: &Cx, problem: &Problem<'_>, at: &At<'_>, mut x: Tensor) -> Result<Tensor> {
-        if self.zeta == 0.0 || self.repeats == 0 {
-            return Ancestral.step(cx, problem, at, x);
-        }
         let dps = Dps { zeta: self.zeta };
         let last = self.repeats_at(at.step) as u32 - 1;
         let (forth, (keep, noise)) = (|k| 2 * k, at.step.back);
@@ -61,9 +57,6 @@ impl Sampler for Freedom {
     }
 
     fn network_calls(&self, step: &Step) -> usize {
-        match self.zeta == 0.0 {
-            true => 1,
-            false => self.repeats_at(step).max(1),
-        }
+        self.repeats_at(step)
     }
 }

@@ -11,7 +11,6 @@
 //! The printed equation lacks the decoder in its first loss. `f^T` is the adjoint: published code enlarges by repeating pixels for
 //! super-resolution, and takes the identity for blurs. E is the mean of the encoder; published code draws from it.
 
-use super::ancestral::Ancestral;
 use super::guidance::through_network;
 use super::{At, Measurement, Problem, Sampler};
 use crate::cx::Cx;
@@ -31,9 +30,6 @@ pub struct Psld {
 
 impl Sampler for Psld {
     fn step(&self, cx: &Cx, problem: &Problem<'_>, at: &At<'_>, x: Tensor) -> Result<Tensor> {
-        if self.zeta == 0.0 && self.gamma == 0.0 {
-            return Ancestral.step(cx, problem, at, x);
-        }
         let measurement = problem.measured()?;
         let g = through_network(cx, problem, at.step, &x, |x0| {
             let both = self.losses(cx, problem.codec, measurement, x0)?;

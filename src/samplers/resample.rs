@@ -15,7 +15,6 @@
 //! [`Blend::Printed`]. The printed norm of equation 37 is not squared. Code of the paper's authors takes eta by the number of
 //! the step, and the formula above, which is of VP states, for VE states; here they are rescaled.
 
-use super::ancestral::Ancestral;
 use super::dps::Dps;
 use super::{At, Problem, Sampler, misfit};
 use crate::cx::Cx;
@@ -77,9 +76,6 @@ pub enum Blend {
 
 impl Sampler for Resample {
     fn step(&self, cx: &Cx, problem: &Problem<'_>, at: &At<'_>, x: Tensor) -> Result<Tensor> {
-        if self.zeta == 0.0 && self.iterations == 0 {
-            return Ancestral.step(cx, problem, at, x);
-        }
         let (next, g) = Dps { zeta: self.zeta }.follow(cx, problem, at, &x, 0)?;
         at.tell(&g);
         drop(x);

@@ -1,0 +1,71 @@
+//! Plots as SVG: clouds of points, each with the histogram of its second coordinate.
+
+use std::fmt::Write as _;
+
+use super::mixture::Point;
+
+/// A side of the square of a cloud, and the room around it.
+const SIDE: f64 = 200.0;
+const GAP: f64 = 16.0;
+const TITLE: f64 = 22.0;
+const HISTOGRAM: f64 = 50.0;
+/// Panels of a row, points of a panel, bars of a histogram.
+const COLUMNS: usize = 4;
+const POINTS: usize = 1500;
+const BARS: usize = 50;
+
+/// Clouds side by side, each `[-range, range]` squared: its first 1500 points, and beside them the histogram of all second
+/// coordinates. A line marks the measured first coordinate.
+pub fn clouds(panels: &[(String, &[Point])], measured: f64, range: f64) -> String {
+    let (width, height) = (SIDE + HISTOGRAM + GAP, SIDE + TITLE + GAP);
+    let rows = panels.len().div_ceil(COLUMNS);
+    let columns = panels.len().min(COLUMNS);
+    let (w, h) = (columns as f64 * width + GAP, rows as f64 * height + GAP);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {w} {h}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"{w}\" height=\"{h}\" fill=\"white\"/>\n"
+    );
+    for (i, (title, points)) in panels.iter().enumerate() {
+        let left = GAP + (i % COLUMNS) as f64 * width;
+        let top = GAP + TITLE + (i / COLUMNS) as f64 * height;
+        let across = |v: f64| left + SIDE * (0.5 + 0.5 * v / range);
+        let down = |v: f64| top + SIDE * (0.5 - 0.5 * v / range);
+        let inside = |p: &&Point| p.iter().all(|v| v.abs() <= range);
+        let mut dots = String::new();
+        for [x, y] in points.iter().take(POINTS).filter(inside) {
+            let _ = write!(dots, "M{:.1} {:.1}h0", across(*x), down(*y));
+        }
+        let (title, y) = (escaped(title), top - 6.0);
+        let _ = writeln!(
+            svg,
+            "<text x=\"{left}\" y=\"{y}\">{title}</text>\n\
+             <rect x=\"{left}\" y=\"{top}\" width=\"{SIDE}\" height=\"{SIDE}\" fill=\"none\" stroke=\"#ccc\"/>\n\
+             <path d=\"M{:.1} {top}v{SIDE}\" stroke=\"#d33\" stroke-width=\"0.5\"/>\n\
+             <path d=\"{dots}\" stroke=\"#1f5fbf\" stroke-width=\"1.5\" stroke-linecap=\"round\" opacity=\"0.5\"/>",
+            across(measured)
+        );
+        let mut bars = [0usize; BARS];
+        for [_, y] in points.iter() {
+            let bar = ((0.5 + 0.5 * y / range) * BARS as f64).floor();
+            if (0.0..BARS as f64).contains(&bar) {
+                bars[bar as usize] += 1;
+            }
+        }
+        let most = bars.iter().max().copied().unwrap_or(0).max(1) as f64;
+        let thick = SIDE / BARS as f64;
+        for (b, count) in bars.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let _ = writeln!(
+                svg,
+                "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{thick:.1}\" fill=\"#1f5fbf\" opacity=\"0.6\"/>",
+                left + SIDE + 4.0,
+                top + SIDE - (b + 1) as f64 * thick,
+                (HISTOGRAM - 4.0) * *count as f64 / most
+            );
+        }
+    }
+    svg + "</svg>\n"
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
+}
