@@ -1,18 +1,24 @@
-//! The toy against numpy in f64, closed forms, finite differences, and what was measured of its samplers.
+//! The toy against numpy in f64, closed forms, finite differences, and what was measured of its samplers; scores against
+//! PyTorch; deviations by hand.
 
 use std::cell::RefCell;
 
+use posteriori::diagnose::diversity::Diversity;
 use posteriori::diagnose::mixture::{Mixture, Point};
 use posteriori::diagnose::plot;
+use posteriori::diagnose::score::{Estimate, Subject, distances, mean};
 use posteriori::diagnose::toy::{self, MEASURED, Summary, Toy};
+use posteriori::io::image::Image;
 use posteriori::io::weights::Checkpoint;
+use posteriori::rng::{INITIAL, Stream};
 use posteriori::samplers::ancestral::Ancestral;
 use posteriori::samplers::dmap::{Dmap, Project};
 use posteriori::samplers::dps::Dps;
 use posteriori::samplers::dsg::Dsg;
 use posteriori::samplers::{Draw, Sampler};
+use posteriori::{Device, Task};
 
-use crate::oracle;
+use crate::oracle::{self, Fixture, assert_close};
 
 fn goldens() -> Checkpoint {
     Checkpoint::open_file(oracle::data("toy/toy_gmm.safetensors")).unwrap()
@@ -226,4 +232,145 @@ fn toys_that_cannot_be_are_refused() {
             .to_string()
             .contains("at least 1")
     );
+}
+
+/// A fixture's NCHW tensor of one sample as NHWC values, with its height and width.
+fn image(fixture: &Fixture, name: &str) -> ([usize; 2], Vec<f64>) {
+    let (shape, values) = fixture.tensor(name);
+    let [1, c, h, w] = shape[..] else {
+        panic!("{name}: {shape:?}");
+    };
+    let at = |i: usize| values[i % c * h * w + i / c];
+    ([h, w], (0..c * h * w).map(at).collect())
+}
+
+fn subject(model: &str, task: &str, y: &Image, samples: usize) -> Subject {
+    let device = Device::cpu().with_precision("f64").unwrap();
+    let task = Task::parse(task).unwrap();
+    Subject::open(&device, &oracle::checkpoint(model), &task, y, samples).unwrap()
+}
+
+/// Equation 9 is `-eps / sqrt(1 - abar)` of the estimate. The measurement is read in f32.
+#[test]
+fn the_estimate_of_dps_is_that_of_pytorch() {
+    let fixture = Fixture::open("tiny-pixel");
+    let ([h, w], y) = image(&fixture, "meas/sr4/y");
+    let y = Image::new(w, h, y.into_iter().map(|v| v as f32).collect()).unwrap();
+    let subject = subject("tiny-pixel", "sr4", &y, 1);
+    let ([h, w], x) = image(&fixture, "traj/xT");
+    let x = subject.cx().upload(&x, [1, h, w, 3]).unwrap();
+    let step = subject.steps(8).unwrap()[3];
+    let eps = subject
+        .noise(&Estimate::Dps(1.5), &step, &x)
+        .unwrap()
+        .to_f64()
+        .unwrap();
+    let spread = (1.0 - step.alpha_bar).sqrt();
+    let score: Vec<f64> = eps.iter().map(|eps| -eps / spread).collect();
+    let (_, want) = image(&fixture, "eq9/s_dps");
+    let size = want.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+    assert_close("score", &score, &want, 1e-6, 1e-6 * size);
+}
+
+fn grey(side: usize) -> Image {
+    Image::new(side, side, vec![0.25; side * side * 3]).unwrap()
+}
+
+#[test]
+fn distances_are_nothing_of_the_reference_and_grow_with_the_square_of_zeta() {
+    let subject = subject("tiny-sd1", "sr8", &grey(8), 1);
+    let reference = subject
+        .estimator(&oracle::checkpoint("tiny-sd1").join("controlnet"))
+        .unwrap();
+    let steps = subject.steps(3).unwrap();
+    let estimates = [
+        Estimate::Conditional(&reference),
+        Estimate::Unconditional,
+        Estimate::Dps(0.0),
+        Estimate::Dps(1e4),
+        Estimate::Dps(2e4),
+    ];
+    let found = distances(&subject, &steps, &reference, &estimates, 1, &|_| ()).unwrap();
+    for (i, step) in steps.iter().enumerate() {
+        let paper = |estimate: usize| found[estimate][i].paper;
+        assert_eq!((paper(0), found[0][i].t), (0.0, step.t));
+        assert!(paper(1) > 0.0 && (paper(2) / paper(1) - 1.0).abs() < 1e-9);
+        // So large a zeta leaves nothing of the rest.
+        assert!(
+            (paper(4) / paper(3) - 4.0).abs() < 0.05,
+            "{} {}",
+            paper(4),
+            paper(3)
+        );
+        let spread = 1.0 - step.alpha_bar;
+        let score = found[1][i].score;
+        assert!((score * spread * spread / paper(1) - 1.0).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn means_are_those_of_the_noise_that_was_seen() {
+    let subject = subject("tiny-pixel", "sr4", &grey(8), 2);
+    let step = subject.steps(10).unwrap()[0];
+    let got = mean(&subject, &step, &Estimate::Unconditional, 3, 5, &|_| ()).unwrap();
+    // The same draws by hand, in other batches.
+    let mut all = Vec::new();
+    for first in [0u32, 2] {
+        let streams = [first, first + 1].map(|draw| Stream::new(5, 1, draw));
+        let x = posteriori::ops::noise::normals(subject.cx(), [2, 32, 32, 3], &streams, INITIAL, 0)
+            .unwrap();
+        let eps = subject
+            .noise(&Estimate::Unconditional, &step, &x)
+            .unwrap()
+            .to_f64()
+            .unwrap();
+        all.extend(eps.chunks(32 * 32 * 3).map(<[f64]>::to_vec));
+    }
+    let spread = (1.0 - step.alpha_bar).sqrt();
+    let channels = |pixel: &[f64]| (spread * pixel.iter().sum::<f64>() / 3.0).abs();
+    let paper = all[0].chunks(3).map(channels).sum::<f64>() / (32.0 * 32.0);
+    let element = |i: usize| (spread * (all[0][i] + all[1][i] + all[2][i]) / 3.0).abs();
+    let average = (0..all[0].len()).map(element).sum::<f64>() / all[0].len() as f64;
+    assert_close("paper", &[got.paper], &[paper], 1e-12, 0.0);
+    assert_close("average", &[got.average], &[average], 1e-12, 0.0);
+}
+
+#[test]
+fn deviations_by_hand() {
+    let image = |values: [f32; 6]| Image::new(2, 1, values.to_vec()).unwrap();
+    let images = [
+        image([0.0, 0.0, 0.0, 1.0, 0.5, 0.0]),
+        image([0.0, 0.0, 0.5, 0.0, 0.5, 0.0]),
+    ];
+    let found = Diversity::of(&images).unwrap();
+    // Of two values the unbiased deviation is their difference over the root of 2.
+    let root = 0.5f64.sqrt();
+    assert_close(
+        "map",
+        &found.map,
+        &[0.5 * root / 3.0, root / 3.0],
+        1e-12,
+        0.0,
+    );
+    assert_close("mean", &[found.mean], &[1.5 * root / 6.0], 1e-12, 0.0);
+    let picture = found.picture([1, 2], root / 3.0).unwrap();
+    assert_close(
+        "grey",
+        &picture
+            .pixels
+            .iter()
+            .map(|v| f64::from(*v))
+            .collect::<Vec<_>>(),
+        &[0.0, 0.0, 0.0, 1.0, 1.0, 1.0],
+        0.0,
+        1e-6,
+    );
+    assert!(
+        Diversity::of(&images[..1])
+            .unwrap_err()
+            .to_string()
+            .contains("at least 2")
+    );
+    let other = Image::new(1, 2, vec![0.0; 6]).unwrap();
+    assert!(Diversity::of(&[images[0].clone(), other]).is_err());
 }

@@ -88,6 +88,11 @@ impl Run {
         Ok(job)
     }
 
+    /// Sampling steps.
+    pub(crate) fn steps(&self) -> usize {
+        self.method.steps
+    }
+
     /// What a plan is for. On a machine without a GPU too, 16 bits mean one.
     pub(crate) fn engine(&self) -> Result<Engine> {
         let device = self.device.as_deref().unwrap_or("auto");

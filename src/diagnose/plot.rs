@@ -1,4 +1,4 @@
-//! Plots as SVG: clouds of points, each with the histogram of its second coordinate.
+//! Plots as SVG: clouds of points, each with the histogram of its second coordinate; lines on a logarithmic axis.
 
 use std::fmt::Write as _;
 
@@ -62,6 +62,68 @@ pub fn clouds(panels: &[(String, &[Point])], measured: f64, range: f64) -> Strin
                 (HISTOGRAM - 4.0) * *count as f64 / most
             );
         }
+    }
+    svg + "</svg>\n"
+}
+
+/// Lines over the numbers of their values, on a logarithmic axis; what is not above 0 is left out.
+pub fn lines(title: &str, lines: &[(String, Vec<f64>)]) -> String {
+    const SIZE: (f64, f64) = (800.0, 420.0);
+    const LEFT: f64 = 60.0;
+    const RIGHT: f64 = 150.0;
+    const COLOURS: [&str; 7] = ["#222", "#1f5fbf", "#d33", "#2a2", "#c80", "#808", "#088"];
+    let positive = || {
+        lines
+            .iter()
+            .flat_map(|(_, values)| values)
+            .filter(|v| v.is_finite() && **v > 0.0)
+    };
+    let low = positive()
+        .fold(f64::INFINITY, |low, v| low.min(*v))
+        .log10()
+        .floor();
+    let high = positive()
+        .fold(0.0f64, |high, v| high.max(*v))
+        .log10()
+        .ceil()
+        .max(low + 1.0);
+    let (w, h) = SIZE;
+    let (width, height) = (w - LEFT - RIGHT, h - 70.0);
+    let down = |v: f64| 40.0 + height * (high - v.log10()) / (high - low);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {w} {h}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"{w}\" height=\"{h}\" fill=\"white\"/>\n<text x=\"{LEFT}\" y=\"20\">{}</text>\n",
+        escaped(title)
+    );
+    if positive().next().is_none() {
+        return svg + "</svg>\n";
+    }
+    for power in low as i32..=high as i32 {
+        let (y, right, text) = (down(10f64.powi(power)), w - RIGHT, LEFT - 8.0);
+        let _ = writeln!(
+            svg,
+            "<path d=\"M{LEFT} {y:.1}H{right}\" stroke=\"#ddd\"/>\
+             <text x=\"{text}\" y=\"{y:.1}\" text-anchor=\"end\" dominant-baseline=\"middle\">1e{power}</text>"
+        );
+    }
+    for (i, (name, values)) in lines.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        let across = |k: usize| LEFT + width * k as f64 / (values.len().max(2) - 1) as f64;
+        let mut points = String::new();
+        for (k, v) in values
+            .iter()
+            .enumerate()
+            .filter(|(_, v)| v.is_finite() && **v > 0.0)
+        {
+            let _ = write!(points, "{:.1},{:.1} ", across(k), down(*v));
+        }
+        let (x, y) = (w - RIGHT + 10.0, 50.0 + 18.0 * i as f64);
+        let _ = writeln!(
+            svg,
+            "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"/>\
+             <text x=\"{x}\" y=\"{y}\" fill=\"{colour}\">{}</text>",
+            escaped(name)
+        );
     }
     svg + "</svg>\n"
 }

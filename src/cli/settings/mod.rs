@@ -17,7 +17,7 @@ use posteriori::{Error, Result};
 
 use super::{config, methods};
 use table::SAMPLING;
-pub(crate) use table::{DEGRADE, GENERATE, PLAN, RESTORE, SETTINGS, STUDY, Setting};
+pub(crate) use table::{DEGRADE, DIAGNOSE, GENERATE, PLAN, RESTORE, SETTINGS, STUDY, Setting};
 
 impl Setting {
     fn find(key: &str) -> Option<&'static Setting> {

@@ -6,8 +6,9 @@ pub(crate) const PLAN: u8 = 2;
 pub(crate) const GENERATE: u8 = 4;
 pub(crate) const DEGRADE: u8 = 8;
 pub(crate) const STUDY: u8 = 16;
+pub(crate) const DIAGNOSE: u8 = 32;
 
-const MEASURED: u8 = RESTORE | PLAN | STUDY;
+const MEASURED: u8 = RESTORE | PLAN | STUDY | DIAGNOSE;
 pub(super) const SAMPLING: u8 = MEASURED | GENERATE;
 const WRITING: u8 = RESTORE | GENERATE | DEGRADE;
 
@@ -58,7 +59,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "task",
         "TASK",
         "",
-        RESTORE | PLAN | DEGRADE,
+        RESTORE | PLAN | DEGRADE | DIAGNOSE,
         "what was done to the images: see below",
     ),
     setting(
@@ -190,7 +191,13 @@ pub(crate) static SETTINGS: &[Setting] = &[
         SAMPLING,
         "the text prompt; empty by default, as in the paper",
     ),
-    setting("seed", "N", "0", WRITING | STUDY, "the seed of all noise"),
+    setting(
+        "seed",
+        "N",
+        "0",
+        WRITING | STUDY | DIAGNOSE,
+        "the seed of all noise",
+    ),
     setting(
         "samples",
         "N",
@@ -202,7 +209,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "device",
         "auto|cpu|cuda:N",
         "auto",
-        RESTORE | GENERATE | STUDY,
+        RESTORE | GENERATE | STUDY | DIAGNOSE,
         "where to compute; auto takes the first GPU that can be used",
     ),
     setting(

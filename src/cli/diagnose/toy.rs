@@ -1,14 +1,12 @@
-//! `diagnose`: the paper's diagnostics of samplers.
+//! `diagnose toy`: every sampler where the true posterior is known.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
 use serde_json::json;
 
 use posteriori::diagnose::mixture::{Mixture, Point};
 use posteriori::diagnose::plot;
 use posteriori::diagnose::toy::{self, MEASURED, Summary, Toy};
-use posteriori::io::atomic::{failed, write_atomic};
 use posteriori::io::csv;
 use posteriori::samplers::Sampler;
 use posteriori::samplers::ancestral::Ancestral;
@@ -20,64 +18,50 @@ use posteriori::samplers::psld::Psld;
 use posteriori::samplers::resample::{Blend, Descent, Resample, Stages};
 use posteriori::{Error, Result as Fallible};
 
-use super::exit::DONE;
-use super::ui::Ui;
+use crate::cli::ui::Ui;
 
-/// What samplers do where the truth is known
+/// The paper's toy (A.4, Figure 8): points of two Gaussians of which the first coordinate is measured
+///
+/// Every sampler beside the true posterior, and beside a sampler of the exact conditional score as a control. OUT gets
+/// toy.csv and toy.svg, the clouds of points.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    #[command(subcommand)]
-    what: What,
+    /// The folder of the results
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+    /// Points of each sampler
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    samples: usize,
+    /// Noise levels
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    steps: usize,
+    /// The standard deviation of each Gaussian
+    #[arg(long, value_name = "X", default_value_t = 0.3)]
+    std: f64,
+    /// The seed of all noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
 }
 
-#[derive(Debug, clap::Subcommand)]
-enum What {
-    /// The paper's toy (A.4, Figure 8): points of two Gaussians of which the first coordinate is measured
-    ///
-    /// Every sampler beside the true posterior, and beside a sampler of the exact conditional score as a control. OUT gets
-    /// toy.csv and toy.svg, the clouds of points.
-    Toy {
-        /// The folder of the results
-        #[arg(short, long, value_name = "OUT")]
-        output: PathBuf,
-        /// Points of each sampler
-        #[arg(long, value_name = "N", default_value_t = 20_000)]
-        samples: usize,
-        /// Noise levels
-        #[arg(long, value_name = "N", default_value_t = 100)]
-        steps: usize,
-        /// The standard deviation of each Gaussian
-        #[arg(long, value_name = "X", default_value_t = 0.3)]
-        std: f64,
-        /// The seed of all noise
-        #[arg(long, value_name = "N", default_value_t = 0)]
-        seed: u64,
-    },
-}
-
-pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
-    match args.what {
-        What::Toy {
-            output,
-            samples,
-            steps,
-            std,
-            seed,
-        } => {
-            if !(std > 0.0 && std.is_finite()) {
-                let why = format!("wanted a number above 0, got {std}");
-                return Err(Error::argument("--std", why).into());
-            }
-            if steps < 2 {
-                return Err(
-                    Error::argument("--steps", format!("wanted at least 2, got {steps}")).into(),
-                );
-            }
-            let toy = Toy::new(&toy::karras(steps, 0.002, 4.0), samples)?;
-            compare(&toy, std, seed, &output, ui)?;
-        }
+pub(super) fn run(args: &Args, ui: &Ui) -> Fallible<()> {
+    let Args {
+        std,
+        steps,
+        samples,
+        ..
+    } = *args;
+    if !(std > 0.0 && std.is_finite()) {
+        let why = format!("wanted a number above 0, got {std}");
+        return Err(Error::argument("--std", why));
     }
-    Ok(DONE)
+    if steps < 2 {
+        return Err(Error::argument(
+            "--steps",
+            format!("wanted at least 2, got {steps}"),
+        ));
+    }
+    let toy = Toy::new(&toy::karras(steps, 0.002, 4.0), samples)?;
+    compare(&toy, std, args.seed, &args.output, ui)
 }
 
 /// What is known of the true posterior given the measurement with this noise.
@@ -89,9 +73,8 @@ fn truth(prior: &Mixture, noise: f64) -> (String, Mixture) {
     (name, prior.given_first(MEASURED, noise))
 }
 
-fn compare(toy: &Toy, std: f64, seed: u64, output: &PathBuf, ui: &Ui) -> Fallible<()> {
-    std::fs::create_dir_all(output)
-        .map_err(|e| Error::file(output, format!("the output folder cannot be made: {e}")))?;
+fn compare(toy: &Toy, std: f64, seed: u64, output: &Path, ui: &Ui) -> Fallible<()> {
+    super::make(output)?;
     let prior = Mixture::toy(std);
     let head = [
         "sampler",
@@ -155,9 +138,10 @@ fn compare(toy: &Toy, std: f64, seed: u64, output: &PathBuf, ui: &Ui) -> Fallibl
         .iter()
         .map(|(name, points)| (name.clone(), &points[..]))
         .collect();
-    let svg = output.join("toy.svg");
-    let text = plot::clouds(&panels, MEASURED, 2.5);
-    write_atomic(&svg, |w| w.write_all(text.as_bytes()).map_err(failed(&svg)))
+    super::write(
+        &output.join("toy.svg"),
+        &plot::clouds(&panels, MEASURED, 2.5),
+    )
 }
 
 /// Every sampler at some strengths, for a run of so many steps.
