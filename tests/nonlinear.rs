@@ -55,8 +55,9 @@ fn shaded(side: usize) -> Vec<f64> {
     levels
 }
 
-/// Against Pillow 13.0 (`Image.save(.., "JPEG", quality=q, subsampling=2)`, decoded): pixels (3 i mod 16, i). That rounds decoded
-/// values to bytes and transforms in whole numbers: within two levels.
+/// Against Pillow 13.0 (`Image.save(.., "JPEG", quality=q, subsampling=2)`, decoded): pixels (3 i mod 16, i). That rounds Y, Cb and Cr
+/// to bytes on both sides, half a level each and 1.77 times that where Cb goes into blue, and R, G and B at the end:
+/// within three levels.
 #[test]
 fn jpeg_is_that_of_pillow() {
     let cx = &double();

@@ -1,8 +1,8 @@
 //! JPEG: brightness and colour differences, those at half the size, in blocks of eight by eight cosines, each rounded to a
 //! multiple of its step (ITU-T T.81, tables K.1 and K.2, scaled by the quality as libjpeg does).
 //!
-//! The gradient takes the rounding for the identity (straight-through). Left out: the rounding of decoded values to bytes
-//! and their clipping, and half a level of the 128 that JPEG takes off.
+//! The gradient takes the rounding for the identity (straight-through). Left out: the rounding of decoded values to bytes,
+//! and their clipping.
 
 use std::fmt;
 
@@ -120,6 +120,8 @@ struct Plane {
     values: [Separable; 2],
     /// `[h, w, 3]`
     steps: Tensor,
+    /// What is rounded to 0, `[h, w, 3]`: JPEG takes 128 levels off, and zero here is level 127.5.
+    origin: Tensor,
 }
 
 impl Plane {
@@ -160,20 +162,28 @@ impl Plane {
         };
         let rows = [into[0].rows(), into[1].rows()];
         let step = |i: usize| steps[i / 3 / rows[1] % 8 * 8 + i / 3 % rows[1] % 8];
-        let steps: Vec<f64> = (0..rows[0] * rows[1] * 3).map(step).collect();
+        // A block of half levels has the first wave alone, eight times as large.
+        let first =
+            |i: usize| i.is_multiple_of(3) && i / 3 / rows[1] % 8 == 0 && i / 3 % rows[1] % 8 == 0;
+        let origin = |i: usize| if first(i) && !half { 8.0 * 0.5 } else { 0.0 };
+        let of = |value: &dyn Fn(usize) -> f64| {
+            let all: Vec<f64> = (0..rows[0] * rows[1] * 3).map(value).collect();
+            cx.constant(&all, [rows[0], rows[1], 3])
+        };
         Ok(Plane {
             mix: both(Banded::dense(&mix.map(|row| row.map(|v| LEVELS * v))))?,
             unmix: both(Banded::dense(&FROM_YCC.map(|row| row.map(|v| v / LEVELS))))?,
             waves: pair(into)?,
             values: pair(back)?,
-            steps: cx.constant(&steps, [rows[0], rows[1], 3])?,
+            steps: of(&step)?,
+            origin: of(&origin)?,
         })
     }
 
     fn measure(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
         let mut y = banded::forward(cx, &self.mix[0], x, 3)?;
         y = self.waves[0].apply(cx, &y)?;
-        y = quantise::forward(cx, &y, &self.steps)?;
+        y = quantise::forward(cx, &y, &self.steps, &self.origin)?;
         y = self.values[0].apply(cx, &y)?;
         banded::forward(cx, &self.unmix[0], &y, 3)
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cx::Cx;
 use crate::error::{Error, Result};
-use crate::io::image;
+use crate::io::image::read;
 use crate::ops::noise;
 use crate::rng::{self, Stream};
 use crate::tensor::Tensor;
@@ -281,7 +281,7 @@ fn expect_image(cx: &Cx, what: &str, x: &Tensor, [h, w, c]: [usize; 3]) -> Resul
 
 /// The size of an image file and the mean of each pixel's channels, 0 to 1.
 fn brightness(file: &str) -> Result<([usize; 2], Vec<f64>)> {
-    let image = image::read(file)?;
+    let image = read(file)?;
     let grey = |pixel: &[f32]| pixel.iter().map(|v| f64::from(*v) + 1.0).sum::<f64>() / 6.0;
     let values = image.pixels.chunks_exact(3).map(grey).collect();
     Ok(([image.height, image.width], values))

@@ -1,6 +1,6 @@
-//! Quantise: `y[n, i] = q[i] round(x[n, i] / q[i])`, halves to even.
+//! Quantise: `y[n, i] = o[i] + q[i] round((x[n, i] - o[i]) / q[i])`, halves to even.
 //!
-//! `x, y: [n, h, w, c]`, `q: [h, w, c]`, above 0. Its gradient is taken to be the identity (straight-through), so there is no
+//! `x, y: [n, h, w, c]`, `q, o: [h, w, c]`, q above 0. Its gradient is taken to be the identity (straight-through), so there is no
 //! backward pass.
 
 use crate::cx::Cx;
@@ -38,15 +38,16 @@ impl KeyTrait for Key {
             Spec::out("y", len),
             Spec::input("x", len).fill(Fill::Normal(5.0)),
             Spec::input("q", self.size).fill(Fill::Positive),
+            Spec::input("o", self.size),
         ]
     }
 
     fn flops(&self) -> u64 {
-        3 * (self.samples * self.size) as u64
+        5 * (self.samples * self.size) as u64
     }
 }
 
-/// `y` from `x` and `q`.
+/// `y` from `x`, `q` and `o`.
 pub static FORWARD: Op<Key> = Op {
     name: "quantise.forward",
     variants: &[
@@ -73,10 +74,11 @@ fn plan(key: &Key) -> Plan {
 /// `y` of `x`'s shape.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) when `q` is not a step for each element of a sample.
-pub fn forward(cx: &Cx, x: &Tensor, q: &Tensor) -> Result<Tensor> {
+/// [`Error::Shape`](crate::Error::Shape) when `q` or `o` has not one number for each element of a sample.
+pub fn forward(cx: &Cx, x: &Tensor, q: &Tensor, o: &Tensor) -> Result<Tensor> {
     let [samples, h, w, c] = x.nhwc("quantise")?;
     q.expect_shape("quantise, q", [h, w, c])?;
+    o.expect_shape("quantise, o", [h, w, c])?;
     x.expect_dtype("quantise", cx.dtype())?;
     let key = Key {
         dtype: cx.dtype(),
@@ -84,14 +86,19 @@ pub fn forward(cx: &Cx, x: &Tensor, q: &Tensor) -> Result<Tensor> {
         size: h * w * c,
     };
     let y = cx.empty(x.shape())?;
-    FORWARD.launch(cx, &key, &[Arg::Out(&y), Arg::In(x), Arg::In(q)])?;
+    FORWARD.launch(
+        cx,
+        &key,
+        &[Arg::Out(&y), Arg::In(x), Arg::In(q), Arg::In(o)],
+    )?;
     Ok(y)
 }
 
 fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let (y, x, q) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let (y, x) = (args.output::<T>(0), args.input::<T>(1));
+    let (q, o) = (args.input::<T>(2), args.input::<T>(3));
     for (i, y) in y.iter_mut().enumerate() {
-        let q = q[i % key.size];
-        *y = q * T::of((x[i] / q).f64().round_ties_even());
+        let (q, o) = (q[i % key.size], o[i % key.size]);
+        *y = o + q * T::of(((x[i] - o) / q).f64().round_ties_even());
     }
 }
