@@ -161,10 +161,11 @@ impl Plane {
             }
         };
         let rows = [into[0].rows(), into[1].rows()];
-        let step = |i: usize| steps[i / 3 / rows[1] % 8 * 8 + i / 3 % rows[1] % 8];
+        // Row and column of an element in its block.
+        let place = |i: usize| (i / 3 / rows[1] % 8, i / 3 % rows[1] % 8);
+        let step = |i: usize| steps[place(i).0 * 8 + place(i).1];
         // A block of half levels has the first wave alone, eight times as large.
-        let first =
-            |i: usize| i.is_multiple_of(3) && i / 3 / rows[1] % 8 == 0 && i / 3 % rows[1] % 8 == 0;
+        let first = |i: usize| i.is_multiple_of(3) && place(i) == (0, 0);
         let origin = |i: usize| if first(i) && !half { 8.0 * 0.5 } else { 0.0 };
         let of = |value: &dyn Fn(usize) -> f64| {
             let all: Vec<f64> = (0..rows[0] * rows[1] * 3).map(value).collect();
