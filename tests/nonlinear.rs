@@ -136,7 +136,7 @@ fn jpeg_is_that_of_pillow() {
             for (got, want) in got[at..at + 3].iter().zip(want) {
                 let got = 127.5 * (got + 1.0);
                 assert!(
-                    (got - f64::from(*want)).abs() <= 2.0,
+                    (got - f64::from(*want)).abs() <= 3.0,
                     "{task}, pixel {i}: {got} {want}"
                 );
             }

@@ -10,16 +10,6 @@ use posteriori::{DType, runtime::Runtime};
 
 use crate::oracle;
 
-/// Tensors that need samplers this version does not have.
-const LATER: [&str; 6] = [
-    "psld/",
-    "traj/dsg",
-    "traj/freedom",
-    "traj/resample",
-    "traj/psld",
-    "traj/dsg_b2",
-];
-
 fn check(name: &str) -> Report {
     check_on(&Cx::native(), name, &[])
 }
@@ -31,11 +21,7 @@ fn check_on(cx: &Cx, name: &str, only: &[&str]) -> Report {
     let report = verify(&model, None, &goldens, &only, cx, &mut |_| ()).unwrap();
     let failed: Vec<_> = report.rows.iter().filter(|row| !row.passed()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
-    let unknown = report
-        .unknown
-        .iter()
-        .filter(|n| !LATER.iter().any(|later| n.starts_with(later)));
-    assert_eq!(unknown.collect::<Vec<_>>(), Vec::<&String>::new());
+    assert_eq!(report.unknown, Vec::<String>::new());
     report
 }
 
@@ -72,6 +58,9 @@ fn kernels_on_the_emulator() {
         let cx = Cx::new(Runtime::emu(Default::default()), dtype).unwrap();
         assert!(check_on(&cx, "tiny-sd1", &SOME).rows.len() > 30, "{dtype}");
     }
+    let cx = Cx::new(Runtime::emu(Default::default()), DType::F32).unwrap();
+    let rows = check_on(&cx, "tiny-pixel", &["traj/dsg", "traj/freedom"]).rows;
+    assert_eq!(rows.len(), 12);
 }
 
 /// A ControlNet's weight gradients and three steps of AdamW, by the `.cu` kernels.
