@@ -51,7 +51,7 @@ impl Parameters {
     /// The weights: those given, else those drawn.
     ///
     /// # Errors
-    /// [`Error::Argument`] when those given are not `size * size` finite numbers of sum 1, or there are
+    /// [`Error::Argument`](crate::Error::Argument) when those given are not `size * size` finite numbers of sum 1, or there are
     /// none to be drawn with these settings.
     pub fn weights(&self) -> Result<Cow<'_, [f64]>> {
         let Some(kernel) = &self.kernel else {
