@@ -1,6 +1,6 @@
 //! Samplers one step at a time, in f64, over a linear network: the same step in both coordinates, closed forms.
 
-use posteriori::diffusion::prior::{Denoiser, Pixels, Pullback};
+use posteriori::diffusion::prior::Pixels;
 use posteriori::diffusion::schedule::{Coordinates, Schedule, Solver, Spacing, Step};
 use posteriori::operators::{Operator, Task};
 use posteriori::ops::{combine, noise};
@@ -11,11 +11,12 @@ use posteriori::samplers::dps::Dps;
 use posteriori::samplers::dsg::Dsg;
 use posteriori::samplers::freedom::Freedom;
 use posteriori::samplers::psld::Psld;
-use posteriori::samplers::resample::{Blend, Descent, Resample, Stages};
+use posteriori::samplers::resample::{Blend, Descent, Resample, Solve, Stages};
 use posteriori::samplers::{At, Draw, Follow, Following, Measurement, Problem, Sampler};
-use posteriori::{Cx, DType, Result, Tensor};
+use posteriori::{Cx, DType, Tensor};
 
 use crate::oracle;
+use crate::steps::Linear;
 
 const SHAPE: [usize; 4] = [2, 6, 5, 3];
 const STEPS: usize = 6;
@@ -27,25 +28,6 @@ fn cx() -> Cx {
 fn field(cx: &Cx, draw: u32) -> Tensor {
     let streams = [0, 1].map(|sample| Stream::new(3, 4, sample));
     noise::normals(cx, SHAPE, &streams, 7, draw).unwrap()
-}
-
-/// Predicts `0.3 x`.
-struct Linear;
-
-impl Denoiser for Linear {
-    fn predict(&self, cx: &Cx, x: &Tensor, _: &Tensor) -> Result<Tensor> {
-        combine::forward(cx, &[(0.3, x)])
-    }
-
-    fn predict_vjp<'a>(
-        &'a self,
-        cx: &'a Cx,
-        x: &Tensor,
-        t: &Tensor,
-    ) -> Result<(Tensor, Pullback<'a>)> {
-        let pull = move |dy: &Tensor| combine::forward(cx, &[(0.3, dy)]);
-        Ok((self.predict(cx, x, t)?, Box::new(pull)))
-    }
 }
 
 /// Random inpainting of the field of draw 5.
@@ -128,12 +110,14 @@ fn a_step_is_the_same_in_both_coordinates() {
         Box::new(Resample {
             zeta,
             every: 1,
-            stages,
-            iterations: 3,
-            rate: 0.2,
-            descent: Descent::Gradient,
-            strength: 40.0,
-            blend,
+            solve: Solve {
+                stages,
+                iterations: 3,
+                rate: 0.2,
+                descent: Descent::Gradient,
+                strength: 40.0,
+                blend,
+            },
         })
     }
     // Whether the gradient is taken at the state before the step; else at that after it.
@@ -241,12 +225,14 @@ fn resample_solves_for_the_measurement() {
             let resample = Resample {
                 zeta: 0.1,
                 every: 2,
-                stages,
-                iterations,
-                rate,
-                descent,
-                strength: 1e12,
-                blend: Blend::Original,
+                solve: Solve {
+                    stages,
+                    iterations,
+                    rate,
+                    descent,
+                    strength: 1e12,
+                    blend: Blend::Original,
+                },
             };
             let solved = fixture
                 .step(&resample, &steps, 1, &x, 0.0)

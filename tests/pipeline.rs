@@ -11,7 +11,7 @@ use posteriori::pipeline::{Item, Pipeline};
 use posteriori::rng::{Philox, Stream};
 use posteriori::runtime::kernel::{Arch, Target};
 use posteriori::samplers::Follow;
-use posteriori::samplers::resample::{Blend, Descent, Stages};
+use posteriori::samplers::resample::{Blend, Descent, Solve, Stages};
 
 use crate::oracle;
 
@@ -31,12 +31,14 @@ fn methods() -> Vec<Method> {
     let resample = |stages, descent| {
         let algorithm = Algorithm::Resample {
             every: Some(2),
-            stages,
-            iterations: 2,
-            rate: 0.02,
-            descent,
-            strength: 40.0,
-            blend: Blend::Original,
+            solve: Solve {
+                stages,
+                iterations: 2,
+                rate: 0.02,
+                descent,
+                strength: 40.0,
+                blend: Blend::Original,
+            },
         };
         Method {
             algorithm,
@@ -249,9 +251,9 @@ fn zeta_zero_is_ancestral_sampling() {
     let ancestral = pixels(Method::ancestral());
     for method in methods() {
         let mut without = method.zeta(0.0);
-        if let Algorithm::Resample { iterations, .. } = &mut without.algorithm {
+        if let Algorithm::Resample { solve, .. } = &mut without.algorithm {
             // What it solves for does not depend on zeta.
-            *iterations = 0;
+            solve.iterations = 0;
         }
         assert!(pixels(without) == ancestral, "{method:?}");
     }

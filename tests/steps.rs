@@ -89,7 +89,7 @@ fn a_step_and_its_projection_are_one_op() {
 }
 
 /// Predicts `0.3 x`.
-struct Linear;
+pub(crate) struct Linear;
 
 impl Denoiser for Linear {
     fn predict(&self, cx: &Cx, x: &Tensor, _: &Tensor) -> Result<Tensor> {

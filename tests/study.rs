@@ -326,8 +326,8 @@ fn network_calls_are_those_that_samplers_make() {
     let file = oracle::checkpoint("tiny-pixel").join("scheduler/scheduler_config.json");
     let schedule = Schedule::open(file).unwrap();
     let mut resample = Method::resample();
-    if let Algorithm::Resample { iterations, .. } = &mut resample.algorithm {
-        *iterations = 2;
+    if let Algorithm::Resample { solve, .. } = &mut resample.algorithm {
+        solve.iterations = 2;
     }
     for (method, by_hand) in [
         (Method::ancestral().steps(7), 7),
@@ -405,22 +405,9 @@ fn settings_that_leave_a_method_nothing_to_do_are_refused() {
         })
     };
     let resample = |n| match Method::resample().algorithm {
-        Algorithm::Resample {
-            stages,
-            iterations,
-            rate,
-            descent,
-            strength,
-            blend,
-            ..
-        } => of(Algorithm::Resample {
+        Algorithm::Resample { solve, .. } => of(Algorithm::Resample {
             every: Some(n),
-            stages,
-            iterations,
-            rate,
-            descent,
-            strength,
-            blend,
+            solve,
         }),
         other => unreachable!("{other:?}"),
     };

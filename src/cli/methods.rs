@@ -119,23 +119,15 @@ pub(crate) fn own(settings: &Settings, method: &mut Method) -> Result<()> {
             *ascents = count("ascents", 1)?;
             *window = settings.need("window", |t| auto(t, steps_from_to))?;
         }
-        Algorithm::Resample {
-            every,
-            stages,
-            iterations,
-            rate,
-            descent,
-            strength,
-            blend,
-        } => {
+        Algorithm::Resample { every, solve } => {
             let at = |t: &str| whole(t, 1..=MOST).map(|n| n as usize);
             *every = settings.need("every", |t| auto(t, at))?;
-            *stages = settings.need("stages", |t| choice(STAGES, t))?;
-            *iterations = count("iterations", 0)?;
-            *rate = real("rate")?;
-            *descent = settings.need("descent", |t| choice(DESCENTS, t))?;
-            *strength = real("strength")?;
-            *blend = settings.need("blend", |t| choice(BLENDS, t))?;
+            solve.stages = settings.need("stages", |t| choice(STAGES, t))?;
+            solve.iterations = count("iterations", 0)?;
+            solve.rate = real("rate")?;
+            solve.descent = settings.need("descent", |t| choice(DESCENTS, t))?;
+            solve.strength = real("strength")?;
+            solve.blend = settings.need("blend", |t| choice(BLENDS, t))?;
         }
     }
     Ok(())
@@ -206,22 +198,14 @@ pub(crate) fn describe(method: &Method) -> Vec<(&'static str, String)> {
             all.push(("ascents", ascents.to_string()));
             all.push(("window", auto(window.map(|[a, b]| format!("{a}..{b}")))));
         }
-        Algorithm::Resample {
-            every,
-            stages,
-            iterations,
-            rate,
-            descent,
-            strength,
-            blend,
-        } => {
+        Algorithm::Resample { every, solve } => {
             all.push(("every", auto(every.map(|n| n.to_string()))));
-            all.push(("stages", word(STAGES, stages)));
-            all.push(("iterations", iterations.to_string()));
-            all.push(("rate", rate.to_string()));
-            all.push(("descent", word(DESCENTS, descent)));
-            all.push(("strength", strength.to_string()));
-            all.push(("blend", word(BLENDS, blend)));
+            all.push(("stages", word(STAGES, solve.stages)));
+            all.push(("iterations", solve.iterations.to_string()));
+            all.push(("rate", solve.rate.to_string()));
+            all.push(("descent", word(DESCENTS, solve.descent)));
+            all.push(("strength", solve.strength.to_string()));
+            all.push(("blend", word(BLENDS, solve.blend)));
         }
     }
     all

@@ -9,7 +9,7 @@ use crate::samplers::dps::Dps;
 use crate::samplers::dsg::Dsg;
 use crate::samplers::freedom::Freedom;
 use crate::samplers::psld::Psld;
-use crate::samplers::resample::{Blend, Descent, Resample, Stages};
+use crate::samplers::resample::{Blend, Descent, Resample, Solve, Stages};
 use crate::samplers::{Follow, Sampler};
 
 /// A restoration: undo `task` by `method`.
@@ -124,18 +124,8 @@ pub enum Algorithm {
     Resample {
         /// The paper's N; a tenth of the run when `None`.
         every: Option<usize>,
-        /// Where it solves.
-        stages: Stages,
-        /// Steps of descent (the paper's K).
-        iterations: usize,
-        /// Their size.
-        rate: f64,
-        /// How it descends.
-        descent: Descent,
-        /// The factor of eta.
-        strength: f64,
-        /// How the solution and the state are combined.
-        blend: Blend,
+        /// How it solves.
+        solve: Solve,
     },
     /// The prior, or the conditional score, alone.
     Ancestral,
@@ -286,12 +276,14 @@ impl Method {
     pub fn resample() -> Self {
         Self::of(Algorithm::Resample {
             every: None,
-            stages: Stages::Latent,
-            iterations: 200,
-            rate: 5e-3,
-            descent: Descent::Adam,
-            strength: 40.0,
-            blend: Blend::Original,
+            solve: Solve {
+                stages: Stages::Latent,
+                iterations: 200,
+                rate: 5e-3,
+                descent: Descent::Adam,
+                strength: 40.0,
+                blend: Blend::Original,
+            },
         })
     }
 
@@ -391,13 +383,10 @@ impl Method {
     /// Without guidance every algorithm is the prior's reverse process. ReSample is guided by what it solves for too.
     fn sampler(&self, zeta: f64) -> Box<dyn Sampler> {
         let steps = self.steps;
-        let solves = matches!(
-            self.algorithm,
-            Algorithm::Resample {
-                iterations: 1..,
-                ..
-            }
-        );
+        let solves = match self.algorithm {
+            Algorithm::Resample { solve, .. } => solve.iterations > 0,
+            _ => false,
+        };
         if zeta == 0.0 && !solves {
             return Box::new(Ancestral);
         }
@@ -421,23 +410,10 @@ impl Method {
                 repeats: ascents,
                 window: window.unwrap_or([steps / 5, steps / 2]),
             }),
-            Algorithm::Resample {
-                every,
-                stages,
-                iterations,
-                rate,
-                descent,
-                strength,
-                blend,
-            } => Box::new(Resample {
+            Algorithm::Resample { every, solve } => Box::new(Resample {
                 zeta,
                 every: every.unwrap_or((steps / 10).max(1)),
-                stages,
-                iterations,
-                rate,
-                descent,
-                strength,
-                blend,
+                solve,
             }),
             Algorithm::Ancestral => Box::new(Ancestral),
         }

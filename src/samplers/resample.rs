@@ -31,7 +31,14 @@ pub struct Resample {
     pub zeta: f64,
     /// N: resamples after every so many steps; 0 for never.
     pub every: usize,
-    /// Where it solves for the measurement.
+    /// How it solves, and what it makes of that.
+    pub solve: Solve,
+}
+
+/// How ReSample solves for the measurement, and goes back to the noise level from there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Solve {
+    /// Where it solves.
     pub stages: Stages,
     /// K: steps of descent; with 0 there is nothing to resample from, and this is DPS.
     pub iterations: usize,
@@ -86,14 +93,14 @@ impl Sampler for Resample {
             Some(Stage::Pixel) => self.on_pixels(cx, problem, &x0)?,
         };
         let (now, then) = (at.step.alpha_bar, at.step.alpha_bar_next);
-        let eta = self.strength * (1.0 - then) / (1.0 - now) * (1.0 - now / then);
+        let eta = self.solve.strength * (1.0 - then) / (1.0 - now) * (1.0 - now / then);
         let scale = at.step.scale_next / then.sqrt(); // from VP to the coordinates of the steps
-        let abar = match self.blend {
+        let abar = match self.solve.blend {
             Blend::Original => then,
             Blend::Printed => now,
         };
         let sum = eta + 1.0 - abar;
-        let terms = match self.blend {
+        let terms = match self.solve.blend {
             Blend::Original => [
                 (scale * eta * abar.sqrt() / sum, &solved),
                 ((1.0 - abar) / sum, &next),
@@ -123,10 +130,10 @@ enum Stage {
 impl Resample {
     fn stage(&self, step: &Step) -> Option<Stage> {
         let due = self.every > 0 && (step.index + 1).is_multiple_of(self.every);
-        if !due || step.is_last() || self.iterations == 0 {
+        if !due || step.is_last() || self.solve.iterations == 0 {
             return None;
         }
-        match self.stages {
+        match self.solve.stages {
             Stages::Latent => Some(Stage::Latent),
             Stages::Pixel => Some(Stage::Pixel),
             Stages::Both => match 3 * step.index / step.of {
@@ -168,11 +175,11 @@ impl Resample {
     ) -> Result<Tensor> {
         let zero = || combine::forward(cx, &[(0.0, start)]);
         let mut v = combine::forward(cx, &[(1.0, start)])?;
-        match self.descent {
+        match self.solve.descent {
             Descent::Gradient => {
-                for _ in 0..self.iterations {
+                for _ in 0..self.solve.iterations {
                     let g = gradient(&v)?;
-                    v = combine::forward(cx, &[(1.0, &v), (-self.rate, &g)])?;
+                    v = combine::forward(cx, &[(1.0, &v), (-self.solve.rate, &g)])?;
                 }
             }
             Descent::Adam => {
@@ -182,9 +189,9 @@ impl Resample {
                     beta2: 0.999,
                     eps: 1e-8,
                 };
-                for t in 1..=self.iterations as u32 {
+                for t in 1..=self.solve.iterations as u32 {
                     let g = gradient(&v)?;
-                    let now = settings.coefficients(t, self.rate, 0.0, 1.0);
+                    let now = settings.coefficients(t, self.solve.rate, 0.0, 1.0);
                     let state = State {
                         w: &v,
                         m: &mean,

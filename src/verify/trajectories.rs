@@ -22,7 +22,7 @@ use crate::samplers::dps::Dps;
 use crate::samplers::dsg::Dsg;
 use crate::samplers::freedom::Freedom;
 use crate::samplers::psld::Psld;
-use crate::samplers::resample::{Blend, Descent, Resample, Stages};
+use crate::samplers::resample::{Blend, Descent, Resample, Solve, Stages};
 use crate::samplers::{self, Draw, Follow, Measurement, Problem, Sampler};
 use crate::tensor::Tensor;
 
@@ -100,17 +100,19 @@ impl<'a> Run<'a> {
             Box::new(Resample {
                 zeta: number("zeta")?,
                 every: number("N")? as usize,
-                stages: match which.starts_with("pixel") {
-                    true => Stages::Pixel,
-                    false => Stages::Latent,
-                },
-                iterations: number("K")? as usize,
-                rate: number("lr")?,
-                descent: Descent::Gradient,
-                strength: number("gamma")?,
-                blend: match which.contains("literal") {
-                    true => Blend::Printed,
-                    false => Blend::Original,
+                solve: Solve {
+                    stages: match which.starts_with("pixel") {
+                        true => Stages::Pixel,
+                        false => Stages::Latent,
+                    },
+                    iterations: number("K")? as usize,
+                    rate: number("lr")?,
+                    descent: Descent::Gradient,
+                    strength: number("gamma")?,
+                    blend: match which.contains("literal") {
+                        true => Blend::Printed,
+                        false => Blend::Original,
+                    },
                 },
             })
         } else {

@@ -15,7 +15,7 @@ use posteriori::samplers::dps::Dps;
 use posteriori::samplers::dsg::Dsg;
 use posteriori::samplers::freedom::Freedom;
 use posteriori::samplers::psld::Psld;
-use posteriori::samplers::resample::{Blend, Descent, Resample, Stages};
+use posteriori::samplers::resample::{Blend, Descent, Resample, Solve, Stages};
 use posteriori::{Error, Result as Fallible};
 
 use crate::cli::ui::Ui;
@@ -179,12 +179,14 @@ fn samplers(steps: usize) -> Vec<(String, Box<dyn Sampler>)> {
     let resample = Resample {
         zeta: 0.05,
         every: (steps / 10).max(1),
-        stages: Stages::Latent,
-        iterations: 10,
-        rate: 0.5,
-        descent: Descent::Gradient,
-        strength: 40.0,
-        blend: Blend::Original,
+        solve: Solve {
+            stages: Stages::Latent,
+            iterations: 10,
+            rate: 0.5,
+            descent: Descent::Gradient,
+            strength: 40.0,
+            blend: Blend::Original,
+        },
     };
     all.push(("ReSample, zeta 0.05, K 10".into(), Box::new(resample)));
     all
