@@ -78,11 +78,9 @@ fn main() -> Result<()> {
     let draw = |step: usize, draw: u32| Draw::of(&cx, &streams, step as u32, draw);
     let watch = |step: usize, name: &str, value: &Tensor| {
         if name == "loss" && step.is_multiple_of(40) {
-            println!(
-                "step {step:>3}: ||f(x0) - y|| = {:.3}",
-                value.to_f64().map_or(f64::NAN, |l| l[0])
-            );
+            println!("step {step:>3}: ||f(x0) - y|| = {:.3}", value.to_f64()?[0]);
         }
+        Ok(())
     };
     let x = samplers::run(&cx, &Dps { zeta: 1.0 }, &problem, &steps, x, &draw, &watch)?.x;
 

@@ -95,6 +95,9 @@ pub enum Error {
         /// The sampling step, counted from 0 at the noisiest.
         step: usize,
     },
+    /// Somebody asked for the work to stop: [`Cancel`](crate::pipeline::cancel::Cancel).
+    #[error("cancelled")]
+    Cancelled,
     /// A training run left all bounds.
     #[error(
         "training diverged at step {step}: {why}; lower the learning rate, or clip the gradient more"
@@ -151,7 +154,10 @@ impl Error {
     /// Whether an error of a batch is about its images, so that other batches are worth trying. Models, device
     /// and memory are the same for all.
     pub fn is_of_the_images(&self) -> bool {
-        matches!(self, Error::Shape { .. } | Error::Argument { .. })
+        matches!(
+            self,
+            Error::Shape { .. } | Error::Argument { .. } | Error::Diverged { .. }
+        )
     }
 
     /// A [`Error::Argument`].

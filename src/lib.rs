@@ -8,6 +8,7 @@
 //! [`Operator`](operators::Operator). [`pipeline`] puts them together, [`mod@verify`] compares them with
 //! PyTorch.
 
+pub mod batch;
 pub mod cx;
 pub mod diagnose;
 pub mod diffusion;

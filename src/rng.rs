@@ -68,6 +68,16 @@ pub fn image_key(path: &str) -> u64 {
     mix64(fnv)
 }
 
+/// A number made of bytes and of the number of what came before them; other bytes have, but for a chance of 2^-64, another.
+pub fn digest(before: u64, bytes: &[u8]) -> u64 {
+    let word = |hash: u64, bytes: &[u8]| {
+        let mut word = [0; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        mix64(hash ^ u64::from_le_bytes(word))
+    };
+    bytes.chunks(8).fold(before, word)
+}
+
 /// The Philox key of an image in a run: `mix64(image + mix64(seed + GOLDEN))`, additions mod 2^64,
 /// `mix64` splitmix64's finaliser and `GOLDEN = 0x9E3779B97F4A7C15`.
 pub const fn stream_key(seed: u64, image: u64) -> u64 {

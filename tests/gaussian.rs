@@ -82,7 +82,7 @@ fn run(
     let n = noise::normals(cx, SHAPE, &streams, INITIAL, 0).unwrap();
     let x = combine::forward(cx, &[(std, &n)]).unwrap();
     let draw = |step: usize, draw: u32| Draw::of(cx, &streams, step as u32, draw);
-    samplers::run(cx, sampler, problem, steps, x, &draw, &|_, _, _| ())
+    samplers::run(cx, sampler, problem, steps, x, &draw, &|_, _, _| Ok(()))
         .unwrap()
         .x
         .to_f64()

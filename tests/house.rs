@@ -21,7 +21,7 @@ const LAYERS: [&[&str]; 9] = [
         "scenes",
         "sheet",
     ],
-    &["pipeline", "train", "study", "verify", "diagnose"],
+    &["pipeline", "train", "study", "verify", "diagnose", "batch"],
     &["cli", "main", "lib"],
 ];
 

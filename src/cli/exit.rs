@@ -1,6 +1,8 @@
 //! Exit codes, in one place.
 //! 0 done; 1 failed outside items; 2 usage or config; 3 some items failed, or are unknown to `verify`;
-//! 4 no usable device; 5 the plan does not fit.
+//! 4 no usable device; 5 the plan does not fit; 130 interrupted.
+
+use std::sync::Arc;
 
 use posteriori::Error;
 
@@ -10,10 +12,12 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const ITEMS: u8 = 3;
 pub(crate) const DEVICE: u8 = 4;
 pub(crate) const PLAN: u8 = 5;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// The code for an error that ends the program.
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<Error>() {
+    let shared = || error.downcast_ref::<Arc<Error>>().map(|shared| &**shared);
+    match error.downcast_ref::<Error>().or_else(shared) {
         Some(Error::Argument { .. } | Error::Config { .. }) => USAGE,
         Some(Error::Device { .. }) => DEVICE,
         Some(Error::Plan { .. }) => PLAN,

@@ -50,6 +50,8 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) output: PathBuf,
     pub(crate) format: Format,
+    /// The name is not UTF-8, so `name` has lost some of it.
+    pub(crate) lossy: bool,
 }
 
 /// The images of `input`, with outputs at `output` in `format` (`None`: that of each input).
@@ -111,6 +113,7 @@ fn folder(
             return Err(Error::argument("--format", why));
         }
         all.push(Entry {
+            lossy: path.to_str().is_none(),
             input: input.join(&path),
             name,
             output,
@@ -145,6 +148,7 @@ fn file(input: &Path, output: &Path, format: Option<Format>) -> Result<Entry> {
         name: slashed(own),
         output,
         format,
+        lossy: own.to_str().is_none(),
     })
 }
 
@@ -194,9 +198,14 @@ pub(crate) fn of_sample(path: &Path, sample: u32, samples: u32) -> PathBuf {
 /// Creates the folder that a file goes into.
 pub(crate) fn make_room(file: &Path) -> Result<()> {
     let folder = file.parent().unwrap_or(Path::new(""));
-    if folder.as_os_str().is_empty() {
-        return Ok(());
+    match folder.as_os_str().is_empty() {
+        true => Ok(()),
+        false => make_folder(folder),
     }
+}
+
+/// Creates a folder, and those that it is in.
+pub(crate) fn make_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder)
         .map_err(|e| Error::file(folder, format!("the output folder cannot be made: {e}")))
 }

@@ -55,9 +55,11 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         None => plan::own_size(&run.model)?,
     };
     let (outputs, format) = outputs(&args.output, count, &writing)?;
-    let pipeline = run.open(&mut settings, ui)?;
+    let device = run.device()?;
+    let pipeline = run.open_with(&device, &mut settings, ui)?;
     let job = run.job(&Task::super_resolution(1), writing.seed)?;
-    let record = record::of_run(&run, settings.to_json(), writing.seed);
+    let head = record::head(&run, &settings, &device)?;
+    let record = record::of_run(&run, &head, &settings, writing.seed);
     let steps = job.method.steps;
     let mut tally = Tally::default();
     ui.start_bar(u64::from(count) * steps as u64);
@@ -70,7 +72,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             Err(e) => tally.fail(ui, &name, &e),
         }
     }
-    for batch in wanted.chunks(run.batch) {
+    for batch in wanted.chunks(run.batch_or_one()) {
         let stream =
             |&(sample, _, _): &(u32, _, _)| Stream::new(writing.seed, image_key(KEY), sample);
         let streams: Vec<Stream> = batch.iter().map(stream).collect();

@@ -52,7 +52,7 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed outside items; 2 usage or config; \
-3 some items failed; 4 no usable device; 5 the plan does not fit.";
+3 some items failed; 4 no usable device; 5 the plan does not fit; 130 interrupted, what is done is done.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

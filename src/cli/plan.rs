@@ -72,7 +72,7 @@ impl Subject {
         let work = Batch {
             measured: true,
             size,
-            batch: run.batch,
+            batch: run.batch_or_one(),
         };
         Ok(Plan::of(&run.model, cse, &job, work, engine)?)
     }
@@ -84,6 +84,19 @@ pub(super) fn fields(plan: &Plan, task: &Task, run: &Run) -> Value {
     fields["task"] = json!(task.to_string());
     fields["method"] = json!(run.preset);
     fields
+}
+
+/// A plan as one line.
+pub(super) fn line(plan: &Plan, task: &Task) -> String {
+    let [h, w] = plan.size;
+    let gb = |bytes: f64| bytes / 1e9;
+    format!(
+        "plan: {task}, {h} x {w}, batch {}: weights {:.3} GB, slab {:.3} GB, {:.1} TFLOP",
+        plan.batch,
+        gb(plan.weights as f64),
+        gb(plan.slab as f64),
+        plan.step.flops as f64 / 1e12 * plan.steps as f64
+    )
 }
 
 /// The size of the images that a model was trained on.

@@ -9,6 +9,7 @@ use posteriori::ops::expect_variant;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::job::{Algorithm, Method, Restore};
 use posteriori::pipeline::plan::Engine;
+use posteriori::pipeline::queue::BatchSize;
 use posteriori::pipeline::{Pipeline, embedded};
 use posteriori::runtime::kernel::{Arch, Target};
 use posteriori::{DType, Error, Result};
@@ -31,7 +32,7 @@ pub(crate) struct Run {
     method: Method,
     prompt: String,
     cse_scale: f64,
-    pub(crate) batch: usize,
+    pub(crate) batch: BatchSize,
     device: Option<String>,
     precision: Option<String>,
     pub(crate) variants: Vec<Forced>,
@@ -70,7 +71,7 @@ impl Run {
             method,
             prompt: settings.text("prompt").unwrap_or_default().into(),
             cse_scale: settings.read("cse-scale", number)?.unwrap_or(1.0),
-            batch: settings.need("batch", |t| whole(t, 1..=MOST))? as usize,
+            batch: settings.need("batch", batch_size)?,
             device: settings.text("device").map(String::from),
             precision: settings.text("precision").map(String::from),
             variants: settings.read("variant", forced)?.unwrap_or_default(),
@@ -113,26 +114,71 @@ impl Run {
 
     /// The device, in the precision asked for.
     pub(crate) fn device(&self) -> Result<Device> {
-        let device = Device::parse(self.device.as_deref().unwrap_or("auto"))?;
-        match &self.precision {
-            Some(precision) => device.with_precision(precision),
-            None => Ok(device),
+        let mut all = self.devices()?;
+        match (all.pop(), all.len()) {
+            (Some(device), 0) => Ok(device),
+            (_, others) => {
+                let why = format!(
+                    "wanted one device, got {}; only restore takes more",
+                    others + 1
+                );
+                Err(Error::argument("--device", why))
+            }
+        }
+    }
+
+    /// The devices, in the precision asked for: `cuda:0,1` are two.
+    pub(crate) fn devices(&self) -> Result<Vec<Device>> {
+        let text = self.device.as_deref().unwrap_or("auto");
+        let one = |word: &str| {
+            let device = match word.parse::<usize>() {
+                Ok(number) if text.starts_with("cuda:") => Device::parse(&format!("cuda:{number}")),
+                _ => Device::parse(word),
+            }?;
+            match &self.precision {
+                Some(precision) => device.with_precision(precision),
+                None => Ok(device),
+            }
+        };
+        text.split(',').map(|word| one(word.trim())).collect()
+    }
+
+    /// Images sampled together, for what has no use for more than one unless it is told.
+    pub(crate) fn batch_or_one(&self) -> usize {
+        match self.batch {
+            BatchSize::Auto => 1,
+            BatchSize::Of(n) => n,
         }
     }
 
     /// The models, on the device. Settles the precision.
     pub(crate) fn open(&self, settings: &mut Settings, ui: &Ui) -> Result<Pipeline> {
-        let device = self.device()?;
+        self.open_with(&self.device()?, settings, ui)
+    }
+
+    /// The same on a device that is known already.
+    pub(crate) fn open_with(
+        &self,
+        device: &Device,
+        settings: &mut Settings,
+        ui: &Ui,
+    ) -> Result<Pipeline> {
         settings.fill("precision", device.dtype().to_string(), Origin::Default);
+        let pipeline = self.open_on(device.clone())?;
+        for name in pipeline.unread() {
+            ui.detail(format!("not used: {name}"));
+        }
+        Ok(pipeline)
+    }
+
+    /// The models, on this device.
+    pub(crate) fn open_on(&self, device: Device) -> Result<Pipeline> {
         let mut pipeline = Pipeline::open(&self.model, device)?;
         if let Some(cse) = &self.cse {
             pipeline = pipeline.with_controlnet(cse)?;
         }
         for (op, variant) in &self.variants {
             pipeline = pipeline.forcing(op, variant)?;
-        }
-        for name in pipeline.unread() {
-            ui.detail(format!("not used: {name}"));
         }
         // Steps that the model's schedule does not have are told before the first image is read.
         let steps = self.job(&Task::super_resolution(1), 0)?;
@@ -200,6 +246,14 @@ impl Writing {
             recursive: settings.read("recursive", truth)?.unwrap_or(false),
             seed: settings.need("seed", |t| whole(t, 0..=u64::MAX))?,
         })
+    }
+}
+
+/// `auto` or a number.
+fn batch_size(text: &str) -> Result<BatchSize> {
+    match text {
+        "auto" => Ok(BatchSize::Auto),
+        text => Ok(BatchSize::Of(whole(text, 1..=MOST)? as usize)),
     }
 }
 

@@ -153,16 +153,22 @@ impl Tally {
 
     /// The last line, and the exit code.
     pub(crate) fn finish(self, ui: &Ui) -> u8 {
+        self.finish_with(ui, json!({}))
+    }
+
+    /// The same, with more fields in the summary.
+    pub(crate) fn finish_with(self, ui: &Ui, more: Value) -> u8 {
         let Tally {
             done,
             skipped,
             failed,
         } = self;
         ui.end_bar();
-        ui.record(
-            "summary",
-            json!({ "done": done, "skipped": skipped, "failed": failed }),
-        );
+        let mut fields = json!({ "done": done, "skipped": skipped, "failed": failed });
+        if let (Value::Object(fields), Value::Object(more)) = (&mut fields, more) {
+            fields.extend(more);
+        }
+        ui.record("summary", fields);
         ui.note(format!("{done} done, {skipped} skipped, {failed} failed"));
         if failed > 0 {
             super::exit::ITEMS

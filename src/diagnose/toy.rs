@@ -135,6 +135,7 @@ impl Toy {
             if name == "x" {
                 (seen.borrow_mut())(step, value);
             }
+            Ok(())
         };
         Ok(samplers::run(cx, sampler, &problem, &self.steps, x, noise, &watch)?.x)
     }

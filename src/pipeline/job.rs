@@ -13,7 +13,7 @@ use crate::samplers::resample::{Blend, Descent, Resample, Solve, Stages};
 use crate::samplers::{Follow, Sampler};
 
 /// A restoration: undo `task` by `method`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Restore {
     /// How the measurement came about.
     pub task: Task,

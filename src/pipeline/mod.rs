@@ -1,10 +1,12 @@
 //! What a user calls: [`Pipeline`] opens a checkpoint folder and restores images.
 
+pub mod cancel;
 pub mod device;
 pub mod embedded;
 pub mod job;
 pub mod plan;
 pub mod prior;
+pub mod queue;
 mod run;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use crate::ops::expect_variant;
 use crate::rng::Stream;
 use crate::runtime::Runtime;
 
+use cancel::Cancel;
 use device::Device;
 use job::Restore;
 use plan::{Batch, Engine, Plan};
@@ -34,6 +37,7 @@ pub struct Pipeline {
     unread: Vec<String>,
     /// Ops and the variants they are to take.
     forced: Vec<(String, String)>,
+    cancel: Cancel,
 }
 
 /// One image to restore.
@@ -83,6 +87,7 @@ impl Pipeline {
             controlnet: None,
             unread,
             forced: Vec::new(),
+            cancel: Cancel::new(),
         })
     }
 
@@ -105,6 +110,12 @@ impl Pipeline {
         expect_variant(op, variant)?;
         self.forced.push((op.into(), variant.into()));
         Ok(self)
+    }
+
+    /// The same, whose work ends with [`Error::Cancelled`] after the step in which `cancel` is used.
+    pub fn stopped_by(mut self, cancel: Cancel) -> Self {
+        self.cancel = cancel;
+        self
     }
 
     /// The models.
@@ -255,6 +266,7 @@ impl Pipeline {
         progress: &dyn Fn(Progress),
         work: impl FnOnce(&Run<'_>) -> Result<R>,
     ) -> Result<R> {
+        self.cancel.check()?;
         let cx = &self.cx()?;
         // The text encoder runs once, before the slab is reserved: its plan is not the job's.
         let context = self.prior.context(cx, &job.prompt)?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::cancel::Cancel;
 use super::job::Restore;
 use super::prior::{Prior, open_controlnet};
 use super::run::Run;
@@ -196,6 +197,7 @@ fn dry_pipeline(cx: &Cx, folder: &Path, controlnet: Option<&Path>) -> Result<Pip
         controlnet,
         unread,
         forced: Vec::new(),
+        cancel: Cancel::new(),
     })
 }
 

@@ -15,7 +15,7 @@ use crate::models::unet::{Features, UNet, UNetConfig};
 use crate::models::vae::{Vae, VaeConfig};
 use crate::nn::param::Weights;
 use crate::ops::{add, cast, combine};
-use crate::rng::{image_key, mix64};
+use crate::rng::{digest, image_key, mix64};
 use crate::runtime::Runtime;
 use crate::tensor::Tensor;
 
@@ -125,20 +125,29 @@ pub fn context(cx: &Cx, folder: &Path, width: usize, prompt: &str) -> Result<Ten
 /// What opening the folder returns.
 pub fn fingerprint(folder: &Path) -> Result<u64> {
     let file = Checkpoint::open(folder)?;
-    let word = |hash: u64, bytes: &[u8]| {
-        let mut word = [0; 8];
-        word[..bytes.len()].copy_from_slice(bytes);
-        mix64(hash ^ u64::from_le_bytes(word))
-    };
     let mut hash = 0;
     for view in file.names().filter_map(|name| file.get(name)) {
         let head = format!("{} {:?} {:?}", view.name, view.dtype, view.shape);
-        hash = view
-            .bytes
-            .chunks(8)
-            .fold(mix64(hash ^ image_key(&head)), word);
+        hash = digest(mix64(hash ^ image_key(&head)), view.bytes);
     }
     Ok(hash)
+}
+
+/// The [`fingerprint`]s of a model folder's components and the text of its schedule, as one number.
+///
+/// # Errors
+/// What opening a component returns; [`Error::File`] when the schedule cannot be read.
+pub fn model_fingerprint(folder: &Path) -> Result<u64> {
+    let schedule = folder.join("scheduler").join("scheduler_config.json");
+    let text = std::fs::read_to_string(&schedule)
+        .map_err(|e| Error::file(&schedule, format!("cannot be read: {e}")))?;
+    ["unet", "vae", "text_encoder"]
+        .map(|component| folder.join(component))
+        .iter()
+        .filter(|component| component.is_dir())
+        .try_fold(image_key(&text), |hash, component| {
+            Ok(mix64(hash ^ fingerprint(component)?))
+        })
 }
 
 /// Whether a model folder has a text encoder, or should: one without says so in its `model_index.json`.

@@ -143,15 +143,17 @@ impl Run<'_> {
         )?;
         let draw = |step: usize, draw| Draw::of(cx, streams, step as u32, draw);
         let loss = Cell::new(None);
-        let largest = |l: &Tensor| l.to_f64().ok()?.into_iter().reduce(f64::max);
-        let watch = |step: usize, name: &'static str, value: &Tensor| match name {
-            "loss" => loss.set(largest(value)),
-            "x" => (self.progress)(Progress {
-                index: step + 1,
-                of,
-                loss: loss.get(),
-            }),
-            _ => {}
+        let watch = |step: usize, name: &'static str, value: &Tensor| {
+            match name {
+                "loss" => loss.set(value.to_f64()?.into_iter().reduce(f64::max)),
+                "x" => (self.progress)(Progress {
+                    index: step + 1,
+                    of,
+                    loss: loss.get(),
+                }),
+                _ => {}
+            }
+            self.pipeline.cancel.check()
         };
         samplers::run(cx, &*sampler, problem, &steps, x, &draw, &watch)
     }

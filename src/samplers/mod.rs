@@ -144,11 +144,11 @@ pub struct Outcome {
 }
 
 /// Runs every step from the noisy state `x` to a clean one, on a GPU as one graph a step.
-/// `watch(step, name, value)` sees each quantity after the step that computed it. A sample that diverges does not touch the others; the run ends early when
-/// none is left.
+/// `watch(step, name, value)` sees each quantity after the step that computed it, and can end the run with an error. A sample
+/// that diverges does not touch the others; the run ends early when none is left.
 ///
 /// # Errors
-/// Whatever a step returns.
+/// Whatever a step or `watch` returns.
 pub fn run(
     cx: &Cx,
     sampler: &dyn Sampler,
@@ -156,7 +156,7 @@ pub fn run(
     steps: &[Step],
     x: Tensor,
     noise: &Noise<'_>,
-    watch: &dyn Fn(usize, &'static str, &Tensor),
+    watch: &dyn Fn(usize, &'static str, &Tensor) -> Result<()>,
 ) -> Result<Outcome> {
     let mut diverged = vec![None; x.shape().samples()];
     // The state stays at one place, so that every step meets the same memory: on a GPU, the same graph.
@@ -178,9 +178,9 @@ pub fn run(
             combine::assign(cx, &state, &next)
         })?;
         for (name, value) in seen.into_inner() {
-            watch(i, name, &value);
+            watch(i, name, &value)?;
         }
-        watch(i, "x", &state);
+        watch(i, "x", &state)?;
         note_diverged(&state, i, &mut diverged)?;
         if diverged.iter().all(Option::is_some) {
             break;

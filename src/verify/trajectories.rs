@@ -206,13 +206,11 @@ impl<'a> Run<'a> {
 
         let seen: RefCell<BTreeMap<&str, Vec<f64>>> = RefCell::default();
         let note = |name: &'static str, t: &Tensor| {
-            // A value that cannot be read leaves a gap, and the lengths then differ.
-            seen.borrow_mut()
-                .entry(name)
-                .or_default()
-                .extend(download(t).unwrap_or_default());
+            let values = download(t)?;
+            seen.borrow_mut().entry(name).or_default().extend(values);
+            Ok(())
         };
-        note("x", &x);
+        note("x", &x)?;
         let draw = |step: usize, draw: u32| noise.draw(cx, step, draw as usize).map(Draw::Given);
         samplers::run(
             cx,

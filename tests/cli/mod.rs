@@ -69,12 +69,15 @@ impl Ran {
     }
 }
 
-/// Every file in a folder and inside it, relative and sorted; none when the folder is not there.
+/// Every file in a folder and inside it but the notes of runs, relative and sorted; none when the folder is not there.
 fn tree(folder: &Path) -> Vec<String> {
     fn walk(root: &Path, inner: &str, all: &mut Vec<String>) {
         for entry in std::fs::read_dir(root.join(inner)).into_iter().flatten() {
             let entry = entry.unwrap();
             let name = format!("{inner}{}", entry.file_name().to_str().unwrap());
+            if name == ".posteriori" {
+                continue;
+            }
             if entry.file_type().unwrap().is_dir() {
                 walk(root, &format!("{name}/"), all);
             } else {

@@ -137,7 +137,7 @@ fn what_cannot_be_writes_nothing() {
         "zeta = X",
         "dmap-full",
         "inpaint",
-        "batch = N",
+        "batch = auto|N",
     ] {
         assert!(ran.stdout.contains(part), "{part} in\n{}", ran.stdout);
     }

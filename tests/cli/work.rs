@@ -186,7 +186,7 @@ fn print_config_says_where_values_come_from() {
         ("ascents", "3", "preset dmap-full; K"),
         ("zeta-space", "\"ve\"", "preset dmap-full"),
         ("seed", "7", "from run.toml"),
-        ("batch", "1", "default"),
+        ("batch", "\"auto\"", "default"),
     ] {
         let start = format!("{key} = {value} ");
         let line = ran.stdout.lines().find(|l| l.starts_with(&start));

@@ -67,7 +67,13 @@ impl Scores {
         let (task, seed) = (task(&run)?, seed(&settings)?);
         let (_, y) = measured(&self.truth, task, seed)?;
         let device = run.device()?;
-        let subject = Subject::open(&device, &run.model, task, &y, samples.unwrap_or(run.batch))?;
+        let subject = Subject::open(
+            &device,
+            &run.model,
+            task,
+            &y,
+            samples.unwrap_or(run.batch_or_one()),
+        )?;
         Ok((run, subject, seed))
     }
 
@@ -228,7 +234,7 @@ pub(super) fn diversity(args: &Diversity, ui: &Ui) -> Result<()> {
     let mut images = Vec::new();
     ui.start_bar(u64::from(args.samples));
     let samples: Vec<u32> = (0..args.samples).collect();
-    for batch in samples.chunks(run.batch) {
+    for batch in samples.chunks(run.batch_or_one()) {
         let item = |&sample: &u32| Item {
             y: &y,
             key: 0,

@@ -218,6 +218,13 @@ impl Settings {
         self.values.get(key).map(|(value, _)| value.as_str())
     }
 
+    /// Every setting that has a value, and the value.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.values
+            .iter()
+            .map(|(key, (value, _))| (*key, value.as_str()))
+    }
+
     /// Sets what became known later, such as zeta once the task is known.
     pub(crate) fn fill(&mut self, key: &'static str, value: String, origin: Origin) {
         self.values.entry(key).or_insert((value, origin));

@@ -207,10 +207,10 @@ pub(crate) static SETTINGS: &[Setting] = &[
     ),
     setting(
         "device",
-        "auto|cpu|cuda:N",
+        "auto|cpu|cuda:N[,M]",
         "auto",
         RESTORE | GENERATE | STUDY | DIAGNOSE,
-        "where to compute; auto takes the first GPU that can be used",
+        "where to compute; auto takes the first GPU that can be used, cuda:0,1 shares a folder between two",
     ),
     setting(
         "precision",
@@ -228,10 +228,10 @@ pub(crate) static SETTINGS: &[Setting] = &[
     ),
     setting(
         "batch",
-        "N",
-        "1",
+        "auto|N",
+        "auto",
         SAMPLING,
-        "images sampled together; never changes a result",
+        "images sampled together, which never changes a result; auto: for restore on a GPU as many as fit, up to 16, else 1",
     ),
     setting(
         "recursive",

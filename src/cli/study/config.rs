@@ -170,7 +170,7 @@ impl Config {
             images,
             size,
             noise: self.noise,
-            batch: run.batch,
+            batch: run.batch_or_one(),
             variants: run.variants.clone(),
             shown: self.shown,
             cells,

@@ -1,0 +1,185 @@
+//! `restore --dry-run`: what would be done, whether it fits, and how long it would take.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use serde_json::json;
+
+use posteriori::Error;
+use posteriori::io::image::Image;
+use posteriori::operators::Task;
+use posteriori::pipeline::cancel::Cancel;
+use posteriori::pipeline::plan::{Batch, Engine, Plan};
+use posteriori::pipeline::queue::{Finished, Request, Watch};
+use posteriori::pipeline::{Pipeline, Progress};
+
+use super::input::read;
+use crate::cli::files::{self, Entry};
+use crate::cli::plan;
+use crate::cli::run::Run;
+use crate::cli::ui::{Tally, Ui};
+
+/// Images that would be sampled together.
+struct Group {
+    task: Task,
+    y: Image,
+    images: usize,
+}
+
+pub(super) fn run(run: &Run, samples: u32, entries: &[Entry], ui: &Ui) -> Result<u8> {
+    let mut tally = Tally::default();
+    let mut groups: Vec<Group> = Vec::new();
+    for entry in entries {
+        let (task, y) = match read(entry, run.task.as_ref()) {
+            Ok(read) => read,
+            Err(e) => {
+                tally.fail(ui, &entry.name, &e);
+                continue;
+            }
+        };
+        for sample in 0..samples {
+            let output = files::of_sample(&entry.output, sample, samples)
+                .display()
+                .to_string();
+            tally.done += 1;
+            ui.line(format!("{} -> {output}  {task}", entry.name));
+            ui.record(
+                "item",
+                json!({
+                    "item": entry.name, "sample": sample, "output": output,
+                    "task": task.to_string(), "verdict": "planned",
+                }),
+            );
+        }
+        let same =
+            |g: &&mut Group| g.task == task && [g.y.height, g.y.width] == [y.height, y.width];
+        match groups.iter_mut().find(same) {
+            Some(group) => group.images += samples as usize,
+            None => groups.push(Group {
+                task,
+                y,
+                images: samples as usize,
+            }),
+        }
+    }
+    let engine = run.engine()?;
+    // A machine without the device can still be told what a run would take there.
+    let mut pipeline = match run.devices() {
+        Ok(devices) => devices
+            .into_iter()
+            .next()
+            .map(|d| run.open_on(d))
+            .transpose()?,
+        Err(_) => None,
+    };
+    for group in &groups {
+        let cancel = Cancel::new();
+        pipeline = pipeline.map(|p| p.stopped_by(cancel.clone()));
+        let measured = pipeline.as_ref().map(|p| measure(run, group, p, &cancel));
+        tell(run, group, &engine, measured.transpose()?, ui)?;
+    }
+    Ok(tally.finish(ui))
+}
+
+/// The plan of a group, and its time by the batch and the seconds of a measured step.
+fn tell(
+    run: &Run,
+    group: &Group,
+    engine: &Engine,
+    measured: Option<(usize, f64)>,
+    ui: &Ui,
+) -> posteriori::Result<()> {
+    let job = run.job(&group.task, 0)?;
+    let size = group.task.image_size([group.y.height, group.y.width]);
+    group.task.check_size(size)?;
+    let (batch, seconds) = match measured {
+        Some((batch, seconds)) => (batch, Some(seconds)),
+        None => (run.batch_or_one().min(group.images), None),
+    };
+    let work = Batch {
+        measured: true,
+        size,
+        batch,
+    };
+    let plan = Plan::of(&run.model, run.cse.as_deref(), &job, work, engine)?;
+    let total = seconds.map(|step| step * (plan.steps * group.images.div_ceil(batch)) as f64);
+    let mut fields = plan::fields(&plan, &group.task, run);
+    fields["images"] = json!(group.images);
+    fields["seconds"] = json!(total);
+    ui.record("plan", fields);
+    let time = match (seconds, total) {
+        (Some(step), Some(total)) => format!("{step:.3} s a step, {} in all", duration(total)),
+        _ => "time not measured: the device is not at hand".into(),
+    };
+    let (images, line) = (group.images, plan::line(&plan, &group.task));
+    ui.line(format!("{line}; {images} images; {time}"));
+    Ok(())
+}
+
+/// The size of the first batch, and what its second step takes, by running it so far. Fails where the run itself would for
+/// want of memory.
+fn measure(
+    run: &Run,
+    group: &Group,
+    pipeline: &Pipeline,
+    cancel: &Cancel,
+) -> posteriori::Result<(usize, f64)> {
+    let job = run.job(&group.task, 0)?;
+    let y = Arc::new(group.y.clone());
+    let request = |sample| Request {
+        tag: (),
+        job: job.clone(),
+        y: Arc::clone(&y),
+        key: 0,
+        sample,
+    };
+    let clock = Clock {
+        cancel,
+        batch: Cell::new(1),
+        last: Cell::new(Instant::now()),
+        seconds: Cell::new(0.0),
+    };
+    let requests = (0..group.images as u32).map(request);
+    match pipeline.restore_all(requests, run.batch, &clock).next() {
+        Some(Finished {
+            restored: Err(e), ..
+        }) if !matches!(*e, Error::Cancelled) => {
+            Err(Arc::into_inner(e).unwrap_or(Error::Cancelled))
+        }
+        _ => Ok((clock.batch.get(), clock.seconds.get())),
+    }
+}
+
+/// The size of a batch and the time of its last step; ends the run after the second.
+struct Clock<'a> {
+    cancel: &'a Cancel,
+    batch: Cell<usize>,
+    last: Cell<Instant>,
+    seconds: Cell<f64>,
+}
+
+impl Watch<()> for &Clock<'_> {
+    fn begins(&self, requests: &[Request<()>], _: Option<&Plan>) {
+        self.batch.set(requests.len());
+        self.last.set(Instant::now());
+    }
+
+    fn stepped(&self, _: &[Request<()>], progress: Progress) {
+        let before = self.last.replace(Instant::now());
+        self.seconds.set(before.elapsed().as_secs_f64());
+        if progress.index == 2 {
+            self.cancel.cancel();
+        }
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}

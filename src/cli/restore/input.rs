@@ -1,0 +1,152 @@
+//! From files to requests, on a thread of its own: what is to be done is decided before it is computed.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use posteriori::io::image::{self, Image};
+use posteriori::operators::{Measurement, Task};
+use posteriori::pipeline::queue::Request;
+use posteriori::{Error, Result, rng};
+
+use super::{Event, Shared, Ticket};
+use crate::cli::files::{self, Entry};
+
+/// Reads every entry and passes its restorations on, as far as they are wanted and there is somebody to take them.
+pub(super) fn read_all(shared: &Shared<'_>, entries: &[Entry], to: &SyncSender<Request<Ticket>>) {
+    for entry in entries {
+        if shared.is_over() {
+            return;
+        }
+        let tickets = match wanted(shared, entry) {
+            Ok(tickets) => tickets,
+            Err(e) => return shared.end(e),
+        };
+        if tickets.is_empty() {
+            continue;
+        }
+        let read = read(entry, shared.run.task.as_ref());
+        let read = read.and_then(|(task, y)| Ok((shared.run.job(&task, shared.seed)?, y)));
+        match read {
+            Ok((job, y)) => {
+                let y = Arc::new(y);
+                for ticket in tickets {
+                    let request = Request {
+                        key: rng::image_key(&ticket.name),
+                        sample: ticket.sample,
+                        job: job.clone(),
+                        y: Arc::clone(&y),
+                        tag: ticket,
+                    };
+                    if to.send(request).is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(e) => {
+                for ticket in &tickets {
+                    shared.release(ticket);
+                }
+                shared.fail(&entry.name, None, &e);
+            }
+        }
+    }
+}
+
+/// The restorations of an entry that are to be done, claimed where claims are made.
+fn wanted(shared: &Shared<'_>, entry: &Entry) -> Result<Vec<Ticket>> {
+    let mut tickets = Vec::new();
+    if entry.lossy {
+        let why = "its name is not UTF-8, and noise and journal go by names; rename it";
+        shared.fail(&entry.name, None, &Error::file(&entry.input, why));
+        return Ok(tickets);
+    }
+    for sample in 0..shared.samples {
+        let ticket = Ticket {
+            name: entry.name.clone(),
+            input: entry.input.clone(),
+            output: files::of_sample(&entry.output, sample, shared.samples),
+            format: entry.format,
+            sample,
+        };
+        // Asked again once the claim is ours: who had it before may have finished.
+        if !admitted(shared, &ticket)? {
+            continue;
+        }
+        if let Some(claims) = &shared.claims {
+            if !claims.take(&ticket.claim())? {
+                shared.tell(Event::Elsewhere);
+                continue;
+            }
+            if !admitted(shared, &ticket)? {
+                claims.release(&ticket.claim());
+                continue;
+            }
+        }
+        tickets.push(ticket);
+    }
+    Ok(tickets)
+}
+
+/// Whether the output is to be written; tells what is skipped.
+fn admitted(shared: &Shared<'_>, ticket: &Ticket) -> Result<bool> {
+    match shared.exists.admits(&ticket.output) {
+        Ok(true) => Ok(true),
+        Ok(false) => {
+            shared.adopt(ticket)?;
+            shared.tell(Event::Skipped(ticket.clone()));
+            Ok(false)
+        }
+        Err(e) => {
+            shared.fail(&ticket.name, Some(ticket.sample), &e);
+            Ok(false)
+        }
+    }
+}
+
+/// The task and pixels of one input. Its measurement file decides; `--task` must not contradict it.
+pub(super) fn read(entry: &Entry, task: Option<&Task>) -> Result<(Task, Image)> {
+    let path = Measurement::path_for(&entry.input);
+    let measurement = match path.exists() {
+        true => Some(read_measurement(&path)?),
+        false => None,
+    };
+    let y = image::read(&entry.input)?;
+    let Some(measurement) = measurement else {
+        let missing = || {
+            let why = format!("wanted one, for there is no {}", path.display());
+            Error::argument("--task", why)
+        };
+        return Ok((task.cloned().ok_or_else(missing)?, y));
+    };
+    let Measurement {
+        task: measured,
+        sigma,
+        seed,
+        image_size,
+        ..
+    } = &measurement;
+    if let Some(task) = task {
+        let as_measured = Measurement::new(task.clone(), *sigma, *seed, *image_size)?;
+        if as_measured.task != *measured {
+            let path = path.display();
+            let why = format!("{task} contradicts {path}, which says {measured}; leave --task out");
+            return Err(Error::argument("--task", why));
+        }
+    }
+    let size = [y.height, y.width];
+    if measured.image_size(size) != *image_size {
+        let why = format!(
+            "it describes the measurement of an image of {image_size:?} by {measured}, and this one is {size:?}"
+        );
+        return Err(Error::config(path.display().to_string(), why));
+    }
+    Ok((measured.clone(), y))
+}
+
+/// Reads a measurement file.
+pub(in crate::cli) fn read_measurement(path: &Path) -> Result<Measurement> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Error::file(path, format!("cannot be read as a measurement file: {e}")))?;
+    Measurement::from_json(&path.display().to_string(), &text)
+}
