@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// The most of anything: channels, ids, positions. The largest published models are far below, and products of four such
-/// numbers' sizes stay countable.
+/// The most of anything: channels, ids, positions. The largest published models are far below, and the bytes of a kernel from
+/// so many channels to so many are still a number.
 const MOST: usize = 1 << 20;
 /// The most layers of one kind, one after the other.
 const MOST_LAYERS: usize = 256;
