@@ -20,6 +20,7 @@ const LAYERS: [&[&str]; 9] = [
         "metrics",
         "scenes",
         "sheet",
+        "report",
     ],
     &["pipeline", "train", "study", "verify", "diagnose", "batch"],
     &["cli", "main", "lib"],
@@ -41,16 +42,18 @@ const HELPERS: [&str; 8] = [
 ];
 
 /// Crates that only some rooms know.
-const CRATES: [(&str, &[&str]); 9] = [
+const CRATES: [(&str, &[&str]); 11] = [
     ("safetensors", &["io"]),
     ("image", &["io"]),
     ("moxcms", &["io"]),
     ("png", &["io"]),
+    ("base64", &["report"]),
     ("gemm", &["runtime"]),
     ("memmap2", &["runtime"]),
     ("clap", &["cli", "main"]),
     ("clap_complete", &["cli"]),
     ("indicatif", &["cli", "main"]),
+    ("ctrlc", &["cli"]),
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

@@ -15,6 +15,7 @@ mod operators;
 mod ops;
 mod oracle;
 mod pipeline;
+mod report;
 mod schedules;
 mod steps;
 mod study;

@@ -70,7 +70,7 @@ impl Claims {
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(mut file) => {
                     // Only people read this.
-                    write!(file, "{}\n", std::process::id()).map_err(failed)?;
+                    writeln!(file, "{}", std::process::id()).map_err(failed)?;
                     let mut held = lock(&self.shared);
                     held.files.insert(name.to_owned(), (path, file));
                     return Ok(true);

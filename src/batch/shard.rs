@@ -126,7 +126,7 @@ impl Shard {
 
     /// The index of the environment, of so many.
     fn indexed(count: u64, env: &dyn Fn(&str) -> Option<String>) -> Result<(Self, String)> {
-        for (shard, name) in told(env)? {
+        if let Some((shard, name)) = told(env)?.into_iter().next() {
             if shard.count == count {
                 return Ok((shard, name));
             }

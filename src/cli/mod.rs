@@ -19,6 +19,7 @@ mod kernels;
 mod methods;
 mod plan;
 mod record;
+mod report;
 mod restore;
 mod run;
 mod settings;

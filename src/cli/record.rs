@@ -18,24 +18,18 @@ use super::settings::Settings;
 /// The keyword of the text that holds the record.
 const KEYWORD: &str = "posteriori";
 
-/// Settings that no result depends on, or that a head has elsewhere.
-const NO_MATTER: [&str; 8] = [
-    "model",
-    "cse",
-    "device",
-    "precision",
-    "batch",
-    "recursive",
-    "exists",
-    "on-error",
-];
+/// Settings that no result depends on: a picture has the same bytes whatever they are.
+const NO_MATTER: [&str; 5] = ["device", "batch", "recursive", "exists", "on-error"];
+
+/// Settings that a head has in another form.
+const ELSEWHERE: [&str; 3] = ["model", "cse", "precision"];
 
 /// What the results of a run depend on. Reads all weights.
 pub(crate) fn head(run: &Run, settings: &Settings, device: &Device) -> Result<Head> {
     let hex = |hash: u64| format!("{hash:016x}");
     let matter = settings
         .texts()
-        .filter(|(key, _)| !NO_MATTER.contains(key))
+        .filter(|(key, _)| !NO_MATTER.contains(key) && !ELSEWHERE.contains(key))
         .map(|(key, value)| (key.to_owned(), value.to_owned()));
     Ok(Head {
         engine: concat!("posteriori ", env!("CARGO_PKG_VERSION")).into(),
@@ -49,6 +43,10 @@ pub(crate) fn head(run: &Run, settings: &Settings, device: &Device) -> Result<He
 
 /// What every record of a run begins with.
 pub(crate) fn of_run(run: &Run, head: &Head, settings: &Settings, seed: u64) -> Value {
+    let mut settings = settings.to_json();
+    if let Value::Object(settings) = &mut settings {
+        settings.retain(|key, _| !NO_MATTER.contains(&key.as_str()));
+    }
     json!({
         "engine": head.engine,
         "model": run.model_name(),
@@ -58,7 +56,7 @@ pub(crate) fn of_run(run: &Run, head: &Head, settings: &Settings, seed: u64) -> 
         "precision": head.precision,
         "method": run.preset,
         "seed": seed,
-        "settings": settings.to_json(),
+        "settings": settings,
     })
 }
 

@@ -1,4 +1,4 @@
-//! Plots as SVG: clouds of points, each with the histogram of its second coordinate; lines on a logarithmic axis.
+//! Plots as SVG: clouds of points, each with the histogram of its second coordinate; lines on a logarithmic axis; bars.
 
 use std::fmt::Write as _;
 
@@ -124,6 +124,55 @@ pub fn lines(title: &str, lines: &[(String, Vec<f64>)]) -> String {
              <text x=\"{x}\" y=\"{y}\" fill=\"{colour}\">{}</text>",
             escaped(name)
         );
+    }
+    svg + "</svg>\n"
+}
+
+/// Bars from 0 to the right: under each name one of every series, with its value. What is no finite number above 0 has no
+/// length.
+pub fn bars(title: &str, series: &[&str], groups: &[(String, Vec<f64>)]) -> String {
+    const WIDTH: f64 = 800.0;
+    const LEFT: f64 = 170.0;
+    const RIGHT: f64 = 80.0;
+    const TOP: f64 = 64.0;
+    const BAR: f64 = 16.0;
+    const COLOURS: [&str; 4] = ["#1f5fbf", "#c80", "#2a2", "#808"];
+    let length = |v: f64| if v.is_finite() { v.max(0.0) } else { 0.0 };
+    let all = groups.iter().flat_map(|(_, values)| values);
+    let most = all.fold(f64::MIN_POSITIVE, |most, v| most.max(length(*v)));
+    let group = BAR * series.len() as f64 + 10.0;
+    let h = TOP + group * groups.len() as f64;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {h}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"{WIDTH}\" height=\"{h}\" fill=\"white\"/>\n<text x=\"{LEFT}\" y=\"20\">{}</text>\n",
+        escaped(title)
+    );
+    for (i, name) in series.iter().enumerate() {
+        let (x, colour) = (LEFT + 200.0 * i as f64, COLOURS[i % COLOURS.len()]);
+        let _ = writeln!(
+            svg,
+            "<text x=\"{x}\" y=\"44\" fill=\"{colour}\">{}</text>",
+            escaped(name)
+        );
+    }
+    for (g, (name, values)) in groups.iter().enumerate() {
+        let top = TOP + group * g as f64;
+        let (x, y) = (LEFT - 8.0, top + 0.5 * BAR * series.len() as f64);
+        let _ = writeln!(
+            svg,
+            "<text x=\"{x}\" y=\"{y:.1}\" text-anchor=\"end\" dominant-baseline=\"middle\">{}</text>",
+            escaped(name)
+        );
+        for (i, v) in values.iter().enumerate() {
+            let (y, colour) = (top + BAR * i as f64, COLOURS[i % COLOURS.len()]);
+            let width = (WIDTH - LEFT - RIGHT) * length(*v) / most;
+            let (x, middle, thick) = (LEFT + width + 6.0, y + 0.5 * BAR, BAR - 2.0);
+            let _ = writeln!(
+                svg,
+                "<rect x=\"{LEFT}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{thick}\" fill=\"{colour}\"/>\
+                 <text x=\"{x:.1}\" y=\"{middle:.1}\" dominant-baseline=\"middle\">{v:.4}</text>"
+            );
+        }
     }
     svg + "</svg>\n"
 }

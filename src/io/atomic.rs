@@ -47,6 +47,18 @@ pub fn write_atomic(
     Ok(())
 }
 
+/// Removes the hidden files that killed programs left in a folder. Nobody may be writing there.
+pub fn sweep(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(".posteriori-") && name.ends_with(".tmp") {
+            // It does no harm to be there.
+            drop(std::fs::remove_file(entry.path()));
+        }
+    }
+}
+
 /// Turns a failed write into an error that names the file: `w.write_all(..).map_err(failed(path))`.
 pub fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
     move |e| Error::file(path, format!("cannot be written: {e}"))
@@ -125,6 +137,25 @@ mod tests {
         write_atomic(&path, |w| w.write_all(b"two!").map_err(failed(&path))).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two!");
         assert_eq!(names(dir.path()), ["a"]);
+    }
+
+    #[test]
+    fn what_a_killed_program_left_is_swept_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [
+            ".posteriori-7-0.tmp",
+            ".other.tmp",
+            "a.png",
+            ".posteriori-7.probe",
+        ] {
+            std::fs::write(dir.path().join(name), b"x").unwrap();
+        }
+        sweep(dir.path());
+        sweep(&dir.path().join("missing"));
+        assert_eq!(
+            names(dir.path()),
+            [".other.tmp", ".posteriori-7.probe", "a.png"]
+        );
     }
 
     #[test]

@@ -7,6 +7,14 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
+/// The most of anything: channels, ids, positions. The largest published models are far below, and the bytes of a kernel from
+/// so many channels to so many are still a number.
+const MOST: usize = 1 << 20;
+/// The most layers of one kind, one after the other.
+const MOST_LAYERS: usize = 256;
+/// The longest list: the levels of a network, each half as large as the one before.
+const MOST_LEVELS: usize = 16;
+
 /// One component's `config.json`.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -91,17 +99,47 @@ impl Config {
         }
     }
 
-    /// A count of at least 1.
+    /// A count from 1 to 1048576.
     ///
     /// # Errors
     /// [`Error::Config`] when missing without a default, or no such number.
     pub fn count(&self, key: &str, default: Option<usize>) -> Result<usize> {
+        self.between(key, [1, MOST], default)
+    }
+
+    /// A number of layers, from 1 to 256.
+    ///
+    /// # Errors
+    /// As [`Config::count`].
+    pub fn layers(&self, key: &str, default: Option<usize>) -> Result<usize> {
+        self.between(key, [1, MOST_LAYERS], default)
+    }
+
+    /// A count from 2 to 1048576: of what begins and ends.
+    ///
+    /// # Errors
+    /// As [`Config::count`].
+    pub fn several(&self, key: &str, default: Option<usize>) -> Result<usize> {
+        self.between(key, [2, MOST], default)
+    }
+
+    /// A whole number in a range, both ends in it.
+    ///
+    /// # Errors
+    /// As [`Config::count`].
+    pub fn between(
+        &self,
+        key: &str,
+        [least, most]: [usize; 2],
+        default: Option<usize>,
+    ) -> Result<usize> {
         match (self.map.get(key), default) {
             (None | Some(Value::Null), Some(default)) => Ok(default),
-            (value, _) => value
-                .and_then(whole)
-                .filter(|&n| n > 0)
-                .ok_or_else(|| self.wrong(key, "a whole number above 0", value)),
+            (value, _) => {
+                let number = value.and_then(whole).filter(|n| (least..=most).contains(n));
+                let want = || format!("a whole number from {least} to {most}");
+                number.ok_or_else(|| self.wrong(key, &want(), value))
+            }
         }
     }
 
@@ -142,7 +180,7 @@ impl Config {
         }
     }
 
-    /// A list of counts.
+    /// A list of up to 16 counts.
     ///
     /// # Errors
     /// [`Error::Config`] when missing or empty without a default, or something else is in it.
@@ -155,11 +193,14 @@ impl Config {
             .and_then(Value::as_array)
             .and_then(|list| {
                 list.iter()
-                    .map(|v| whole(v).filter(|&n| n > 0))
+                    .map(|v| whole(v).filter(|n| (1..=MOST).contains(n)))
                     .collect::<Option<Vec<_>>>()
             })
-            .filter(|list| !list.is_empty())
-            .ok_or_else(|| self.wrong(key, "a list of whole numbers above 0", value))
+            .filter(|list| (1..=MOST_LEVELS).contains(&list.len()))
+            .ok_or_else(|| {
+                let want = format!("a list of 1 to {MOST_LEVELS} whole numbers from 1 to {MOST}");
+                self.wrong(key, &want, value)
+            })
     }
 
     /// A list of `len` counts, or one count for all.
@@ -168,8 +209,8 @@ impl Config {
     /// [`Error::Config`] when it is neither.
     pub fn per_block(&self, key: &str, len: usize) -> Result<Vec<usize>> {
         let value = self.map.get(key);
-        if let Some(n) = value.and_then(whole) {
-            return Ok(vec![n; len]);
+        if value.is_some_and(Value::is_number) {
+            return Ok(vec![self.count(key, None)?; len]);
         }
         let list = self.counts(key, None)?;
         if list.len() != len {
@@ -208,4 +249,33 @@ fn whole(v: &Value) -> Option<usize> {
 
 fn same(a: &Value, b: &Value) -> bool {
     a == b || a.as_f64().is_some_and(|a| b.as_f64() == Some(a))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_without_measure_are_refused() {
+        let huge = usize::MAX;
+        let long = vec!["8"; 70].join(",");
+        let text = format!(
+            "{{\"n\": {huge}, \"list\": [4, {huge}], \"long\": [{long}], \"zero\": 0, \"layers\": 257}}"
+        );
+        let config = Config::parse("config.json", &text).unwrap();
+        let why = |result: Result<Vec<usize>>| result.unwrap_err().to_string();
+        let one = |result: Result<usize>| why(result.map(|n| vec![n]));
+        let count = one(config.count("n", None));
+        let want = format!("config.json: `n`: wanted a whole number from 1 to 1048576, got {huge}");
+        assert_eq!(count, want);
+        assert!(one(config.count("zero", None)).contains("got 0"));
+        assert!(one(config.layers("layers", None)).contains("from 1 to 256, got 257"));
+        for key in ["list", "long"] {
+            let text = why(config.counts(key, None));
+            assert!(text.contains("a list of 1 to 16 whole numbers"), "{text}");
+        }
+        assert!(why(config.per_block("zero", 2)).contains("got 0"));
+        assert!(why(config.per_block("n", 2)).contains("to 1048576"));
+        assert_eq!(config.count("missing", Some(3)).unwrap(), 3);
+    }
 }

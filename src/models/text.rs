@@ -43,14 +43,15 @@ impl TextConfig {
             "quick_gelu" => Activation::QuickGelu,
             other => return Err(c.wrong("hidden_act", "gelu or quick_gelu", Some(&other.into()))),
         };
+        // A prompt begins with one mark and ends with another.
         Ok(TextConfig {
             hidden_size: c.count("hidden_size", Some(512))?,
             intermediate_size: c.count("intermediate_size", Some(2048))?,
-            layers: c.count("num_hidden_layers", Some(12))?,
+            layers: c.layers("num_hidden_layers", Some(12))?,
             heads: c.count("num_attention_heads", Some(8))?,
             activation,
-            vocab_size: c.count("vocab_size", Some(49408))?,
-            positions: c.count("max_position_embeddings", Some(77))?,
+            vocab_size: c.several("vocab_size", Some(49408))?,
+            positions: c.several("max_position_embeddings", Some(77))?,
             eps: c.real("layer_norm_eps", 1e-5)?,
         })
     }

@@ -61,7 +61,7 @@ impl UNetConfig {
         refuse_unknown(c)?;
         let block_out_channels = c.counts("block_out_channels", None)?;
         let levels = block_out_channels.len();
-        let layers_per_block = c.count("layers_per_block", Some(2))?;
+        let layers_per_block = c.layers("layers_per_block", Some(2))?;
         let attention = attention_levels(c, levels, class)?;
         let heads = if c.has("num_attention_heads") {
             c.per_block("num_attention_heads", levels)?
@@ -88,10 +88,10 @@ impl UNetConfig {
             context: conditional
                 .then(|| c.count("cross_attention_dim", Some(1280)))
                 .transpose()?,
-            transformer_layers: c.count("transformer_layers_per_block", Some(1))?,
+            transformer_layers: c.layers("transformer_layers_per_block", Some(1))?,
             groups: c.count("norm_num_groups", Some(32))?,
             eps: c.real("norm_eps", 1e-5)?,
-            downsample_padding: c.real("downsample_padding", 1.0)? as usize,
+            downsample_padding: c.between("downsample_padding", [0, 1], Some(1))?,
             wave: Wave {
                 flip_sin_to_cos: c.flag("flip_sin_to_cos", true)?,
                 freq_shift: c.real("freq_shift", 0.0)?,

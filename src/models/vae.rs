@@ -65,7 +65,7 @@ impl VaeConfig {
             in_channels: c.count("in_channels", Some(3))?,
             latent_channels: c.count("latent_channels", Some(4))?,
             block_out_channels,
-            layers_per_block: c.count("layers_per_block", Some(1))?,
+            layers_per_block: c.layers("layers_per_block", Some(1))?,
             groups: c.count("norm_num_groups", Some(32))?,
             scaling_factor: c.real("scaling_factor", 0.18215)?,
         })

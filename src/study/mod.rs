@@ -22,6 +22,7 @@ use crate::pipeline::{Item, Pipeline, Progress, Restored};
 use crate::rng::image_key;
 use crate::train::data::Source;
 
+pub use pictures::Shown;
 use results::Results;
 
 /// What is compared on what.

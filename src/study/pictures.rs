@@ -13,6 +13,19 @@ const SHORTEST: usize = 128;
 /// What is shown of an image that failed, in [-1, 1].
 const GREY: f32 = 0.0;
 
+/// One of the first images, on one task.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The name of the image.
+    pub name: String,
+    /// The true image.
+    pub truth: Image,
+    /// Its measurement.
+    pub measured: Image,
+    /// What each row made of it, in the order of the study; none where it failed.
+    pub made: Vec<Option<Image>>,
+}
+
 impl Study {
     /// Keeps what cell `c` made of image `i`, if it is one of those shown.
     pub(super) fn keep(&self, folder: &Path, c: usize, i: usize, image: &Image) -> Result<()> {
@@ -26,27 +39,49 @@ impl Study {
         save(&path, image, Format::Png, &[])
     }
 
-    /// Draws `sheet-TASK.png`. Images of another size than the first, and those without a measurement, are left out.
-    pub(super) fn draw(&self, folder: &Path, task: &Task) -> Result<()> {
-        let cells: Vec<_> = self.cells.iter().enumerate().collect();
+    /// What is shown of a task, by the name that it prints, after a run that kept its pictures in `folder`: the first images but
+    /// those that cannot be measured.
+    ///
+    /// # Errors
+    /// [`Error::File`] when a picture that is there cannot be read.
+    pub fn pictures(&self, folder: &Path, task: &str) -> Result<Vec<Shown>> {
+        let cells = self.cells.iter().enumerate();
         let cells: Vec<_> = cells
-            .iter()
-            .filter(|(_, cell)| cell.job.task == *task)
+            .filter(|(_, cell)| cell.job.task.to_string() == task)
             .collect();
         let Some((_, first)) = cells.first() else {
-            return Ok(());
+            return Ok(Vec::new());
         };
-        let names = cells.iter().map(|(_, cell)| cell.row.to_uppercase());
+        let mut all = Vec::new();
+        for i in 0..self.shown.min(self.images.count()) {
+            let Ok(Sample { truth, y }) = self.sample(first, i) else {
+                continue;
+            };
+            let made = cells.iter().map(|(c, _)| {
+                let path = path(folder, *c, i);
+                path.exists().then(|| read(path)).transpose()
+            });
+            all.push(Shown {
+                name: self.images.name(i)?,
+                truth,
+                measured: y,
+                made: made.collect::<Result<_>>()?,
+            });
+        }
+        Ok(all)
+    }
+
+    /// Draws `sheet-TASK.png`. Images of another size than the first, and those without a measurement, are left out.
+    pub(super) fn draw(&self, folder: &Path, task: &Task) -> Result<()> {
+        let cells = self.cells.iter().filter(|cell| cell.job.task == *task);
+        let names = cells.map(|cell| cell.row.to_uppercase());
         let headings: Vec<String> = ["TRUTH".into(), "MEASURED".into()]
             .into_iter()
             .chain(names)
             .collect();
         let mut sheet: Option<([usize; 2], Sheet)> = None;
-        for i in 0..self.shown.min(self.images.count()) {
-            let Ok(Sample { truth, y, .. }) = self.sample(first, i) else {
-                continue;
-            };
-            let size @ [h, w] = [truth.height, truth.width];
+        for one in self.pictures(folder, &task.to_string())? {
+            let size @ [h, w] = [one.truth.height, one.truth.width];
             let (shown, sheet) = sheet.get_or_insert_with(|| {
                 let factor = SHORTEST.div_ceil(h.min(w));
                 (size, Sheet::new([h * factor, w * factor], headings.clone()))
@@ -54,13 +89,10 @@ impl Study {
             if *shown != size {
                 continue;
             }
-            let mut pictures = vec![truth, y];
-            for (c, _) in &cells {
-                let path = path(folder, *c, i);
-                pictures.push(match path.exists() {
-                    true => read(path)?,
-                    false => Image::new(w, h, vec![GREY; h * w * 3])?,
-                });
+            let mut pictures = vec![one.truth, one.measured];
+            for made in one.made {
+                let grey = || Image::new(w, h, vec![GREY; h * w * 3]);
+                pictures.push(made.map_or_else(grey, Ok)?);
             }
             sheet.row(pictures)?;
         }

@@ -96,19 +96,21 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     Some((values[last / 2] + values[last.div_ceil(2)]) / 2.0)
 }
 
+/// The headings of [`quantities`]: names, and which way is better.
+pub fn heads() -> Vec<String> {
+    let arrow = |q: usize| match METRICS.get(q) {
+        Some(metric) if metric.higher_is_better => '↑',
+        _ => '↓',
+    };
+    let head = |(q, name)| format!("{name} {}", arrow(q));
+    quantities().enumerate().map(head).collect()
+}
+
 /// In Markdown.
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "## {}\n", self.task)?;
-        let arrow = |q: usize| match METRICS.get(q) {
-            Some(metric) if metric.higher_is_better => '↑',
-            _ => '↓',
-        };
-        let heads: Vec<String> = quantities()
-            .enumerate()
-            .map(|(q, name)| format!("{name} {}", arrow(q)))
-            .collect();
-        let heads = heads.join(" | ");
+        let heads = heads().join(" | ");
         let rule = "---|".repeat(quantities().count());
         writeln!(f, "| row | {heads} | NFE | s/image | images | failed |")?;
         writeln!(f, "|---|{rule}---|---|---|---|")?;
@@ -152,11 +154,14 @@ fn escaped(name: &str) -> String {
 }
 
 fn joined(intervals: &[Option<Interval>]) -> String {
-    let cell = |interval: &Option<Interval>| interval.as_ref().map_or("-".into(), cell);
-    intervals.iter().map(cell).collect::<Vec<_>>().join(" | ")
+    intervals.iter().map(text).collect::<Vec<_>>().join(" | ")
 }
 
-/// `mean [low, high]`, with four digits of the largest.
+/// `mean [low, high]`, with four digits of the largest; `-` where there is none.
+pub fn text(interval: &Option<Interval>) -> String {
+    interval.as_ref().map_or("-".into(), cell)
+}
+
 fn cell(Interval { mean, low, high }: &Interval) -> String {
     let largest = low.abs().max(high.abs());
     let before = match largest.is_finite() && largest > 0.0 {

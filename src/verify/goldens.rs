@@ -48,6 +48,31 @@ pub(super) struct Entry {
     tol_median: BTreeMap<String, f64>,
 }
 
+impl Entry {
+    /// Whether it is of a tensor of shape `have`, and cut from one that is not smaller.
+    fn check(&self, have: &[usize]) -> Result<(), String> {
+        let Entry {
+            shape, full_shape, ..
+        } = self;
+        if shape != have || shape.contains(&0) {
+            return Err(format!(
+                "wanted the shape of the file, {have:?}, and no empty one, got {shape:?}"
+            ));
+        }
+        let Some(full) = full_shape else {
+            return Ok(());
+        };
+        let countable = full.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
+        let larger = full.len() != shape.len() || shape.iter().zip(full).all(|(s, f)| s <= f);
+        match countable.is_some() && larger {
+            true => Ok(()),
+            false => Err(format!(
+                "wanted a `full_shape` that {shape:?} can be cut from, got {full:?}"
+            )),
+        }
+    }
+}
+
 impl Goldens {
     /// Opens the file; of what it says is to be computed, only names that contain one of these texts are kept,
     /// or all when there are none.
@@ -66,11 +91,12 @@ impl Goldens {
             )
         })?;
         let file = Checkpoint::open_file(path)?;
-        if let Some(name) = index.tensors.keys().find(|n| file.get(n).is_none()) {
-            return Err(Error::weight(
-                name,
-                "is in the index but not in the golden file",
-            ));
+        for (name, entry) in &index.tensors {
+            let view = file
+                .get(name)
+                .ok_or_else(|| Error::weight(name, "is in the index but not in the golden file"))?;
+            let why = |why| Error::weight(name, format!("{}: {why}", index_path.display()));
+            entry.check(&view.shape).map_err(why)?;
         }
         let kept = |name: &str| only.is_empty() || only.iter().any(|text| name.contains(text));
         index
@@ -255,4 +281,46 @@ fn swap(values: &[f64], n: usize, a: usize, b: usize) -> Vec<f64> {
         out.extend((0..b).flat_map(|j| (0..a).map(move |i| values[i * b + j])));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::weights::{Kind, Stored, write_safetensors};
+
+    fn open(entry: &str) -> Result<Goldens> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("g.safetensors");
+        let stored = Stored {
+            name: "a",
+            kind: Kind::F32,
+            shape: &[1, 2, 3, 1],
+            bytes: &[0; 24],
+        };
+        write_safetensors(&path, &[stored], &[]).unwrap();
+        let index = format!("{{\"tensors\": {{\"a\": {{\"role\": \"input\", {entry}}}}}}}");
+        std::fs::write(dir.path().join("g.index.json"), index).unwrap();
+        Goldens::open(&path, &[])
+    }
+
+    #[test]
+    fn an_index_that_is_not_of_the_file_is_refused() {
+        let good = "\"shape\": [1, 2, 3, 1], \"crop\": \"corner\"";
+        assert!(open(good).is_ok());
+        let goldens = open(&format!("{good}, \"full_shape\": [1, 2, 3, 2]")).unwrap();
+        let cropped = goldens.crop("a", (0..12).map(f64::from).collect());
+        assert_eq!(cropped.unwrap(), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
+        for entry in [
+            "\"shape\": [1, 2, 3, 4]",
+            "\"shape\": [6]",
+            "\"shape\": []",
+            "\"shape\": [0], \"rowwise\": true",
+            "\"shape\": [1, 2, 3, 1], \"full_shape\": [1, 1, 3, 2]",
+            "\"shape\": [1, 2, 3, 1], \"full_shape\": [18446744073709551615, 2, 3, 1]",
+        ] {
+            let error = open(entry).err().expect(entry).to_string();
+            let named = error.contains("weight `a`") && error.contains("g.index.json: wanted");
+            assert!(named, "{error}");
+        }
+    }
 }

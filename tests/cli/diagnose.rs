@@ -2,17 +2,46 @@
 
 use std::fs;
 
-use super::{run, tree};
+use posteriori::io::csv;
+
+use super::{picture, run, tree};
+use crate::report::{pictures, whole};
+
+/// The page of a folder, which holds together and has every cell of these tables.
+#[track_caller]
+fn report(folder: &std::path::Path, tables: &[&str]) -> String {
+    let html = fs::read_to_string(folder.join("report.html")).unwrap();
+    whole(&html);
+    for table in tables {
+        let (rows, _) = csv::read(&fs::read_to_string(folder.join(table)).unwrap());
+        assert!(rows.len() > 1, "{table}");
+        for row in rows.iter().skip(1) {
+            let cells = row.iter().enumerate().map(|(i, cell)| match i {
+                0 => format!("<td>{cell}</td>"),
+                _ => format!(">{cell}</td>"),
+            });
+            let cells: Vec<String> = cells.collect();
+            let found = html
+                .lines()
+                .any(|line| cells.iter().all(|c| line.contains(c)));
+            assert!(found, "{table}: {row:?}");
+        }
+    }
+    html
+}
 
 #[test]
 fn the_toy() {
     let dir = tempfile::tempdir().unwrap();
     let ran = run(
         dir.path(),
-        "diagnose toy -o out --samples 300 --steps 20 --json",
+        "diagnose toy -o out --samples 300 --steps 20 --report --json",
     )
     .expect(0, &[]);
-    assert_eq!(tree(&dir.path().join("out")), ["toy.csv", "toy.svg"]);
+    let out = dir.path().join("out");
+    assert_eq!(tree(&out), ["report.html", "toy.csv", "toy.svg"]);
+    let html = report(&out, &["toy.csv"]);
+    assert!(html.contains("<dt>noise levels</dt>\n<dd>20</dd>") && html.contains("<svg"));
     let rows = ran.records("toy");
     let of = |name: &str| rows.iter().find(|row| row["sampler"] == name).unwrap();
     assert!((of("true posterior")["upper"].as_f64().unwrap() - 0.999985).abs() < 1e-6);
@@ -38,7 +67,9 @@ fn the_toy() {
 fn scores_and_samples_of_a_model() {
     let dir = tempfile::tempdir().unwrap();
     let of = "--model PIXEL --task sr4 --scene 3 --size 32x32 --steps 3 --device cpu";
-    let line = format!("diagnose score-mean {of} -o mean --draws 3 --zetas 0.1,2 --batch 2 --json");
+    let line = format!(
+        "diagnose score-mean {of} -o mean --draws 3 --zetas 0.1,2 --batch 2 --report --json"
+    );
     let ran = run(dir.path(), &line).expect(0, &[]);
     let names: Vec<String> = ran
         .records("score-mean")
@@ -46,32 +77,47 @@ fn scores_and_samples_of_a_model() {
         .map(|row| row["estimate"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(names, ["unconditional", "DPS zeta 0.1", "DPS zeta 2"]);
-    assert_eq!(
-        fs::read_to_string(dir.path().join("mean/score-mean.csv"))
-            .unwrap()
-            .lines()
-            .count(),
-        4
-    );
+    let mean = dir.path().join("mean");
+    let files = ["report.html", "score-mean.csv", "score-mean.svg"];
+    assert_eq!(tree(&mean), files);
+    let csv = fs::read_to_string(mean.join("score-mean.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 4);
+    let html = report(&mean, &["score-mean.csv"]);
+    assert!(html.contains("<dt>image</dt>\n<dd>scene 3 of seed 0, 32x32</dd>"));
+    assert!(html.contains("<dt>steps</dt>\n<dd>3 (flag)</dd>"));
+    let svg = fs::read_to_string(mean.join("score-mean.svg")).unwrap();
+    assert_eq!(svg.matches("fill=\"#1f5fbf\"/>").count(), 3);
 
     let line = format!(
-        "diagnose diversity {of} -o div --samples 3 --method dps --zeta 0.3 --batch 2 --json"
+        "diagnose diversity {of} -o div --samples 3 --method dps --zeta 0.3 --batch 2 --report --json"
     );
     let ran = run(dir.path(), &line).expect(0, &[]);
     let files = [
+        "diversity.csv",
         "diversity.png",
+        "report.html",
         "sample-000.png",
         "sample-001.png",
         "sample-002.png",
+        "samples.csv",
     ];
-    assert_eq!(tree(&dir.path().join("div")), files);
-    assert!(ran.records("diversity")[0]["std"].as_f64().unwrap() > 0.0);
+    let div = dir.path().join("div");
+    assert_eq!(tree(&div), files);
+    let std = ran.records("diversity")[0]["std"].as_f64().unwrap();
+    assert!(std > 0.0);
+    let csv = fs::read_to_string(div.join("diversity.csv")).unwrap();
+    assert_eq!(csv, format!("method,samples,std\ndps,3,{std}\n"));
+    let csv = fs::read_to_string(div.join("samples.csv")).unwrap();
+    assert!(csv.starts_with("sample,psnr,ssim,residual\n0,"), "{csv}");
+    let html = report(&div, &["diversity.csv", "samples.csv"]);
+    let sizes: Vec<_> = pictures(&html).iter().map(|p| p.width).collect();
+    assert_eq!(sizes, [32, 8, 32, 32, 32, 32]);
 
     let sd = "--model SD2 --task sr8 --scene 3 --size 64x64 --steps 2 --device cpu";
     let controlnet = crate::oracle::checkpoint("tiny-sd2").join("controlnet");
     let reference = controlnet.display();
     let line = format!(
-        "diagnose score-error {sd} --reference {reference} --cse {reference} -o err --zetas 1 --json"
+        "diagnose score-error {sd} --reference {reference} --cse {reference} -o err --zetas 1 --report --json"
     );
     let ran = run(dir.path(), &line).expect(0, &[]);
     let cse = &ran.records("score-error")[1];
@@ -79,10 +125,13 @@ fn scores_and_samples_of_a_model() {
         (cse["estimate"].as_str(), cse["start"].as_f64()),
         (Some("CSE"), Some(0.0))
     );
+    let err = dir.path().join("err");
     assert_eq!(
-        tree(&dir.path().join("err")),
-        ["score-error.csv", "score-error.svg"]
+        tree(&err),
+        ["report.html", "score-error.csv", "score-error.svg"]
     );
+    let html = report(&err, &["score-error.csv"]);
+    assert!(html.contains("<dt>reference</dt>") && html.contains("<svg"));
 
     run(
         dir.path(),
@@ -104,4 +153,17 @@ fn scores_and_samples_of_a_model() {
         &format!("diagnose score-mean {of} --draws 0 -o d"),
     )
     .expect(2, &["--draws"]);
+}
+
+#[test]
+fn names_in_a_report_are_escaped() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "a<&\"'>.png";
+    picture(32, 32, 1).save(dir.path().join(name)).unwrap();
+    let line = format!(
+        "diagnose diversity --model PIXEL --task sr4 -i {name} -o out --samples 2 --steps 1 --device cpu --report"
+    );
+    run(dir.path(), &line).expect(0, &[]);
+    let html = report(&dir.path().join("out"), &["samples.csv"]);
+    assert!(html.contains("<dd>a&lt;&amp;&quot;&#39;&gt;.png</dd>"));
 }

@@ -4,6 +4,7 @@ mod bad_models;
 mod bad_usage;
 mod bench;
 mod diagnose;
+mod folders;
 mod images;
 mod study;
 mod training;

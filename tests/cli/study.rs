@@ -2,8 +2,11 @@
 
 use std::fs;
 
+use posteriori::io::csv;
+
 use super::{run, tree};
 use crate::oracle;
+use crate::report::{pictures, whole};
 
 fn config(folder: &std::path::Path, more: &str) {
     let model = oracle::checkpoint("tiny-pixel");
@@ -140,5 +143,41 @@ fn what_cannot_be_writes_nothing() {
         "batch = auto|N",
     ] {
         assert!(ran.stdout.contains(part), "{part} in\n{}", ran.stdout);
+    }
+}
+
+#[test]
+fn a_report_has_tables_results_and_pictures() {
+    let dir = tempfile::tempdir().unwrap();
+    let evil = "[[row]]\nname = 'A <&\"> B'\nmethod = 'dps'\nzeta = 1e300\nsteps = 3\n";
+    config(dir.path(), &format!("{evil}# <!-- & -->\n"));
+    let text = fs::read_to_string(dir.path().join("s.toml")).unwrap();
+    fs::write(dir.path().join("s.toml"), format!("sheet = 2\n{text}")).unwrap();
+    run(dir.path(), "study s.toml -o out --report").expect(3, &["3 failed"]);
+    let out = dir.path().join("out");
+    let html = fs::read_to_string(out.join("report.html")).unwrap();
+    whole(&html);
+    // Three tables of rows, and a heading of the pictures.
+    let name = "A &lt;&amp;&quot;&gt; B";
+    assert_eq!(html.matches(&format!("<td>{name}</td>")).count(), 2 + 3 + 3);
+    assert!(html.contains(&format!("<th>{name}</th>")));
+    assert!(html.contains("# &lt;!-- &amp; --&gt;") && !html.contains("<!--"));
+    // Truth, measurement and two rows of two images; the third row failed.
+    let sizes: Vec<_> = pictures(&html).iter().map(|p| p.width).collect();
+    assert_eq!(sizes, [32, 8, 32, 32, 32, 8, 32, 32]);
+    assert_eq!(html.matches("<td>failed</td>").count(), 2);
+    let (rows, _) = csv::read(&fs::read_to_string(out.join("results.csv")).unwrap());
+    assert_eq!(rows.len(), 10);
+    for cell in rows.iter().skip(1).flat_map(|row| &row[3..8]) {
+        let cell = format!("<td class=\"number\">{cell}</td>");
+        assert!(html.contains(&cell), "{cell}");
+    }
+    let tables = fs::read_to_string(out.join("tables.md")).unwrap();
+    let means = tables
+        .lines()
+        .find(|line| line.starts_with("| DPS |"))
+        .unwrap();
+    for cell in means.split(" | ").skip(1).take(5) {
+        assert!(html.contains(&format!(">{cell}</td>")), "{cell}");
     }
 }

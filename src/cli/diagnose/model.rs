@@ -1,5 +1,6 @@
 //! `diagnose score-error`, `score-mean`, `diversity`: of a model and one image.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -9,10 +10,14 @@ use posteriori::diagnose::plot;
 use posteriori::diagnose::score::{Estimate, Estimator, Subject, distances, mean};
 use posteriori::io::csv;
 use posteriori::io::image::{self, Format, Image};
+use posteriori::metrics::METRICS;
 use posteriori::operators::Measurement;
-use posteriori::pipeline::{Item, embedded};
-use posteriori::{Error, Result, Task, scenes};
+use posteriori::pipeline::{Item, Pipeline, Restored, embedded};
+use posteriori::report::{Page, Picture};
+use posteriori::study::quantities;
+use posteriori::{Error, Restore, Result, Task, scenes};
 
+use crate::cli::report::{MOST, Reporting, cells};
 use crate::cli::run::{Run, folder, size};
 use crate::cli::settings::{DIAGNOSE, Flags, Settings};
 use crate::cli::ui::Ui;
@@ -45,6 +50,16 @@ impl Truth {
     }
 }
 
+impl fmt::Display for Truth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.input, self.scene) {
+            (Some(file), _) => write!(f, "{}", file.display()),
+            (None, Some(scene)) => write!(f, "scene {scene} of seed 0, {}", self.size),
+            (None, None) => f.write_str("none"),
+        }
+    }
+}
+
 /// What scores are compared of.
 #[derive(Debug, clap::Args)]
 struct Scores {
@@ -57,11 +72,21 @@ struct Scores {
     #[arg(long, value_name = "X,..", value_delimiter = ',', default_values_t = [0.05, 0.3, 1.2, 4.8])]
     zetas: Vec<f64>,
     #[command(flatten)]
+    report: Reporting,
+    #[command(flatten)]
     settings: Flags<DIAGNOSE>,
 }
 
+/// A model and what it is asked about.
+struct Opened {
+    settings: Settings,
+    run: Run,
+    subject: Subject,
+    seed: u64,
+}
+
 impl Scores {
-    fn open(&self, samples: Option<usize>) -> Result<(Run, Subject, u64)> {
+    fn open(&self, samples: Option<usize>) -> Result<Opened> {
         let mut settings = Settings::gather(&self.settings, Some("dps"))?;
         let run = Run::read(&mut settings)?;
         let (task, seed) = (task(&run)?, seed(&settings)?);
@@ -74,7 +99,22 @@ impl Scores {
             &y,
             samples.unwrap_or(run.batch_or_one()),
         )?;
-        Ok((run, subject, seed))
+        Ok(Opened {
+            settings,
+            run,
+            subject,
+            seed,
+        })
+    }
+
+    /// What a report says of the run.
+    fn tell(&self, page: &mut Page, settings: &Settings, more: [(&'static str, String); 1]) {
+        let zetas: Vec<String> = self.zetas.iter().map(f64::to_string).collect();
+        let own = [
+            ("image", self.truth.to_string()),
+            ("zetas of DPS", zetas.join(", ")),
+        ];
+        page.facts(own.into_iter().chain(more).chain(settings.facts()));
     }
 
     /// The prior alone, the estimator if there is one, DPS; with their names.
@@ -106,7 +146,8 @@ pub(super) struct ScoreError {
 
 pub(super) fn score_error(args: &ScoreError, ui: &Ui) -> Result<()> {
     let output = &args.scores.output;
-    let (run, subject, seed) = args.scores.open(Some(1))?;
+    let opened = args.scores.open(Some(1))?;
+    let (run, subject) = (&opened.run, &opened.subject);
     let reference = subject.estimator(&folder(&args.reference, embedded::cse)?)?;
     let cse = run
         .cse
@@ -118,12 +159,17 @@ pub(super) fn score_error(args: &ScoreError, ui: &Ui) -> Result<()> {
     let steps = subject.steps(run.steps())?;
     super::make(output)?;
     ui.start_bar(steps.len() as u64);
-    let all = distances(&subject, &steps, &reference, &estimates, seed, &|done| {
-        ui.advance(done as u64, "")
-    })?;
+    let all = distances(
+        subject,
+        &steps,
+        &reference,
+        &estimates,
+        opened.seed,
+        &|done| ui.advance(done as u64, ""),
+    )?;
     ui.end_bar();
     let columns = ["step", "t", "estimate", "paper", "score"];
-    let mut rows = Vec::new();
+    let (mut rows, mut summary) = (Vec::new(), Vec::new());
     for (name, distances) in names.iter().zip(&all) {
         for (i, d) in distances.iter().enumerate() {
             let number = |v: f64| format!("{v:e}");
@@ -144,6 +190,8 @@ pub(super) fn score_error(args: &ScoreError, ui: &Ui) -> Result<()> {
             "score-error",
             json!({ "estimate": name, "start": first, "middle": middle, "late": last }),
         );
+        let numbers = [first, middle, last].map(|v| format!("{v:.3e}"));
+        summary.push([&[name.clone()][..], &numbers].concat());
     }
     csv::write(&output.join("score-error.csv"), &columns, &rows)?;
     let lines: Vec<(String, Vec<f64>)> = names
@@ -151,18 +199,32 @@ pub(super) fn score_error(args: &ScoreError, ui: &Ui) -> Result<()> {
         .zip(&all)
         .map(|(name, distances)| (name, distances.iter().map(|d| d.paper).collect()))
         .collect();
-    let svg = plot::lines(
-        "(1 - abar) mean((eps - eps_ref)^2), in the order of sampling",
-        &lines,
-    );
-    super::write(&output.join("score-error.svg"), &svg)
+    let title = "(1 - abar) mean((eps - eps_ref)^2), in the order of sampling";
+    let svg = plot::lines(title, &lines);
+    super::write(&output.join("score-error.svg"), &svg)?;
+    let title = "The distance of scores from a reference";
+    args.scores.report.write(output, title, |page| {
+        page.text(
+            "Along a run of the reference, a conditional score estimator: (1 - abar) mean((eps - eps_ref)^2), the paper's \
+             quantity.",
+        );
+        let reference = [("reference", args.reference.clone())];
+        args.scores.tell(page, &opened.settings, reference);
+        let head = ["estimate", "at the start", "half way", "at nine tenths"];
+        page.table(&head, summary.iter().map(|row| cells(row, 1)));
+        page.svg("", &svg);
+        page.heading("Every step");
+        page.text("score divides the mean by 1 - abar: it is the distance of the scores.");
+        page.table(&columns, rows.iter().map(|row| cells(row, 3)));
+        Ok(())
+    })
 }
 
 /// Table 2: whether scores have mean zero at the first step, in the paper's form and in the true one
 ///
 /// The paper's is the mean over pixels of |mean over channels| of one draw, 0.399 for white noise in four channels
 /// whatever its mean; the true one averages over all draws first, and is about 0.8 over the root of their number if
-/// there is no bias. OUT gets score-mean.csv.
+/// there is no bias. OUT gets score-mean.csv and score-mean.svg.
 #[derive(Debug, clap::Args)]
 pub(super) struct ScoreMean {
     /// Independent states
@@ -177,7 +239,8 @@ pub(super) fn score_mean(args: &ScoreMean, ui: &Ui) -> Result<()> {
     if args.draws == 0 {
         return Err(Error::argument("--draws", "wanted at least 1, got 0"));
     }
-    let (run, subject, seed) = args.scores.open(None)?;
+    let opened = args.scores.open(None)?;
+    let (run, subject) = (&opened.run, &opened.subject);
     let cse = run
         .cse
         .as_deref()
@@ -185,11 +248,11 @@ pub(super) fn score_mean(args: &ScoreMean, ui: &Ui) -> Result<()> {
         .transpose()?;
     let step = subject.steps(run.steps())?[0];
     super::make(output)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut groups) = (Vec::new(), Vec::new());
     for (name, estimate) in args.scores.estimates(cse.as_ref()) {
         ui.start_bar(args.draws as u64);
         let tell = |done: usize| ui.advance(done as u64, &name);
-        let mean = mean(&subject, &step, &estimate, args.draws, seed, &tell)?;
+        let mean = mean(subject, &step, &estimate, args.draws, opened.seed, &tell)?;
         ui.end_bar();
         ui.line(format!(
             "{name:<18} paper's {:.4}, of {} draws {:.4}",
@@ -199,15 +262,34 @@ pub(super) fn score_mean(args: &ScoreMean, ui: &Ui) -> Result<()> {
             "score-mean",
             json!({ "estimate": name, "paper": mean.paper, "average": mean.average }),
         );
-        rows.push(vec![name, mean.paper.to_string(), mean.average.to_string()]);
+        let numbers = [mean.paper, mean.average];
+        rows.push([&[name.clone()][..], &numbers.map(|v| v.to_string())].concat());
+        groups.push((name, numbers.to_vec()));
     }
     let columns = ["estimate", "paper", "average"];
-    csv::write(&output.join("score-mean.csv"), &columns, &rows)
+    csv::write(&output.join("score-mean.csv"), &columns, &rows)?;
+    let series = ["paper's, of one draw", "average over all draws"];
+    let svg = plot::bars("|mean of the score| at the first step", &series, &groups);
+    super::write(&output.join("score-mean.svg"), &svg)?;
+    let title = "Whether scores have mean zero";
+    args.scores.report.write(output, title, |page| {
+        let bias = 0.8 / (args.draws as f64).sqrt();
+        page.text(&format!(
+            "At the first step. paper is the mean over pixels of |mean over channels| of one draw, 0.399 for white noise in four \
+             channels whatever its mean; average takes the mean over all draws first, and is about {bias:.4} if there is no bias."
+        ));
+        let draws = [("draws", args.draws.to_string())];
+        args.scores.tell(page, &opened.settings, draws);
+        page.table(&columns, rows.iter().map(|row| cells(row, 1)));
+        page.svg("", &svg);
+        Ok(())
+    })
 }
 
 /// Table 3 and Figure 3: how much restorations of one measurement differ
 ///
-/// OUT gets the samples, and diversity.png: at each pixel their standard deviation (k - 1), white for 0.5 and more.
+/// OUT gets the samples; samples.csv, what is known of each; diversity.csv, their standard deviation (k - 1), the mean over
+/// pixels; diversity.png, the same at each pixel, white for 0.5 and more.
 #[derive(Debug, clap::Args)]
 pub(super) struct Diversity {
     #[command(flatten)]
@@ -219,44 +301,35 @@ pub(super) struct Diversity {
     #[arg(long, value_name = "K", default_value_t = 50)]
     samples: u32,
     #[command(flatten)]
+    report: Reporting,
+    #[command(flatten)]
     settings: Flags<DIAGNOSE>,
 }
 
 pub(super) fn diversity(args: &Diversity, ui: &Ui) -> Result<()> {
     const WHITE: f64 = 0.5;
+    let output = &args.output;
     let mut settings = Settings::gather(&args.settings, Some("dps"))?;
     let run = Run::read(&mut settings)?;
     let (task, seed) = (task(&run)?, seed(&settings)?);
     let (truth, y) = measured(&args.truth, task, seed)?;
     let pipeline = run.open(&mut settings, ui)?;
     let job = run.job(task, seed)?;
-    super::make(&args.output)?;
-    let mut images = Vec::new();
-    ui.start_bar(u64::from(args.samples));
-    let samples: Vec<u32> = (0..args.samples).collect();
-    for batch in samples.chunks(run.batch_or_one()) {
-        let item = |&sample: &u32| Item {
-            y: &y,
-            key: 0,
-            sample,
-        };
-        let items: Vec<Item<'_>> = batch.iter().map(item).collect();
-        for (sample, restored) in batch
-            .iter()
-            .zip(pipeline.restore_batch(&job, &items, |_| ())?)
-        {
-            let image = restored?.image;
-            let file = args.output.join(format!("sample-{sample:03}.png"));
-            image::save(&file, &image, Format::Png, &[])?;
-            images.push(image);
-        }
-        ui.advance(images.len() as u64, "");
-    }
-    ui.end_bar();
+    super::make(output)?;
+    let (images, rows) = args.restore(&pipeline, &job, [&truth, &y], run.batch_or_one(), ui)?;
     let found = diversity::Diversity::of(&images)?;
     let map = found.picture([truth.height, truth.width], WHITE)?;
-    image::save(args.output.join("diversity.png"), &map, Format::Png, &[])?;
+    image::save(output.join("diversity.png"), &map, Format::Png, &[])?;
+    let columns: Vec<&str> = ["sample"].into_iter().chain(quantities()).collect();
+    csv::write(&output.join("samples.csv"), &columns, &rows)?;
     let method = &run.preset;
+    let whole = [
+        method.clone(),
+        images.len().to_string(),
+        found.mean.to_string(),
+    ];
+    let head = ["method", "samples", "std"];
+    csv::write(&output.join("diversity.csv"), &head, &[whole.to_vec()])?;
     ui.line(format!(
         "{method}: standard deviation {:.4} over {} samples",
         found.mean,
@@ -266,7 +339,68 @@ pub(super) fn diversity(args: &Diversity, ui: &Ui) -> Result<()> {
         "diversity",
         json!({ "method": method, "samples": images.len(), "std": found.mean }),
     );
-    Ok(())
+    let title = "How much restorations of one measurement differ";
+    args.report.write(output, title, |page| {
+        page.facts([("image", args.truth.to_string())].into_iter().chain(settings.facts()));
+        page.table(&head, [cells(&whole, 1)]);
+        page.text("std: the standard deviation (k - 1) of values from -1 to 1, the mean over pixels and channels.");
+        let of = |caption: &str, image| Ok((caption.to_owned(), Picture::of(image, MOST)?));
+        let legend = format!("standard deviation, white for {WHITE} and more");
+        page.figures([of("truth", &truth)?, of("measured", &y)?, of(&legend, &map)?]);
+        page.heading("Samples");
+        let named = images.iter().enumerate();
+        let samples = named.map(|(i, image)| of(&format!("sample {i}"), image));
+        page.figures(samples.collect::<Result<Vec<_>>>()?);
+        page.table(&columns, rows.iter().map(|row| cells(row, 1)));
+        Ok(())
+    })
+}
+
+impl Diversity {
+    /// The samples, which are saved as they come, and a row of `samples.csv` for each.
+    fn restore(
+        &self,
+        pipeline: &Pipeline,
+        job: &Restore,
+        [truth, y]: [&Image; 2],
+        batch: usize,
+        ui: &Ui,
+    ) -> Result<(Vec<Image>, Vec<Vec<String>>)> {
+        let (mut images, mut rows) = (Vec::new(), Vec::new());
+        ui.start_bar(u64::from(self.samples));
+        let samples: Vec<u32> = (0..self.samples).collect();
+        for batch in samples.chunks(batch) {
+            let item = |&sample: &u32| Item { y, key: 0, sample };
+            let items: Vec<Item<'_>> = batch.iter().map(item).collect();
+            let restored = pipeline.restore_batch(job, &items, |_| ())?;
+            for (sample, restored) in batch.iter().zip(restored) {
+                let Restored { image, residual } = restored?;
+                let file = self.output.join(format!("sample-{sample:03}.png"));
+                image::save(&file, &image, Format::Png, &[])?;
+                let values = scores(&image, truth)
+                    .into_iter()
+                    .chain([residual.to_string()]);
+                rows.push([sample.to_string()].into_iter().chain(values).collect());
+                images.push(image);
+            }
+            ui.advance(images.len() as u64, "");
+        }
+        ui.end_bar();
+        Ok((images, rows))
+    }
+}
+
+/// Every metric of the picture that an image is saved as, so clamped to [-1, 1]; nothing where it has no value, as SSIM of
+/// images smaller than its window.
+fn scores(image: &Image, truth: &Image) -> Vec<String> {
+    let mut picture = image.clone();
+    let pixels = picture.pixels.iter_mut();
+    pixels.for_each(|v| *v = v.clamp(-1.0, 1.0));
+    let value = |v: f64| v.to_string();
+    let metrics = METRICS.iter().map(|m| (m.compute)(&picture, truth));
+    metrics
+        .map(|v| v.map_or_else(|_| String::new(), value))
+        .collect()
 }
 
 fn task(run: &Run) -> Result<&Task> {

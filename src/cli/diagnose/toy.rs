@@ -18,6 +18,7 @@ use posteriori::samplers::psld::Psld;
 use posteriori::samplers::resample::{Blend, Descent, Resample, Solve, Stages};
 use posteriori::{Error, Result as Fallible};
 
+use crate::cli::report::{Reporting, cells};
 use crate::cli::ui::Ui;
 
 /// The paper's toy (A.4, Figure 8): points of two Gaussians of which the first coordinate is measured
@@ -41,15 +42,18 @@ pub(super) struct Args {
     /// The seed of all noise
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    report: Reporting,
 }
 
 pub(super) fn run(args: &Args, ui: &Ui) -> Fallible<()> {
-    let Args {
+    let &Args {
         std,
         steps,
         samples,
+        seed,
         ..
-    } = *args;
+    } = args;
     if !(std > 0.0 && std.is_finite()) {
         let why = format!("wanted a number above 0, got {std}");
         return Err(Error::argument("--std", why));
@@ -61,8 +65,34 @@ pub(super) fn run(args: &Args, ui: &Ui) -> Fallible<()> {
         ));
     }
     let toy = Toy::new(&toy::karras(steps, 0.002, 4.0), samples)?;
-    compare(&toy, std, args.seed, &args.output, ui)
+    let (rows, svg) = compare(&toy, std, seed, &args.output, ui)?;
+    args.report.write(&args.output, "The toy", |page| {
+        page.text(
+            "Points of two Gaussians of which the first coordinate is measured: every sampler beside the true posterior, \
+             and beside a sampler of the exact conditional score as a control.",
+        );
+        page.facts([
+            ("measured x1", MEASURED.to_string()),
+            ("points of each sampler", samples.to_string()),
+            ("noise levels", steps.to_string()),
+            ("standard deviation of each Gaussian", std.to_string()),
+            ("seed", seed.to_string()),
+        ]);
+        page.table(&HEAD, rows.iter().map(|row| cells(row, 1)));
+        let caption = "Points, and the histogram of x2; the red line is what was measured.";
+        page.svg(caption, &svg);
+        Ok(())
+    })
 }
+
+/// The columns of the table.
+const HEAD: [&str; 5] = [
+    "sampler",
+    "share of x2 > 0",
+    "mean of x2",
+    "std of x2",
+    "median |x1 - y|",
+];
 
 /// What is known of the true posterior given the measurement with this noise.
 fn truth(prior: &Mixture, noise: f64) -> (String, Mixture) {
@@ -73,20 +103,20 @@ fn truth(prior: &Mixture, noise: f64) -> (String, Mixture) {
     (name, prior.given_first(MEASURED, noise))
 }
 
-fn compare(toy: &Toy, std: f64, seed: u64, output: &Path, ui: &Ui) -> Fallible<()> {
+/// Writes the table and the plot, and returns them.
+fn compare(
+    toy: &Toy,
+    std: f64,
+    seed: u64,
+    output: &Path,
+    ui: &Ui,
+) -> Fallible<(Vec<Vec<String>>, String)> {
     super::make(output)?;
     let prior = Mixture::toy(std);
-    let head = [
-        "sampler",
-        "share of x2 > 0",
-        "mean of x2",
-        "std of x2",
-        "median |x1 - y|",
-    ];
     let mut rows: Vec<Vec<String>> = Vec::new();
     ui.line(format!(
         "{:<34}{:>16}{:>12}{:>12}{:>17}",
-        head[0], head[1], head[2], head[3], head[4]
+        HEAD[0], HEAD[1], HEAD[2], HEAD[3], HEAD[4]
     ));
     let mut tell = |name: &str, values: [Option<f64>; 4]| {
         let text = |v: Option<f64>| v.map_or_else(String::new, |v| format!("{v:.4}"));
@@ -133,15 +163,14 @@ fn compare(toy: &Toy, std: f64, seed: u64, output: &Path, ui: &Ui) -> Fallible<(
         ui.advance(i as u64 + 1, "");
     }
     ui.end_bar();
-    csv::write(&output.join("toy.csv"), &head, &rows)?;
+    csv::write(&output.join("toy.csv"), &HEAD, &rows)?;
     let panels: Vec<(String, &[Point])> = panels
         .iter()
         .map(|(name, points)| (name.clone(), &points[..]))
         .collect();
-    super::write(
-        &output.join("toy.svg"),
-        &plot::clouds(&panels, MEASURED, 2.5),
-    )
+    let svg = plot::clouds(&panels, MEASURED, 2.5);
+    super::write(&output.join("toy.svg"), &svg)?;
+    Ok((rows, svg))
 }
 
 /// Every sampler at some strengths, for a run of so many steps.

@@ -8,6 +8,7 @@ mod output;
 mod tell;
 mod work;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -21,6 +22,7 @@ use posteriori::batch::NOTES;
 use posteriori::batch::claims::Claims;
 use posteriori::batch::journal::{Done, Failed, Head, Journal, Line};
 use posteriori::batch::shard::Shard;
+use posteriori::io::atomic::sweep;
 use posteriori::io::image::Format;
 use posteriori::pipeline::cancel::Cancel;
 use posteriori::pipeline::device::Device;
@@ -122,8 +124,16 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             let anew = writing.exists == Exists::Overwrite;
             let journal = Journal::open(&notes.join(journal(shard, lease)), &head, anew)?;
             shared.journal = Some(Mutex::new(journal));
-            if let Some(lease) = lease {
-                shared.claims = Some(Claims::join(&notes.join("claims"), lease)?);
+            match lease {
+                Some(lease) => {
+                    shared.claims = Some(Claims::join(&notes.join("claims"), lease)?);
+                }
+                // The journal is ours, so nobody else writes here.
+                None if shard.is_whole() => {
+                    let folders = entries.iter().filter_map(|entry| entry.output.parent());
+                    BTreeSet::from_iter(folders).into_iter().for_each(sweep);
+                }
+                None => {}
             }
         }
         Ok(shared)

@@ -302,6 +302,14 @@ impl Settings {
         }
     }
 
+    /// Names, and values with where they came from, as a report has them.
+    pub(crate) fn facts(&self) -> impl Iterator<Item = (&'static str, String)> + '_ {
+        let fact = |(key, (value, origin)): (&&'static str, &(String, Origin))| {
+            (*key, format!("{value} ({origin})"))
+        };
+        self.values.iter().map(fact)
+    }
+
     /// The same as one JSON object.
     pub(crate) fn to_json(&self) -> Value {
         let entry = |(key, (value, origin)): (&&str, &(String, Origin))| {

@@ -1,6 +1,7 @@
 //! `study`: a config file in, tables of methods by tasks out.
 
 mod config;
+mod report;
 
 use std::cell::Cell as Counter;
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use posteriori::{Error, Result as Fallible};
 
 use super::config as file;
 use super::methods::tasks_and_methods_help;
+use super::report::Reporting;
 use super::run::Run;
 use super::settings::{SETTINGS, STUDY, Setting};
 use super::ui::{Tally, Ui};
@@ -37,6 +39,8 @@ pub(super) struct Args {
     /// The folder of the results
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
+    #[command(flatten)]
+    report: Reporting,
 }
 
 /// Settings that may change between two runs of a study, for they never change a result.
@@ -123,9 +127,23 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let records = study.run(&device, &args.output, &watch)?;
 
     let tables = tables(&records);
-    let report = report(&config, &study, &run, &tables);
-    write(&args.output.join("tables.md"), &report)?;
-    ui.line(report.trim_end());
+    let lead = lead(&config, &study, &run);
+    let mut markdown = format!("# Study\n\n{lead}\n");
+    tables
+        .iter()
+        .for_each(|table| markdown += &format!("\n{table}"));
+    write(&args.output.join("tables.md"), &markdown)?;
+    ui.line(markdown.trim_end());
+    let parts = report::Parts {
+        lead: &lead,
+        study: &study,
+        tables: &tables,
+        records: &records,
+        config: &text,
+        folder: &args.output,
+    };
+    args.report
+        .write(&args.output, "Study", |page| parts.fill(page))?;
     for table in &tables {
         for row in &table.rows {
             ui.record("row", fields(&table.task, row));
@@ -247,18 +265,14 @@ fn fields(task: &str, row: &table::Row) -> Value {
     })
 }
 
-/// `tables.md`.
-fn report(config: &Config, study: &Study, run: &Run, tables: &[table::Table]) -> String {
+/// What stands over the tables.
+fn lead(config: &Config, study: &Study, run: &Run) -> String {
     let Config { images, noise, .. } = config;
     let (model, count) = (run.model_name(), study.images.count());
     let seed = study.cells.first().map_or(0, |cell| cell.job.seed);
-    let mut text = format!(
-        "# Study\n\nModel {model}; {count} images: {images}; noise {noise}; seed {seed}. Means over images with 95 % \
+    format!(
+        "Model {model}; {count} images: {images}; noise {noise}; seed {seed}. Means over images with 95 % \
          intervals (percentile bootstrap over images, {RESAMPLES} resamples). psnr in dB; residual is \
-         the norm of f(x) - y; NFE are calls of the network for an image; s/image is the median.\n"
-    );
-    tables
-        .iter()
-        .for_each(|table| text += &format!("\n{table}"));
-    text
+         the norm of f(x) - y; NFE are calls of the network for an image; s/image is the median."
+    )
 }

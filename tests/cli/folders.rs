@@ -1,0 +1,187 @@
+//! Folders: what a run leaves when it is killed, shared out or disturbed is what an undisturbed one leaves.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use posteriori::batch::journal::{Journal, Line};
+
+use super::{folder, run, tree};
+use crate::oracle;
+
+const LINE: &str = "restore -i y --model PIXEL --task sr8 --method dmap --steps 3 -q";
+
+/// Every picture of a folder by its name, to the byte.
+fn pictures(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    tree(folder)
+        .into_iter()
+        .map(|name| (name.clone(), fs::read(folder.join(name)).unwrap()))
+        .collect()
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|i| format!("{i:02}.png")).collect()
+}
+
+/// The items that journals of a folder note, each of them once.
+fn noted(folder: &Path) -> Vec<String> {
+    let mut items = Vec::new();
+    for file in fs::read_dir(folder.join(".posteriori")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|e| e == "jsonl") {
+            let lines = Journal::read(&path).unwrap();
+            items.extend(lines.into_iter().filter_map(|line| match line {
+                Line::Item(done) => Some(done.item),
+                _ => None,
+            }));
+        }
+    }
+    items.sort();
+    items
+}
+
+#[test]
+fn batches_shards_claims_and_workers_leave_the_same_bytes() {
+    let names = names(10);
+    let dir = folder(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let ran = |more: &str| run(dir.path(), &format!("{LINE} {more}")).expect(0, &[]);
+    ran("-o plain");
+    let plain = pictures(&dir.path().join("plain"));
+    assert_eq!(plain.len(), 10);
+    ran("-o batch --batch 3");
+    ran("-o two --device cpu,cpu --batch 2");
+    for shard in 0..3 {
+        ran(&format!("-o shards --shard {shard}/3"));
+    }
+    ran("-o claims --claim");
+    for other in ["batch", "two", "shards", "claims"] {
+        let other = dir.path().join(other);
+        // The record says how it was made, and that is the same as well.
+        let changed: Vec<_> = pictures(&other)
+            .into_iter()
+            .filter(|(name, bytes)| plain[name] != *bytes)
+            .map(|(name, _)| name)
+            .collect();
+        assert!(changed.is_empty(), "{}: {changed:?}", other.display());
+        assert_eq!(tree(&other), names);
+        assert_eq!(noted(&other), names);
+    }
+    let left = dir.path().join("claims/.posteriori/claims");
+    assert_eq!(fs::read_dir(left).unwrap().count(), 0);
+}
+
+/// A run that is killed at several moments, again and again, until it ends by itself.
+#[test]
+fn a_killed_run_goes_on_and_nothing_is_lost_or_done_twice() {
+    let names = names(12);
+    let dir = folder(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    run(dir.path(), &format!("{LINE} -o plain")).expect(0, &[]);
+    let model = oracle::checkpoint("tiny-pixel");
+    let words = format!("{LINE} -o killed");
+    let start = || {
+        Command::new(env!("CARGO_BIN_EXE_posteriori"))
+            .args(words.split_whitespace().map(|word| match word {
+                "PIXEL" => model.as_os_str(),
+                word => word.as_ref(),
+            }))
+            .current_dir(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let killed = dir.path().join("killed");
+    let mut kills = 0;
+    for after in 0..names.len() {
+        let mut child = start();
+        let begun = Instant::now();
+        // Killed as soon as one more is there, at a moment within the next one that differs from round to round.
+        while child.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(120));
+            if tree(&killed).len() > after {
+                std::thread::sleep(Duration::from_micros(700 * after as u64));
+                child.kill().unwrap();
+                kills += 1;
+                break;
+            }
+        }
+        child.wait().unwrap();
+    }
+    assert!(kills > 3, "{kills}");
+    run(dir.path(), &words).expect(0, &[]);
+    assert_eq!(tree(&killed), names);
+    assert!(pictures(&killed) == pictures(&dir.path().join("plain")));
+    assert_eq!(noted(&killed), names);
+    // What there is to say is said again by a run that has nothing to do.
+    run(dir.path(), &words).expect(0, &[]);
+    assert_eq!(noted(&killed), names);
+}
+
+#[test]
+fn a_run_with_other_settings_does_not_go_on_in_the_same_folder() {
+    let dir = folder(&["a.png", "b.png"]);
+    run(dir.path(), &format!("{LINE} -o x")).expect(0, &[]);
+    let before = pictures(&dir.path().join("x"));
+    for (more, named) in [
+        ("--zeta 2", "--zeta: wanted 9.6"),
+        ("--seed 3", "--seed: wanted 0"),
+        ("--precision f64", "--precision: wanted f32"),
+        ("--samples 2", "--samples: wanted 1"),
+        ("--prompt cat", "--prompt: wanted none"),
+    ] {
+        run(dir.path(), &format!("{LINE} -o x {more}"))
+            .expect(2, &[named, "another output folder"]);
+    }
+    assert!(pictures(&dir.path().join("x")) == before);
+    // What changes no result may change.
+    run(dir.path(), &format!("{LINE} -o x --batch 2 --recursive")).expect(0, &[]);
+    run(
+        dir.path(),
+        &format!("{LINE} -o x --zeta 2 --exists overwrite"),
+    )
+    .expect(0, &[]);
+    assert!(pictures(&dir.path().join("x")) != before);
+}
+
+#[test]
+fn what_is_wrong_with_a_folder_is_named_and_the_rest_is_done() {
+    let dir = folder(&["a.png", "z.png"]);
+    let y = dir.path().join("y");
+    fs::write(y.join("empty.png"), "").unwrap();
+    let whole = fs::read(y.join("a.png")).unwrap();
+    fs::write(y.join("half.png"), &whole[..whole.len() / 2]).unwrap();
+    let mut expected = vec!["empty.png", "half.png"];
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        std::os::unix::fs::symlink("loop.png", y.join("loop.png")).unwrap();
+        let name = std::ffi::OsStr::from_bytes(b"\xff.png");
+        fs::write(y.join(name), &whole).unwrap();
+        expected.extend(["loop.png", "not UTF-8"]);
+    }
+    let ran = run(dir.path(), &format!("{LINE} -o x --json")).expect(3, &expected);
+    assert_eq!(tree(&dir.path().join("x")), ["a.png", "z.png"]);
+    let summary = &ran.records("summary")[0];
+    assert_eq!(summary["failed"], expected.len());
+    let lines = Journal::read(&dir.path().join("x/.posteriori/journal.jsonl")).unwrap();
+    let failed = lines.iter().filter(|l| matches!(l, Line::Error(_))).count();
+    assert_eq!(failed, expected.len());
+}
+
+#[test]
+fn usage_of_shards_and_claims() {
+    let dir = folder(&["a.png"]);
+    for (more, named) in [
+        ("--shard 3/3", "I from 0 to N - 1"),
+        ("--shard three", "got `three`"),
+        ("--claim=0", "1 to 86400"),
+        ("--claim --exists overwrite", "--exists skip"),
+        ("--device cpu,tpu", "got `tpu`"),
+        ("--batch many", "`many`"),
+    ] {
+        run(dir.path(), &format!("{LINE} -o x {more}")).expect(2, &[named]);
+    }
+    assert!(!dir.path().join("x").exists());
+}
