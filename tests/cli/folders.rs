@@ -119,6 +119,41 @@ fn a_killed_run_goes_on_and_nothing_is_lost_or_done_twice() {
     assert_eq!(noted(&killed), names);
 }
 
+#[cfg(unix)]
+#[test]
+fn ctrl_c_finishes_what_is_being_written() {
+    let names = names(12);
+    let dir = folder(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let model = oracle::checkpoint("tiny-pixel");
+    // Long enough for the signal to come in the middle.
+    let words = format!("{LINE} -o x").replace("--steps 3", "--steps 60");
+    let child = Command::new(env!("CARGO_BIN_EXE_posteriori"))
+        .args(words.replace("PIXEL", model.to_str().unwrap()).split(' '))
+        .current_dir(dir.path())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while tree(&dir.path().join("x")).len() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(120));
+    }
+    let sent = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    assert!(text.contains("interrupted"), "{text}");
+    // What is there is whole and noted; the rest is not begun.
+    let there = tree(&dir.path().join("x"));
+    assert!(there.len() < names.len(), "it ended before the signal came");
+    assert_eq!(noted(&dir.path().join("x")), there);
+    run(dir.path(), &words).expect(0, &[]);
+    assert_eq!(tree(&dir.path().join("x")), names);
+}
+
 #[test]
 fn a_run_with_other_settings_does_not_go_on_in_the_same_folder() {
     let dir = folder(&["a.png", "b.png"]);

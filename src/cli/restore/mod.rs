@@ -73,6 +73,10 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let writing = Writing::read(&settings, None)?;
     let samples = settings.need("samples", |t| whole(t, 1..=MOST))? as u32;
     let lease = lease(args.claim.as_deref(), writing.exists)?;
+    if lease.is_some() && !args.input.is_dir() {
+        let why = "wanted a folder as input: a single image is not shared";
+        return Err(Error::argument("--claim", why).into());
+    }
     let (shard, from) = Shard::find(args.shard.as_deref(), &|name| std::env::var(name).ok())?;
     if args.settings.print {
         super::print_settings(&settings, ui);
@@ -308,6 +312,10 @@ impl Shared<'_> {
         let Some(journal) = &self.journal else {
             return Ok(());
         };
+        // Among claims it may be another's, who notes it.
+        if self.claims.is_some() {
+            return Ok(());
+        }
         if lock(journal).done(name, *sample).is_some() {
             return Ok(());
         }
