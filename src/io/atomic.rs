@@ -47,12 +47,13 @@ pub fn write_atomic(
     Ok(())
 }
 
-/// Removes the hidden files that killed programs left in a folder. Nobody may be writing there.
+/// Removes the hidden files that killed programs left in a folder: unfinished ones, and those that tried whether it can be written to. Nobody may be writing there.
 pub fn sweep(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with(".posteriori-") && name.ends_with(".tmp") {
+        let unfinished = [".tmp", ".probe"].iter().any(|end| name.ends_with(end));
+        if name.starts_with(".posteriori-") && unfinished {
             // It does no harm to be there.
             drop(std::fs::remove_file(entry.path()));
         }
@@ -152,10 +153,7 @@ mod tests {
         }
         sweep(dir.path());
         sweep(&dir.path().join("missing"));
-        assert_eq!(
-            names(dir.path()),
-            [".other.tmp", ".posteriori-7.probe", "a.png"]
-        );
+        assert_eq!(names(dir.path()), [".other.tmp", "a.png"]);
     }
 
     #[test]
