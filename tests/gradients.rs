@@ -5,7 +5,8 @@ use posteriori::dtype::Real;
 use posteriori::ops::activation::{self, Activation};
 use posteriori::ops::conv2d::{self, Epilogue, Geometry};
 use posteriori::ops::{
-    add, attention, concat, embed, geglu, group_norm, layer_norm, linear, softmax, sum, upsample,
+    add, attention, concat, embed, geglu, group_norm, layer_norm, linear, modulus, softmax, sum,
+    upsample,
 };
 use posteriori::rng::Philox;
 use posteriori::runtime::Runtime;
@@ -156,6 +157,12 @@ fn elementwise_cases() -> Vec<Case> {
             let saved = geglu::forward(cx, &x[0])?.1;
             Ok(vec![geglu::vjp(cx, saved, &dy[0])?])
         }),
+    );
+    all.push(
+        case("modulus", &[&[7, 2, 11]], &[&[7, 2, 11]], |cx, _, x| {
+            Ok(vec![modulus::forward(cx, &x[0], &x[1])?])
+        })
+        .vjp(|cx, _, x, dy| Ok(vec![modulus::vjp(cx, &x[0], &x[1], &dy[0])?])),
     );
     all.push(
         case("softmax", &[&[31, 77]], &[], |cx, _, x| {

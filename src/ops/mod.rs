@@ -30,6 +30,7 @@ pub mod layer_norm;
 pub mod linear;
 pub mod lookup;
 pub mod mask;
+pub mod modulus;
 pub mod noise;
 pub mod quantise;
 pub mod repack;
@@ -83,6 +84,8 @@ pub static ALL: &[&dyn AnyOp] = &[
     &linear::WGRAD,
     &lookup::FORWARD,
     &mask::FORWARD,
+    &modulus::FORWARD,
+    &modulus::VJP,
     &noise::FORWARD,
     &quantise::FORWARD,
     &repack::FORWARD,
