@@ -42,11 +42,12 @@ const HELPERS: [&str; 8] = [
 ];
 
 /// Crates that only some rooms know.
-const CRATES: [(&str, &[&str]); 11] = [
+const CRATES: [(&str, &[&str]); 12] = [
     ("safetensors", &["io"]),
     ("image", &["io"]),
     ("moxcms", &["io"]),
     ("png", &["io"]),
+    ("tiff", &["io"]),
     ("base64", &["report"]),
     ("gemm", &["runtime"]),
     ("memmap2", &["runtime"]),

@@ -152,7 +152,7 @@ fn without_sample(bare: &Path) -> PathBuf {
 /// `||f(x) - y||` for the measurement `y` and the operator that its file describes.
 fn residual_of(x: &Image, y: &Path) -> posteriori::Result<f64> {
     let measurement = read_measurement(&Measurement::path_for(y))?;
-    let y = image::read(y)?;
+    let y = image::read_values(y)?;
     if measurement.image_size != [x.height, x.width] {
         let want = format!("{:?}", measurement.image_size);
         return Err(Error::shape(

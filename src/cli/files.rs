@@ -54,7 +54,7 @@ pub(crate) struct Entry {
     pub(crate) lossy: bool,
 }
 
-/// The images of `input`, with outputs at `output` in `format` (`None`: that of each input).
+/// The images of `input`, with outputs at `output` in `format` (`None`: that of each input, see [`kept`]).
 pub(crate) fn entries(
     input: &Path,
     output: &Path,
@@ -102,7 +102,7 @@ fn folder(
     let mut taken: BTreeMap<PathBuf, String> = BTreeMap::new();
     let mut all = Vec::new();
     for path in relative {
-        let format = format.unwrap_or_else(|| Format::of(&path).unwrap_or(Format::Png));
+        let format = format.unwrap_or_else(|| kept(&path));
         let output = output.join(renamed(&path, format));
         let name = slashed(&path);
         if let Some(other) = taken.insert(output.clone(), name.clone()) {
@@ -131,7 +131,7 @@ fn file(input: &Path, output: &Path, format: Option<Format>) -> Result<Entry> {
     let trailing = output.as_os_str().as_encoded_bytes().ends_with(b"/");
     let is_folder = output.is_dir() || trailing || output.extension().is_none();
     let (output, format) = if is_folder {
-        let format = format.unwrap_or_else(|| Format::of(own).unwrap_or(Format::Png));
+        let format = format.unwrap_or_else(|| kept(own));
         (output.join(renamed(own, format)), format)
     } else {
         (output.to_owned(), named_format(output, format)?)
@@ -152,11 +152,30 @@ fn file(input: &Path, output: &Path, format: Option<Format>) -> Result<Entry> {
     })
 }
 
+/// The format of what is made of a file: its own, and PNG where that cannot be written. Float TIFF is only written where
+/// it is asked for: a TIFF that was read is seldom one.
+fn kept(path: &Path) -> Format {
+    let own = Format::of(path).filter(|own| *own != Format::Tiff);
+    own.unwrap_or(Format::Png)
+}
+
+/// Fails for a format that is not made for looking at: `output` is a picture.
+pub(crate) fn expect_picture(output: &Path, format: Format) -> Result<()> {
+    if format != Format::Tiff {
+        return Ok(());
+    }
+    let why = format!(
+        "{}: what is made is a picture, and tiff keeps measurements; wanted png, png16, jpg or webp",
+        output.display()
+    );
+    Err(Error::argument("--format", why))
+}
+
 /// The format of a file that the user named; `--format` must not contradict the name.
 pub(crate) fn named_format(path: &Path, format: Option<Format>) -> Result<Format> {
     let of_name = Format::of(path).ok_or_else(|| {
         let why = format!(
-            "{}: the extension names no format that can be written; wanted .png, .jpg or .webp",
+            "{}: the extension names no format that can be written; wanted .png, .jpg, .webp or .tiff",
             path.display()
         );
         Error::argument("--output", why)

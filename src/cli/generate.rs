@@ -55,6 +55,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         None => plan::own_size(&run.model)?,
     };
     let (outputs, format) = outputs(&args.output, count, &writing)?;
+    files::expect_picture(&args.output, format)?;
     let device = run.device()?;
     let pipeline = run.open_with(&device, &mut settings, ui)?;
     let job = run.job(&Task::super_resolution(1), writing.seed)?;

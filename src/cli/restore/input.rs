@@ -111,7 +111,7 @@ pub(super) fn read(entry: &Entry, task: Option<&Task>) -> Result<(Task, Image)> 
         true => Some(read_measurement(&path)?),
         false => None,
     };
-    let y = image::read(&entry.input)?;
+    let y = image::read_values(&entry.input)?;
     let Some(measurement) = measurement else {
         let missing = || {
             let why = format!("wanted one, for there is no {}", path.display());

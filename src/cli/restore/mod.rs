@@ -83,6 +83,9 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         return Ok(DONE);
     }
     let mut entries = files::entries(&args.input, &args.output, writing.recursive, writing.format)?;
+    for entry in &entries {
+        files::expect_picture(&entry.output, entry.format)?;
+    }
     if !shard.is_whole() {
         let all = entries.len();
         entries.retain(|entry| shard.takes(rng::image_key(&entry.name)));

@@ -256,9 +256,9 @@ pub(crate) static SETTINGS: &[Setting] = &[
     ),
     setting(
         "format",
-        "keep|png|png16|jpg:95|webp",
+        "keep|png|png16|jpg:95|webp|tiff",
         "",
         WRITING,
-        "the format to write; restore keeps the input's, degrade writes png16",
+        "the format to write; restore keeps the input's, degrade writes png16; tiff, for degrade alone, keeps floats as measured",
     ),
 ];

@@ -1,5 +1,6 @@
 //! Pictures on disk and in memory. Inside there is one kind: RGB, sRGB, [-1, 1], height x width x 3.
 //! [`read`] brings every file to it or refuses by name; [`save`] writes it whole or not at all.
+//! A measurement need not be a picture: [`Format::Tiff`] and [`read_values`] keep any finite value.
 //! x = 2 v / (2^bits - 1) - 1, and back with rounding half up.
 
 use std::path::Path;
@@ -8,10 +9,11 @@ use crate::error::{Error, Result};
 
 mod list;
 mod read;
+mod tiff;
 mod write;
 
 pub use list::list;
-pub use read::{read, read_text};
+pub use read::{read, read_text, read_values};
 pub use write::{Format, encode, save};
 
 /// A picture.
@@ -21,7 +23,8 @@ pub struct Image {
     pub width: usize,
     /// Rows.
     pub height: usize,
-    /// Interleaved red, green, blue in sRGB, row by row: -1 is black, 1 is white.
+    /// Interleaved red, green, blue in sRGB, row by row: -1 is black, 1 is white. Of a measurement that is no picture,
+    /// what was measured.
     pub pixels: Vec<f32>,
 }
 
@@ -55,7 +58,7 @@ impl Image {
         let format = Format::of(path).ok_or_else(|| {
             Error::file(
                 path,
-                "the extension names no format that can be written; wanted .png, .jpg or .webp",
+                "the extension names no format that can be written; wanted .png, .jpg, .webp or .tiff",
             )
         })?;
         save(path, self, format, &[])

@@ -1,5 +1,6 @@
 //! Reading: decoded by content, turned upright by its EXIF orientation, converted to sRGB by its ICC profile.
-//! What has no single right reading is refused by name: transparency, float pixels, CMYK profiles.
+//! What has no single right reading is refused by name: transparency, CMYK profiles, float pixels but those that say what
+//! they are.
 //! To add a format: its feature of the `image` crate in Cargo.toml, its extension in `list.rs`.
 
 use std::io::Cursor;
@@ -8,14 +9,36 @@ use std::path::Path;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
 
-use super::Image;
+use super::{Image, tiff};
 use crate::error::{Error, Result};
 
 /// The most memory one picture may take while decoding and as the `f32` it becomes: 89 million pixels.
 const MEMORY: u64 = 1 << 30;
 
 /// Reads PNG, JPEG, WebP, TIFF, BMP or PNM. Of an animation or a multi-page file, the first picture.
+///
+/// # Errors
+/// [`Error::File`] saying why it is no picture.
 pub fn read(path: impl AsRef<Path>) -> Result<Image> {
+    let path = path.as_ref();
+    let image = read_values(path)?;
+    let outside = image.pixels.iter().find(|v| !(-1.0..=1.0).contains(*v));
+    match outside {
+        None => Ok(image),
+        Some(value) => {
+            let why = format!(
+                "is no picture: wanted values from -1 to 1, got {value}; it may be a measurement, which restore takes"
+            );
+            Err(Error::file(path, why))
+        }
+    }
+}
+
+/// The same, and any finite values of a float TIFF as [`super::Format::Tiff`] writes it.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_values(path: impl AsRef<Path>) -> Result<Image> {
     let path = path.as_ref();
     let bytes = load(path)?;
     decode(&bytes).map_err(|why| Error::file(path, why))
@@ -79,6 +102,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, String> {
             return Err(format!("is an image of the kind {name}; {KNOWN}"));
         }
         Some(ImageFormat::Jpeg) => jpeg_is_whole(bytes)?,
+        Some(ImageFormat::Tiff) => {
+            if let Some(values) = tiff::decode(bytes, MEMORY)? {
+                return Ok(values);
+            }
+        }
         Some(_) => {}
     }
     let mut limits = Limits::default();

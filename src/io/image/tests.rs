@@ -317,7 +317,7 @@ fn a_cut_or_damaged_file_is_an_error_and_never_a_panic() {
     let rgb: Vec<u8> = noise(width, height, 255).iter().map(|&v| v as u8).collect();
     let buffer = ::image::RgbImage::from_raw(40, 30, rgb).unwrap();
     let mut files = Vec::new();
-    for format in [Format::Png, Format::Jpeg(90), Format::WebP] {
+    for format in [Format::Png, Format::Jpeg(90), Format::WebP, Format::Tiff] {
         files.push((format.to_string(), encode(&picture, format, &[]).unwrap()));
     }
     for format in [
@@ -369,7 +369,13 @@ fn values_are_clamped_and_rounded_and_never_silently_black() {
     );
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let image = Image::new(2, 1, vec![0.0, 0.0, 0.0, 0.0, bad, 0.0]).unwrap();
-        for format in [Format::Png, Format::Png16, Format::Jpeg(90), Format::WebP] {
+        for format in [
+            Format::Png,
+            Format::Png16,
+            Format::Jpeg(90),
+            Format::WebP,
+            Format::Tiff,
+        ] {
             let text = encode(&image, format, &[]).unwrap_err().to_string();
             assert!(text.contains("pixel x = 1, y = 0 is"), "{text}");
         }
@@ -383,6 +389,98 @@ fn values_are_clamped_and_rounded_and_never_silently_black() {
         assert!(text.contains("70000 x 1 as"), "{text}");
     }
     assert!(encode(&before, Format::Jpeg(0), &[]).is_err());
+}
+
+/// A TIFF made by the tiff crate directly: its pixels, and what `more` adds.
+fn raw_tiff<C: ::tiff::encoder::colortype::ColorType>(
+    (width, height): (u32, u32),
+    pixels: &[C::Inner],
+    more: &[(::tiff::tags::Tag, &str)],
+) -> Vec<u8>
+where
+    [C::Inner]: ::tiff::encoder::TiffValue,
+{
+    let mut file = std::io::Cursor::new(Vec::new());
+    let mut encoder = ::tiff::encoder::TiffEncoder::new(&mut file).unwrap();
+    let mut writer = encoder.new_image::<C>(width, height).unwrap();
+    for (tag, text) in more {
+        writer.encoder().write_tag(*tag, *text).unwrap();
+    }
+    writer.write_data(pixels).unwrap();
+    file.into_inner()
+}
+
+#[test]
+fn float_tiff_keeps_every_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("y.TIF");
+    let values = [170.25, -0.0, 1e-42, -3e38, f32::MIN_POSITIVE, 0.1];
+    let image = Image::new(2, 1, values.to_vec()).unwrap();
+    image.save(&path).unwrap();
+    let back = read_values(&path).unwrap();
+    assert_eq!([back.height, back.width], [1, 2]);
+    let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&back.pixels), bits(&values));
+    let text = read(&path).unwrap_err().to_string();
+    assert!(
+        text.contains("y.TIF") && text.contains("got 170.25") && text.contains("measurement"),
+        "{text}"
+    );
+    // As a picture, where it is one; large enough for several strips.
+    let picture = self::image(300, 201, &noise(300, 201, 65535), 65535.0);
+    save(&path, &picture, Format::Tiff, &[]).unwrap();
+    assert_eq!(read(&path).unwrap(), picture);
+    assert_eq!(read_values(&path).unwrap(), picture);
+}
+
+#[test]
+fn float_tiff_that_does_not_say_what_it_means_is_refused() {
+    use ::tiff::encoder::colortype::{Gray32Float, RGB32Float, RGB64Float, RGBA32Float};
+    use ::tiff::tags::Tag;
+    let decode = |file: &[u8]| super::read::decode(file);
+    let refused = |file: &[u8], words: &[&str]| {
+        let text = decode(file).unwrap_err();
+        for word in words {
+            assert!(text.contains(word), "{text} lacks {word}");
+        }
+    };
+    let mark = (
+        Tag::ImageDescription,
+        "posteriori values of another program",
+    );
+    let six = [0.5f32, 2.0, -7.0, 0.0, 1.0, 0.25];
+    let file = raw_tiff::<RGB32Float>((2, 1), &six, &[mark]);
+    assert_eq!(decode(&file).unwrap().pixels, six);
+    let advice = [
+        "does not say what they mean",
+        "ImageDescription",
+        "`posteriori values`",
+    ];
+    refused(&raw_tiff::<RGB32Float>((2, 1), &six, &[]), &advice);
+    let other = (Tag::ImageDescription, "linear light");
+    refused(&raw_tiff::<RGB32Float>((2, 1), &six, &[other]), &advice);
+    refused(&raw_tiff::<Gray32Float>((3, 2), &six, &[]), &advice);
+    let mut file = std::io::Cursor::new(Vec::new());
+    let floats = ::image::Rgb32FImage::from_raw(2, 1, six.to_vec()).unwrap();
+    floats
+        .write_to(&mut file, ::image::ImageFormat::Tiff)
+        .unwrap();
+    refused(&file.into_inner(), &advice);
+
+    let three = ["three channels of 32 bits"];
+    refused(&raw_tiff::<Gray32Float>((3, 2), &six, &[mark]), &three);
+    let eight = [&six[..], &six[..2]].concat();
+    refused(&raw_tiff::<RGBA32Float>((2, 1), &eight, &[mark]), &three);
+    let doubles = six.map(f64::from);
+    refused(&raw_tiff::<RGB64Float>((2, 1), &doubles, &[mark]), &three);
+    for bad in [f32::NAN, f32::INFINITY] {
+        let pixels = [0.0, 0.0, 0.0, 0.0, bad, 0.0];
+        let file = raw_tiff::<RGB32Float>((2, 1), &pixels, &[mark]);
+        refused(&file, &["pixel x = 1, y = 0", "finite"]);
+    }
+    let profile = (Tag::IccProfile, "any");
+    let file = raw_tiff::<RGB32Float>((2, 1), &six, &[mark, profile]);
+    refused(&file, &["colour profile", "strip"]);
 }
 
 #[test]
@@ -444,6 +542,7 @@ fn formats_by_name() {
         ("png", Format::Png),
         ("png16", Format::Png16),
         ("webp", Format::WebP),
+        ("tiff", Format::Tiff),
         ("jpg:80", Format::Jpeg(80)),
     ] {
         assert_eq!(Format::parse(text).unwrap(), format);

@@ -1,5 +1,5 @@
-//! Writing: PNG with 8 or 16 bits, JPEG, lossless WebP, always through [`write_atomic`].
-//! A NaN or infinity is an error, never a black pixel; the rest is clamped to [-1, 1] and rounded.
+//! Writing: PNG with 8 or 16 bits, JPEG, lossless WebP, float TIFF, always through [`write_atomic`].
+//! A NaN or infinity is an error, never a black pixel; the rest is clamped to [-1, 1] and rounded, but for float TIFF.
 //! To add a format: a variant of [`Format`] and the arms the compiler asks for.
 
 use std::fmt;
@@ -8,7 +8,7 @@ use std::path::Path;
 use image::codecs::{jpeg::JpegEncoder, webp::WebPEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 
-use super::Image;
+use super::{Image, tiff};
 use crate::error::{Error, Result};
 use crate::io::atomic::{failed, write_atomic};
 
@@ -26,10 +26,12 @@ pub enum Format {
     Jpeg(u8),
     /// Lossless, 8 bits a channel.
     WebP,
+    /// 32-bit floats: every value as it is. For measurements; few programs show it as a picture.
+    Tiff,
 }
 
 impl Format {
-    /// Reads the name the command line uses: `png`, `png16`, `jpg`, `jpg:95`, `webp`.
+    /// Reads the name the command line uses: `png`, `png16`, `jpg`, `jpg:95`, `webp`, `tiff`.
     pub fn parse(text: &str) -> Result<Self> {
         let (name, quality) = match text.split_once(':') {
             Some((name, quality)) => (name, Some(quality)),
@@ -39,6 +41,7 @@ impl Format {
             ("png", None) => Ok(Format::Png),
             ("png16", None) => Ok(Format::Png16),
             ("webp", None) => Ok(Format::WebP),
+            ("tiff", None) => Ok(Format::Tiff),
             ("jpg" | "jpeg", None) => Ok(Format::Jpeg(QUALITY)),
             ("jpg" | "jpeg", Some(quality)) => match quality.parse() {
                 Ok(quality @ 1..=100) => Ok(Format::Jpeg(quality)),
@@ -49,7 +52,7 @@ impl Format {
             },
             _ => Err(Error::argument(
                 "format",
-                format!("wanted png, png16, jpg, jpg:QUALITY or webp, got `{text}`"),
+                format!("wanted png, png16, jpg, jpg:QUALITY, webp or tiff, got `{text}`"),
             )),
         }
     }
@@ -61,6 +64,7 @@ impl Format {
             "png" => Some(Format::Png),
             "jpg" | "jpeg" => Some(Format::Jpeg(QUALITY)),
             "webp" => Some(Format::WebP),
+            "tif" | "tiff" => Some(Format::Tiff),
             _ => None,
         }
     }
@@ -71,6 +75,7 @@ impl Format {
             Format::Png | Format::Png16 => "png",
             Format::Jpeg(_) => "jpg",
             Format::WebP => "webp",
+            Format::Tiff => "tiff",
         }
     }
 }
@@ -80,7 +85,7 @@ impl fmt::Display for Format {
         match self {
             Format::Png16 => f.write_str("png16"),
             Format::Jpeg(quality) => write!(f, "jpg:{quality}"),
-            Format::Png | Format::WebP => f.write_str(self.extension()),
+            Format::Png | Format::WebP | Format::Tiff => f.write_str(self.extension()),
         }
     }
 }
@@ -136,6 +141,9 @@ pub fn encode(image: &Image, format: Format, text: &[(String, String)]) -> Resul
         Format::WebP => WebPEncoder::new_lossless(&mut file)
             .write_image(&bytes(image), width, height, rgb)
             .map_err(failed)?,
+        Format::Tiff => {
+            file = tiff::encode(image, (width, height)).map_err(|e| unfit(e.to_string()))?;
+        }
     }
     Ok(file)
 }
