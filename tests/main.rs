@@ -14,6 +14,7 @@ mod nonlinear;
 mod operators;
 mod ops;
 mod oracle;
+mod phase;
 mod pipeline;
 mod report;
 mod schedules;

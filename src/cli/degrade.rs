@@ -22,7 +22,8 @@ use super::ui::{Tally, Ui};
 ///
 /// Beside each measurement lies a file that tells `restore` what was done. A measurement is stored as a
 /// picture, 16 bits a channel unless --format says otherwise, so values that noise takes below black or
-/// above white are clamped.
+/// above white are clamped. With --format tiff it is stored as 32-bit floats, exactly as it was measured; a measurement that
+/// is no picture, as that of phase, is never stored otherwise.
 #[derive(Debug, clap::Args)]
 #[command(after_help = tasks_help())]
 pub(super) struct Args {
@@ -49,7 +50,11 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let settings = Settings::gather(&args.settings, None)?;
     let task = settings.need("task", Task::parse)?;
     let noise = Noise::parse(&args.noise)?;
-    let writing = Writing::read(&settings, Some(Format::Png16))?;
+    let usual = match task.measures_pictures() {
+        true => Format::Png16,
+        false => Format::Tiff,
+    };
+    let writing = Writing::read(&settings, Some(usual))?;
     if args.settings.print {
         super::print_settings(&settings, ui);
         return Ok(DONE);
@@ -57,11 +62,17 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let Writing {
         recursive, format, ..
     } = writing;
-    // A name given with -o decides; png16 is then meant only where it fits.
+    // A name given with -o decides; the usual format is then meant only where it fits.
     let named = settings.text("format").is_none() && args.input.is_file();
-    let named = named && Format::of(&args.output).is_some_and(|f| f != Format::Png);
+    let fits = |of: Format| of.extension() == usual.extension();
+    let named = named && Format::of(&args.output).is_some_and(|of| !fits(of));
     let format = if named { None } else { format };
     let entries = files::entries(&args.input, &args.output, recursive, format)?;
+    if !task.measures_pictures() {
+        entries
+            .iter()
+            .try_for_each(|entry| expect_values(&task, entry))?;
+    }
     if let Some(first) = entries.first() {
         files::prepare(&args.input, &args.output, first)?;
     }
@@ -82,6 +93,19 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         }
     }
     Ok(tally.finish(ui))
+}
+
+/// Fails for a format that would clip what a task measures.
+fn expect_values(task: &Task, Entry { output, format, .. }: &Entry) -> posteriori::Result<()> {
+    if *format == Format::Tiff {
+        return Ok(());
+    }
+    let why = format!(
+        "{}: what {task} measures is no picture, and {format} would clip it; wanted tiff, which is taken when neither \
+         --format nor the name says otherwise",
+        output.display()
+    );
+    Err(Error::argument("--format", why))
 }
 
 /// The noise of a measurement.

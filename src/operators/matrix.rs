@@ -148,6 +148,28 @@ impl Banded {
         }))
     }
 
+    /// The orthonormal Fourier transform of `n` real numbers with `pad` zeros before and behind them, both sides centred:
+    /// of the `m = n + 2 pad` places, and of the m waves, the one at `m / 2`, rounded down, is number 0. Row `2 k` is the
+    /// real part of wave k, row `2 k + 1` the imaginary part.
+    pub fn fourier(n: usize, pad: usize) -> Result<Self> {
+        let m = check_frame(n, pad)?;
+        Ok(Self::from_rows(2 * m, n, |o, row| {
+            row.extend((0..n).map(|i| (i, wave(m, o / 2, i + pad)[o % 2])));
+        }))
+    }
+
+    /// The same of `n` complex numbers; of them, and of the waves, all real parts lie before all imaginary ones.
+    pub fn complex_fourier(n: usize, pad: usize) -> Result<Self> {
+        let m = check_frame(n, pad)?;
+        Ok(Self::from_rows(2 * m, 2 * n, |o, row| {
+            row.extend((0..n).flat_map(|i| {
+                let [re, im] = wave(m, o % m, i + pad);
+                let [of_re, of_im] = if o < m { [re, -im] } else { [im, re] };
+                [(i, of_re), (n + i, of_im)]
+            }));
+        }))
+    }
+
     /// The mean of every two.
     pub fn halve(n: usize) -> Result<Self> {
         check_multiple("halving", n, 2)?;
@@ -236,6 +258,12 @@ impl Banded {
         Ok((0..self.rows)
             .map(|r| self.row(r).map(|(c, value)| value * x[c]).sum())
             .collect())
+    }
+
+    /// `s A`.
+    pub fn scaled(mut self, s: f64) -> Self {
+        self.values.iter_mut().for_each(|value| *value *= s);
+        self
     }
 
     /// `A B`.
@@ -364,6 +392,30 @@ fn solve(lower: &[f64], n: usize, b: &mut [f64]) {
         let dot: f64 = (i + 1..n).map(|j| lower[j * n + i] * b[j]).sum();
         b[i] = (b[i] - dot) / lower[i * n + i];
     }
+}
+
+/// `exp(-2 pi i (k - h) (j - h) / m) / sqrt(m)` with `h = m / 2` rounded down: its two parts.
+fn wave(m: usize, k: usize, j: usize) -> [f64; 2] {
+    let half = m as i64 / 2;
+    let turns = ((k as i64 - half) * (j as i64 - half)).rem_euclid(m as i64);
+    let angle = -2.0 * PI * turns as f64 / m as f64;
+    [angle.cos(), angle.sin()].map(|part| part / (m as f64).sqrt())
+}
+
+/// The length of a signal of `n` with `pad` on either side, if the matrices of its Fourier transform are not too large.
+pub(super) fn check_frame(n: usize, pad: usize) -> Result<usize> {
+    let m = pad.saturating_mul(2).saturating_add(n);
+    check_length("Fourier transform", n, 1)?;
+    check_length("Fourier transform", m, 1)?;
+    // Of complex numbers each matrix has two rows and two columns a number.
+    let most = MOST_DENSE / 4;
+    if n * m > most {
+        let why = format!(
+            "the Fourier transform of {n} pixels in a frame of {m} wanted a product of at most {most}; shrink the image"
+        );
+        return Err(Error::argument("image size", why));
+    }
+    Ok(m)
 }
 
 fn check_multiple(what: &str, n: usize, of: usize) -> Result<()> {

@@ -69,6 +69,13 @@ impl Measurement {
     pub fn check(&self) -> Result<()> {
         check_sigma(self.sigma)?;
         self.photons.map_or(Ok(()), poisson::check)?;
+        if self.photons.is_some() && !self.task.measures_pictures() {
+            let why = format!(
+                "wanted Gaussian noise: photons are counted of pictures, and what {} measures is none",
+                self.task
+            );
+            return Err(Error::argument("poisson", why));
+        }
         self.task.check()?;
         self.task.check_size(self.image_size)
     }
@@ -97,6 +104,25 @@ impl Measurement {
         let noisy = add_noise(&cx, &y, self.sigma, &[stream])?;
         let [h, w, _] = operator.measurement_shape();
         Image::new(w, h, noisy.to_vec()?)
+    }
+
+    /// A measurement as people look at it: a picture as it is, anything else in the image's size, by its logarithm,
+    /// from 0, black, to the largest value, white.
+    ///
+    /// # Errors
+    /// As [`Task::build`]; [`Error::Shape`] when `y` is no measurement like this one.
+    pub fn shown(&self, y: &Image) -> Result<Image> {
+        if self.task.measures_pictures() {
+            return Ok(y.clone());
+        }
+        let cx = Cx::native();
+        let y = cx.upload(&y.pixels, [1, y.height, y.width, 3])?;
+        let small = self.operator(&cx)?.condition(&cx, &y)?.to_f64()?;
+        let light = |v: &f64| v.max(0.0).ln_1p();
+        let most = small.iter().map(light).fold(f64::MIN_POSITIVE, f64::max);
+        let pixels = small.iter().map(|v| (2.0 * light(v) / most - 1.0) as f32);
+        let [h, w] = self.image_size;
+        Image::new(w, h, pixels.collect())
     }
 
     /// The content of the file.

@@ -26,6 +26,7 @@ pub mod matrix;
 pub mod measurement;
 pub mod motion;
 pub mod motion_blur;
+pub mod phase_retrieval;
 pub mod poisson;
 pub mod random_inpainting;
 pub mod super_resolution;
@@ -111,6 +112,7 @@ pub static TASKS: &[TaskKind] = &[
     colorization::KIND,
     hdr::KIND,
     jpeg::KIND,
+    phase_retrieval::KIND,
     kernel_file::KIND,
     mask_file::KIND,
 ];
@@ -139,6 +141,8 @@ pub enum Task {
     HighDynamicRange(hdr::Parameters),
     /// Undoing JPEG compression.
     Jpeg(jpeg::Parameters),
+    /// Finding an image by the modulus of its Fourier transform.
+    PhaseRetrieval(phase_retrieval::Parameters),
     /// Undoing the blur of a given kernel.
     KernelFile(kernel_file::Parameters),
     /// Filling the holes of a given mask.
@@ -161,6 +165,11 @@ trait Parameters: fmt::Display {
     /// The size of the image whose measurement has this size.
     fn image_size(&self, measurement: [usize; 2]) -> [usize; 2] {
         measurement
+    }
+
+    /// As [`Task::measures_pictures`].
+    fn measures_pictures(&self) -> bool {
+        true
     }
 }
 
@@ -205,6 +214,11 @@ impl Task {
         self.parameters().image_size(measurement)
     }
 
+    /// Whether a measurement is itself a picture: in [-1, 1] but for noise, and flat where the image is.
+    pub fn measures_pictures(&self) -> bool {
+        self.parameters().measures_pictures()
+    }
+
     /// Whether the parameters are in their ranges.
     ///
     /// # Errors
@@ -240,6 +254,7 @@ impl Task {
             Task::Colorization(p) => p,
             Task::HighDynamicRange(p) => p,
             Task::Jpeg(p) => p,
+            Task::PhaseRetrieval(p) => p,
             Task::KernelFile(p) => p,
             Task::MaskFile(p) => p,
         }

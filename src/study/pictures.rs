@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use super::{Sample, Study};
 use crate::error::{Error, Result};
 use crate::io::image::{Format, Image, read, save};
-use crate::operators::Task;
+use crate::operators::{Measurement, Task};
+use crate::pipeline::job::Restore;
 use crate::sheet::Sheet;
 
 /// Pictures of a sheet are enlarged to sides of at least so many pixels.
@@ -20,7 +21,7 @@ pub struct Shown {
     pub name: String,
     /// The true image.
     pub truth: Image,
-    /// Its measurement.
+    /// Its measurement, as [`Measurement::shown`] shows it.
     pub measured: Image,
     /// What each row made of it, in the order of the study; none where it failed.
     pub made: Vec<Option<Image>>,
@@ -61,10 +62,12 @@ impl Study {
                 let path = path(folder, *c, i);
                 path.exists().then(|| read(path)).transpose()
             });
+            let (Restore { task, seed, .. }, size) = (&first.job, [truth.height, truth.width]);
+            let measurement = Measurement::new(task.clone(), self.noise, *seed, size)?;
             all.push(Shown {
                 name: self.images.name(i)?,
+                measured: measurement.shown(&y)?,
                 truth,
-                measured: y,
                 made: made.collect::<Result<_>>()?,
             });
         }

@@ -6,6 +6,7 @@ mod bench;
 mod diagnose;
 mod folders;
 mod images;
+mod phase;
 mod study;
 mod training;
 mod work;

@@ -90,7 +90,7 @@ impl Scores {
         let mut settings = Settings::gather(&self.settings, Some("dps"))?;
         let run = Run::read(&mut settings)?;
         let (task, seed) = (task(&run)?, seed(&settings)?);
-        let (_, y) = measured(&self.truth, task, seed)?;
+        let (_, _, y) = measured(&self.truth, task, seed)?;
         let device = run.device()?;
         let subject = Subject::open(
             &device,
@@ -312,7 +312,8 @@ pub(super) fn diversity(args: &Diversity, ui: &Ui) -> Result<()> {
     let mut settings = Settings::gather(&args.settings, Some("dps"))?;
     let run = Run::read(&mut settings)?;
     let (task, seed) = (task(&run)?, seed(&settings)?);
-    let (truth, y) = measured(&args.truth, task, seed)?;
+    let (truth, measurement, y) = measured(&args.truth, task, seed)?;
+    let shown = measurement.shown(&y)?;
     let pipeline = run.open(&mut settings, ui)?;
     let job = run.job(task, seed)?;
     super::make(output)?;
@@ -346,7 +347,7 @@ pub(super) fn diversity(args: &Diversity, ui: &Ui) -> Result<()> {
         page.text("std: the standard deviation (k - 1) of values from -1 to 1, the mean over pixels and channels.");
         let of = |caption: &str, image| Ok((caption.to_owned(), Picture::of(image, MOST)?));
         let legend = format!("standard deviation, white for {WHITE} and more");
-        page.figures([of("truth", &truth)?, of("measured", &y)?, of(&legend, &map)?]);
+        page.figures([of("truth", &truth)?, of("measured", &shown)?, of(&legend, &map)?]);
         page.heading("Samples");
         let named = images.iter().enumerate();
         let samples = named.map(|(i, image)| of(&format!("sample {i}"), image));
@@ -414,9 +415,10 @@ fn seed(settings: &Settings) -> Result<u64> {
     settings.need("seed", |text| text.parse().map_err(|_| wrong(text)))
 }
 
-/// The true image and its measurement, without noise.
-fn measured(truth: &Truth, task: &Task, seed: u64) -> Result<(Image, Image)> {
+/// The true image, how it is measured, and its measurement, without noise.
+fn measured(truth: &Truth, task: &Task, seed: u64) -> Result<(Image, Measurement, Image)> {
     let x = truth.open()?;
-    let y = Measurement::new(task.clone(), 0.0, seed, [x.height, x.width])?.measure(&x, 0)?;
-    Ok((x, y))
+    let measurement = Measurement::new(task.clone(), 0.0, seed, [x.height, x.width])?;
+    let y = measurement.measure(&x, 0)?;
+    Ok((x, measurement, y))
 }

@@ -259,6 +259,6 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "keep|png|png16|jpg:95|webp|tiff",
         "",
         WRITING,
-        "the format to write; restore keeps the input's, degrade writes png16; tiff, for degrade alone, keeps floats as measured",
+        "the format to write; restore keeps the input's, degrade writes png16, and tiff, floats as measured, for phase",
     ),
 ];
