@@ -342,7 +342,7 @@ mod tests {
             assert!(study.cells.len() >= 2, "{path}");
             count += 1;
         }
-        assert_eq!(count, 7);
+        assert_eq!(count, 8);
     }
 
     #[test]
