@@ -115,7 +115,6 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             samples,
             exists: writing.exists,
             output: &args.output,
-            model: head.model.clone(),
             journal: None,
             claims: None,
             cancel: cancel.clone(),
@@ -213,8 +212,6 @@ struct Shared<'a> {
     output: &'a Path,
     /// What the record of every picture begins with.
     record: Value,
-    /// The model's fingerprint.
-    model: String,
     /// Of runs over a folder.
     journal: Option<Mutex<Journal>>,
     claims: Option<Claims>,
@@ -327,8 +324,11 @@ impl Shared<'_> {
             return Ok(());
         };
         let text = |key: &str| record[key].as_str().unwrap_or_default().to_owned();
-        let residual = record["residual"].as_f64();
-        let (Some(residual), true) = (residual, text("model_hash") == self.model) else {
+        let mut ours = self.record.as_object().into_iter().flatten();
+        let (Some(residual), true) = (
+            record["residual"].as_f64(),
+            ours.all(|(key, value)| record[key] == *value),
+        ) else {
             return Ok(());
         };
         lock(journal).add(&Line::Item(Done {
