@@ -18,6 +18,7 @@ mod phase;
 mod pipeline;
 mod report;
 mod schedules;
+mod sizes;
 mod steps;
 mod study;
 mod tasks;

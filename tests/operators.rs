@@ -25,13 +25,13 @@ pub(crate) fn normal(cx: &Cx, name: &str, shape: [usize; 4]) -> Tensor {
     cx.upload(&values, shape).unwrap()
 }
 
-fn dot(a: &Tensor, b: &Tensor) -> (f64, f64) {
+pub(crate) fn dot(a: &Tensor, b: &Tensor) -> (f64, f64) {
     let (a, b) = (a.to_f64().unwrap(), b.to_f64().unwrap());
     let products = || a.iter().zip(&b).map(|(a, b)| a * b);
     (products().sum(), products().map(f64::abs).sum())
 }
 
-fn batch(n: usize, [h, w, c]: [usize; 3]) -> [usize; 4] {
+pub(crate) fn batch(n: usize, [h, w, c]: [usize; 3]) -> [usize; 4] {
     [n, h, w, c]
 }
 

@@ -139,7 +139,9 @@ fn tell(
     let (mut sums, mut count) = ([0.0; 3], 0);
     for (i, (restored, truth)) in restored.iter().zip(truth).enumerate() {
         match restored {
-            Ok(Restored { image, residual }) => {
+            Ok(Restored {
+                image, residual, ..
+            }) => {
                 let values = [psnr(image, truth)?, ssim(image, truth)?, *residual];
                 sums.iter_mut().zip(values).for_each(|(sum, v)| *sum += v);
                 count += 1;

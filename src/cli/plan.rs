@@ -90,8 +90,12 @@ pub(super) fn fields(plan: &Plan, task: &Task, run: &Run) -> Value {
 pub(super) fn line(plan: &Plan, task: &Task) -> String {
     let [h, w] = plan.size;
     let gb = |bytes: f64| bytes / 1e9;
+    let tiles = match plan.tile {
+        Some(tile) => format!(" in tiles of {tile} (an approximation)"),
+        None => String::new(),
+    };
     format!(
-        "plan: {task}, {h} x {w}, batch {}: weights {:.3} GB, slab {:.3} GB, {:.1} TFLOP",
+        "plan: {task}, {h} x {w}{tiles}, batch {}: weights {:.3} GB, slab {:.3} GB, {:.1} TFLOP",
         plan.batch,
         gb(plan.weights as f64),
         gb(plan.slab as f64),

@@ -7,7 +7,7 @@ use posteriori::io::image::Format;
 use posteriori::operators::Task;
 use posteriori::ops::expect_variant;
 use posteriori::pipeline::device::Device;
-use posteriori::pipeline::job::{Algorithm, Method, Restore};
+use posteriori::pipeline::job::{Algorithm, Method, Restore, Tiles};
 use posteriori::pipeline::plan::Engine;
 use posteriori::pipeline::queue::BatchSize;
 use posteriori::pipeline::{Pipeline, embedded};
@@ -32,6 +32,7 @@ pub(crate) struct Run {
     method: Method,
     prompt: String,
     cse_scale: f64,
+    tiles: Tiles,
     pub(crate) batch: BatchSize,
     device: Option<String>,
     precision: Option<String>,
@@ -71,6 +72,7 @@ impl Run {
             method,
             prompt: settings.text("prompt").unwrap_or_default().into(),
             cse_scale: settings.read("cse-scale", number)?.unwrap_or(1.0),
+            tiles: settings.need("tile", tiles)?,
             batch: settings.need("batch", batch_size)?,
             device: settings.text("device").map(String::from),
             precision: settings.text("precision").map(String::from),
@@ -84,6 +86,7 @@ impl Run {
         let zeta = self.method.zeta.unwrap_or_else(|| preset.zeta_for(task));
         let mut job = Restore::new(task.clone(), self.method.zeta(zeta))
             .seed(seed)
+            .tiles(self.tiles)
             .prompt(&self.prompt);
         job.conditioning_scale = self.cse_scale;
         Ok(job)
@@ -180,9 +183,12 @@ impl Run {
         for (op, variant) in &self.variants {
             pipeline = pipeline.forcing(op, variant)?;
         }
-        // Steps that the model's schedule does not have are told before the first image is read.
+        // Steps that the model's schedule does not have, and tiles that it cannot make, are told before the first image is read.
         let steps = self.job(&Task::super_resolution(1), 0)?;
         steps.steps(&pipeline.prior().schedule)?;
+        if let Tiles::Of(side) = self.tiles {
+            pipeline.prior().check_tile(side)?;
+        }
         Ok(pipeline)
     }
 
@@ -192,6 +198,20 @@ impl Run {
         let path = path.as_ref().unwrap_or(&self.model);
         let name = path.file_name().unwrap_or(path.as_os_str());
         name.to_string_lossy().into_owned()
+    }
+}
+
+fn tiles(text: &str) -> Result<Tiles> {
+    match text {
+        "auto" => Ok(Tiles::Auto),
+        "never" => Ok(Tiles::Never),
+        _ => match whole(text, 1..=MOST) {
+            Ok(side) => Ok(Tiles::Of(side as usize)),
+            Err(_) => {
+                let why = format!("wanted auto, never or a number of pixels, got `{text}`");
+                Err(Error::argument("--tile", why))
+            }
+        },
     }
 }
 

@@ -3,3 +3,4 @@
 
 pub mod prior;
 pub mod schedule;
+pub mod tiled;

@@ -536,7 +536,7 @@ impl UNet {
 
     fn check_input(&self, x: &Tensor) -> Result<()> {
         let [_, h, w, c] = x.nhwc("unet")?;
-        let multiple = 1 << (self.config.block_out_channels.len() - 1);
+        let multiple = self.config.factor();
         if c == self.config.in_channels && h % multiple == 0 && w % multiple == 0 && h * w > 0 {
             return Ok(());
         }

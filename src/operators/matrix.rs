@@ -4,7 +4,9 @@
 
 use std::f64::consts::PI;
 
+use crate::cx::Cx;
 use crate::error::{Error, Result};
+use crate::ops::banded::Matrix;
 
 /// The largest axis these matrices are built for.
 const LONGEST: usize = 1 << 16;
@@ -182,6 +184,21 @@ impl Banded {
     pub fn repeat(n: usize) -> Result<Self> {
         check_length("repeating", n, 1)?;
         Ok(Self::from_rows(2 * n, n, |o, row| row.push((o / 2, 1.0))))
+    }
+
+    /// The same on the device.
+    pub(crate) fn upload(&self, cx: &Cx) -> Result<Matrix> {
+        Matrix::new(cx, self.cols, &self.starts, &self.indices, &self.values)
+    }
+
+    /// Elements `start ..` of n, each multiplied by its weight; none of them lies beyond the end.
+    pub(crate) fn window(n: usize, start: usize, weights: &[f64]) -> Self {
+        Self::from_rows(weights.len(), n, |o, row| row.push((start + o, weights[o])))
+    }
+
+    /// The n elements there are, the last of them repeated up to `n_out`.
+    pub(crate) fn extension(n: usize, n_out: usize) -> Self {
+        Self::from_rows(n_out, n, |o, row| row.push((o.min(n - 1), 1.0)))
     }
 
     /// Builds row by row: `fill` pushes (column, weight), columns in any order and repeated.

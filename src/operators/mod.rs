@@ -31,9 +31,10 @@ pub mod poisson;
 pub mod random_inpainting;
 pub mod super_resolution;
 
+pub mod cropped;
 mod filtered;
 mod masked;
-mod separable;
+pub(crate) mod separable;
 
 pub use measurement::Measurement;
 

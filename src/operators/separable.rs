@@ -8,21 +8,27 @@ use crate::tensor::Tensor;
 
 /// A separable operator on the device.
 #[derive(Debug)]
-pub(super) struct Separable {
+pub(crate) struct Separable {
     down: Matrix,
     across: Matrix,
 }
 
 impl Separable {
-    pub(super) fn new(cx: &Cx, [down, across]: &[Banded; 2]) -> Result<Self> {
-        let upload = |a: &Banded| Matrix::new(cx, a.cols(), a.starts(), a.indices(), a.values());
+    pub(crate) fn new(cx: &Cx, [down, across]: &[Banded; 2]) -> Result<Self> {
         Ok(Separable {
-            down: upload(down)?,
-            across: upload(across)?,
+            down: down.upload(cx)?,
+            across: across.upload(cx)?,
         })
     }
 
-    pub(super) fn apply(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn of(down: &Matrix, across: &Matrix) -> Self {
+        Separable {
+            down: down.clone(),
+            across: across.clone(),
+        }
+    }
+
+    pub(crate) fn apply(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
         // the pass down the rows is the faster one: it gets the larger image
         if self.down.rows() <= self.down.cols() {
             let y = banded::forward(cx, &self.down, x, 1)?;
@@ -35,6 +41,6 @@ impl Separable {
 }
 
 /// Both transposed.
-pub(super) fn transposed([down, across]: &[Banded; 2]) -> [Banded; 2] {
+pub(crate) fn transposed([down, across]: &[Banded; 2]) -> [Banded; 2] {
     [down.transpose(), across.transpose()]
 }

@@ -25,6 +25,20 @@ pub struct Restore {
     pub prompt: String,
     /// What ControlNet's residuals are multiplied by, when there is one.
     pub conditioning_scale: f64,
+    /// Whether large images are sampled in tiles.
+    pub tiles: Tiles,
+}
+
+/// Whether the networks see an image whole, which is exact, or in overlapping tiles ([`crate::diffusion::tiled`]), which is
+/// an approximation that takes the memory of one tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tiles {
+    /// In tiles of the size that the model was trained at, where even one whole image does not fit into the memory that is free.
+    Auto,
+    /// Never.
+    Never,
+    /// Of this side, in pixels of the image: a multiple of [`Prior::multiple`](super::prior::Prior::multiple), at least twice that.
+    Of(usize),
 }
 
 impl Restore {
@@ -36,6 +50,7 @@ impl Restore {
             seed: 0,
             prompt: String::new(),
             conditioning_scale: 1.0,
+            tiles: Tiles::Auto,
         }
     }
 
@@ -50,6 +65,11 @@ impl Restore {
             prompt: prompt.into(),
             ..self
         }
+    }
+
+    /// The same with or without tiles.
+    pub fn tiles(self, tiles: Tiles) -> Self {
+        Restore { tiles, ..self }
     }
 
     /// The same without guidance.

@@ -22,7 +22,7 @@ use crate::runtime::Runtime;
 
 use cancel::Cancel;
 use device::Device;
-use job::Restore;
+use job::{Restore, Tiles};
 use plan::{Batch, Engine, Plan};
 use prior::Prior;
 use run::Run;
@@ -58,6 +58,8 @@ pub struct Restored {
     pub image: Image,
     /// `||f(image) - y||` of the final image; 0 for an image that was generated, not restored.
     pub residual: f64,
+    /// The side of the tiles that it was sampled in; `None` when it was sampled whole.
+    pub tile: Option<usize>,
 }
 
 /// How far a run is.
@@ -223,7 +225,8 @@ impl Pipeline {
         Plan::of(folder, controlnet, job, work, &self.engine())
     }
 
-    /// The same, or an error that names the batch that would fit in the memory that is free.
+    /// The same; in tiles, where the job leaves that open and not even one image fits whole. Else an error that names the batch
+    /// that would fit in the memory that is free.
     fn plan_that_fits(
         &self,
         job: &Restore,
@@ -244,8 +247,18 @@ impl Pipeline {
                 false => too_many = middle,
             }
         }
-        let fix = match fits {
-            0 => "take smaller images".into(),
+        if fits == 0 && job.tiles == Tiles::Auto {
+            let least = 2 * self.prior.multiple();
+            let own = self.prior.own_side().max(least);
+            let in_tiles = job.clone().tiles(Tiles::Of(own));
+            if size.iter().any(|side| *side > own) {
+                return self.plan_that_fits(&in_tiles, measured, size, batch);
+            }
+        }
+        let fix = match (fits, job.tiles) {
+            (0, Tiles::Never) => "take smaller images, or tiles".into(),
+            (0, Tiles::Of(side)) => format!("take tiles smaller than {side}"),
+            (0, Tiles::Auto) => "take smaller images".into(),
             _ => format!("use --batch {fits}"),
         };
         let ([h, w], gb) = (size, |bytes: usize| bytes as f64 / 1e9);
@@ -277,6 +290,7 @@ impl Pipeline {
             job,
             context: context.as_ref(),
             progress,
+            tile: plan.tile,
         });
         self.rt.unreserve();
         result

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::cancel::Cancel;
-use super::job::Restore;
+use super::job::{Restore, Tiles};
 use super::prior::{Prior, open_controlnet};
 use super::run::Run;
 use super::{Item, Pipeline, Progress};
@@ -29,6 +29,8 @@ use crate::samplers::Sampler;
 pub struct Plan {
     /// Image height and width.
     pub size: [usize; 2],
+    /// The side of the tiles that it is sampled in, an approximation; `None` when it is sampled whole.
+    pub tile: Option<usize>,
     /// Images sampled together.
     pub batch: usize,
     /// The element type of activations and weights.
@@ -142,12 +144,17 @@ impl Plan {
             dry.reset_launches();
             counted.take();
         };
+        let tile = match job.tiles {
+            Tiles::Of(side) => Some(side),
+            Tiles::Auto | Tiles::Never => None,
+        };
         let run = Run {
             pipeline: &pipeline,
             cx: &cx.state(),
             job,
             context: context.as_ref(),
             progress: &count,
+            tile,
         };
         if !measured {
             run.generate(size, &vec![Stream::new(job.seed, 0, 0); batch])?;
@@ -163,9 +170,11 @@ impl Plan {
                 batch
             ])?;
         }
+        let tile = run.tile_of(size)?;
         let (totals, (ops, launches)) = (dry.totals(), step.into_inner());
         Ok(Plan {
             size,
+            tile,
             batch,
             dtype: engine.dtype.name(),
             weights,
@@ -247,6 +256,9 @@ impl fmt::Display for Plan {
             "image       {h} x {w}, batch {}, {}",
             self.batch, self.dtype
         )?;
+        if let Some(tile) = self.tile {
+            writeln!(f, "tiles       {tile} x {tile}, an approximation")?;
+        }
         let (weights, tables) = (gb(self.weights as f64), gb(self.tables as f64));
         writeln!(f, "weights     {weights}, and {tables} computed once a run")?;
         writeln!(

@@ -71,6 +71,37 @@ impl Prior {
         &self.folder
     }
 
+    /// Both sides of the images that it makes are multiples of this.
+    pub fn multiple(&self) -> usize {
+        self.unet.config().factor() * self.pixels_per_state()
+    }
+
+    /// The side of the images that it was trained on.
+    pub fn own_side(&self) -> usize {
+        self.unet.config().sample_size * self.pixels_per_state()
+    }
+
+    /// Image pixels for each pixel of a state, along each side.
+    pub fn pixels_per_state(&self) -> usize {
+        self.vae.as_ref().map_or(1, |vae| vae.config().factor())
+    }
+
+    /// Whether it can work in tiles of this side.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] saying which sides it can.
+    pub fn check_tile(&self, side: usize) -> Result<()> {
+        let multiple = self.multiple();
+        if side >= 2 * multiple && side.is_multiple_of(multiple) {
+            return Ok(());
+        }
+        let least = 2 * multiple;
+        let why = format!(
+            "wanted the side of a tile to be a multiple of {multiple}, at least {least}, for this model, got {side}"
+        );
+        Err(Error::argument("--tile", why))
+    }
+
     /// The codec of this prior.
     pub fn codec(&self) -> Box<dyn Codec + '_> {
         match &self.vae {

@@ -3,14 +3,16 @@
 use std::cell::Cell;
 
 use super::job::Restore;
-use super::prior::{Conditional, Unguided, hint};
+use super::prior::{Conditional, Unguided, hint, stored};
 use super::{Item, Pipeline, Progress, Restored, plan};
 use crate::cx::Cx;
 use crate::diffusion::prior::Denoiser;
+use crate::diffusion::tiled::{Tile, TiledCodec, TiledDenoiser, Tiling};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::image::Image;
-use crate::ops::{combine, noise, residual};
+use crate::operators::cropped::Cropped;
+use crate::ops::{cast, combine, noise, residual};
 use crate::rng::{INITIAL, Stream};
 use crate::runtime::Runtime;
 use crate::samplers::{self, Draw, Measurement, Outcome, Problem};
@@ -23,6 +25,8 @@ pub(super) struct Run<'a> {
     pub(super) job: &'a Restore,
     pub(super) context: Option<&'a Tensor>,
     pub(super) progress: &'a dyn Fn(Progress),
+    /// The side of the tiles that large images are sampled in.
+    pub(super) tile: Option<usize>,
 }
 
 impl Run<'_> {
@@ -34,7 +38,11 @@ impl Run<'_> {
         let [h, w] = self.job.task.image_size([first.y.height, first.y.width]);
         let stream = |i: &Item<'_>| Stream::new(self.job.seed, i.key, i.sample);
         let streams: Vec<Stream> = items.iter().map(stream).collect();
-        let operator = self.job.task.build(self.cx, [h, w])?;
+        let mut operator = self.job.task.build(self.cx, [h, w])?;
+        let canvas = self.canvas([h, w]);
+        if canvas != [h, w] {
+            operator = Box::new(Cropped::new(self.cx, operator, [h, w], canvas)?);
+        }
         let y = upload(
             self.cx,
             items.iter().map(|i| i.y),
@@ -59,16 +67,54 @@ impl Run<'_> {
         self.images(None, size, streams)
     }
 
+    /// The smallest size that the prior makes and an image of `size` fits into.
+    fn canvas(&self, size: [usize; 2]) -> [usize; 2] {
+        size.map(|side| side.next_multiple_of(self.pipeline.prior.multiple()))
+    }
+
+    /// The tiles of an image of `size`, if it is not worked on whole.
+    fn tiling(&self, size: [usize; 2]) -> Result<Option<Tiling>> {
+        let Some(tile) = self.tile else {
+            return Ok(None);
+        };
+        let prior = &self.pipeline.prior;
+        prior.check_tile(tile)?;
+        let scale = prior.pixels_per_state();
+        let states = self.canvas(size).map(|side| side / scale);
+        Ok(Tiling::new(states, tile / scale))
+    }
+
+    /// The side of the tiles that an image of `size` is worked on in.
+    pub(super) fn tile_of(&self, size: [usize; 2]) -> Result<Option<usize>> {
+        let tiling = self.tiling(size)?;
+        Ok(tiling.and(self.tile))
+    }
+
     fn images(
         &self,
         measurement: Option<Measurement<'_>>,
-        [h, w]: [usize; 2],
+        size: [usize; 2],
         streams: &[Stream],
     ) -> Result<Vec<Result<Restored>>> {
-        let cx = self.cx;
-        let codec = self.pipeline.prior.codec();
+        let (cx, prior) = (self.cx, &self.pipeline.prior);
+        let scale = prior.pixels_per_state();
+        let tiling = self.tiling(size)?;
+        let tiles_of = |scale: usize| match &tiling {
+            Some(tiling) => tiling.tiles(cx, scale),
+            None => Ok(Vec::new()),
+        };
+        let (states, images) = (&tiles_of(1)?[..], &tiles_of(scale)?[..]);
+        let codec = match (&prior.vae, states) {
+            (None, _) | (_, []) => prior.codec(),
+            _ => Box::new(TiledCodec {
+                codec: prior.codec(),
+                states,
+                images,
+            }),
+        };
+        let [h, w] = self.canvas(size);
         let shape = codec.state_shape([streams.len(), h, w, 3])?;
-        let outcome = self.with_denoiser(measurement, |denoiser| {
+        let outcome = self.with_denoiser(measurement, states, |denoiser| {
             let problem = Problem {
                 denoiser,
                 guide: denoiser,
@@ -85,39 +131,61 @@ impl Run<'_> {
                 .to_f64()?,
             None => vec![0.0; streams.len()],
         };
-        let images = download(&images)?
+        let tile = tiling.and(self.tile);
+        let images = download(&images, size)?
             .into_iter()
             .zip(residuals)
             .zip(outcome.diverged)
             .enumerate();
         let result = |(sample, ((image, residual), diverged))| match diverged {
             Some(step) => Err(Error::Diverged { sample, step }),
-            None => Result::map(image, |image| Restored { image, residual }),
+            None => Result::map(image, |image| Restored {
+                image,
+                residual,
+                tile,
+            }),
         };
         Ok(images.map(result).collect())
     }
 
-    /// Calls `work` with the UNet, with its ControlNet if there is one.
+    /// Calls `work` with the UNet, with its ControlNet if there is one, in tiles if there are any.
     fn with_denoiser<R>(
         &self,
         measurement: Option<Measurement<'_>>,
+        tiles: &[Tile],
         work: impl FnOnce(&dyn Denoiser) -> Result<R>,
     ) -> Result<R> {
         let (unet, context) = (&self.pipeline.prior.unet, self.context);
         let Some((_, controlnet)) = &self.pipeline.controlnet else {
-            return work(&Unguided { unet, context });
+            return match tiles {
+                [] => work(&Unguided { unet, context }),
+                _ => work(&TiledDenoiser {
+                    tiles,
+                    parts: Vec::from_iter(tiles.iter().map(|_| part(Unguided { unet, context }))),
+                }),
+            };
         };
         let why = "a conditional score estimator needs a measurement";
         let m = measurement.ok_or_else(|| Error::argument("--cse", why))?;
         let image = m.operator.condition(self.cx, m.y)?;
-        let hint = &hint(self.cx, controlnet, &image)?;
+        let hint = hint(self.cx, controlnet, &image)?;
         let scale = self.job.conditioning_scale;
-        work(&Conditional {
+        let conditional = |hint| Conditional {
             unet,
             context,
             controlnet,
             hint,
             scale,
+        };
+        if tiles.is_empty() {
+            return work(&conditional(&hint));
+        }
+        let hint = cast::forward(self.cx, &hint, self.cx.dtype())?;
+        let of_tile = |tile: &Tile| stored(&self.cx.network(), &tile.cut(self.cx, &hint)?);
+        let hints: Vec<Tensor> = tiles.iter().map(of_tile).collect::<Result<_>>()?;
+        work(&TiledDenoiser {
+            tiles,
+            parts: hints.iter().map(|hint| part(conditional(hint))).collect(),
         })
     }
 
@@ -159,6 +227,10 @@ impl Run<'_> {
     }
 }
 
+fn part<'m>(denoiser: impl Denoiser + 'm) -> Box<dyn Denoiser + 'm> {
+    Box::new(denoiser)
+}
+
 /// Images of one shape as `[n, h, w, 3]`.
 fn upload<'a>(
     cx: &Cx,
@@ -178,14 +250,17 @@ fn upload<'a>(
     cx.upload(&values, [n, shape[0], shape[1], shape[2]])
 }
 
-fn download(images: &Tensor) -> Result<Vec<Result<Image>>> {
-    let [_, h, w, _] = images.nhwc("images")?;
+/// The upper left `[h, w]` of each image.
+fn download(images: &Tensor, [h, w]: [usize; 2]) -> Result<Vec<Result<Image>>> {
+    let [_, canvas_h, canvas_w, _] = images.nhwc("images")?;
     let pixels: Vec<f32> = match images.dtype() {
         DType::F32 => images.to_vec()?,
         _ => images.to_f64()?.into_iter().map(|v| v as f32).collect(),
     };
-    Ok(pixels
-        .chunks_exact((h * w * 3).max(1))
-        .map(|p| Image::new(w, h, p.to_vec()))
-        .collect())
+    let canvases = pixels.chunks_exact((canvas_h * canvas_w * 3).max(1));
+    let image = |canvas: &[f32]| {
+        let rows = canvas.chunks_exact(canvas_w * 3).take(h);
+        Image::new(w, h, rows.flat_map(|row| &row[..w * 3]).copied().collect())
+    };
+    Ok(canvases.map(image).collect())
 }

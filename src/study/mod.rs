@@ -298,6 +298,7 @@ fn score(truth: &Image, restored: Restored) -> Result<(Vec<f64>, Image)> {
     let Restored {
         mut image,
         residual,
+        ..
     } = restored;
     if !image.pixels.iter().all(|v| v.is_finite()) {
         return Err(Error::argument(

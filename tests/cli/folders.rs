@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use posteriori::batch::journal::{Journal, Line};
 
-use super::{folder, run, tree};
-use crate::oracle;
+use posteriori::rng::Philox;
+
+use super::{command, folder, run, tree};
 
 const LINE: &str = "restore -i y --model PIXEL --task sr8 --method dmap --steps 3 -q";
 
@@ -72,51 +73,51 @@ fn batches_shards_claims_and_workers_leave_the_same_bytes() {
     assert_eq!(fs::read_dir(left).unwrap().count(), 0);
 }
 
-/// A run that is killed at several moments, again and again, until it ends by itself.
-#[test]
-fn a_killed_run_goes_on_and_nothing_is_lost_or_done_twice() {
-    let names = names(12);
+/// Runs over so many pictures that are killed so many times in all, each time at another moment, and then left to end.
+fn killed(count: usize, kills: usize) {
+    let names = names(count);
     let dir = folder(&names.iter().map(String::as_str).collect::<Vec<_>>());
     run(dir.path(), &format!("{LINE} -o plain")).expect(0, &[]);
-    let model = oracle::checkpoint("tiny-pixel");
-    let words = format!("{LINE} -o killed");
-    let start = || {
-        Command::new(env!("CARGO_BIN_EXE_posteriori"))
-            .args(words.split_whitespace().map(|word| match word {
-                "PIXEL" => model.as_os_str(),
-                word => word.as_ref(),
-            }))
-            .current_dir(dir.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
-    };
-    let killed = dir.path().join("killed");
-    let mut kills = 0;
-    for after in 0..names.len() {
-        let mut child = start();
-        let begun = Instant::now();
-        // Killed as soon as one more is there, at a moment within the next one that differs from round to round.
-        while child.try_wait().unwrap().is_none() {
-            assert!(begun.elapsed() < Duration::from_secs(120));
-            if tree(&killed).len() > after {
-                std::thread::sleep(Duration::from_micros(700 * after as u64));
-                child.kill().unwrap();
-                kills += 1;
-                break;
+    let plain = pictures(&dir.path().join("plain"));
+    let mut random = Philox::new(11);
+    let (mut done, mut round) = (0, 0);
+    while done < kills {
+        let words = format!("{LINE} -o killed{round}");
+        let killed = dir.path().join(format!("killed{round}"));
+        while done < kills && tree(&killed).len() < count {
+            // While it opens its models, or at a moment within the next pictures after it has written one more.
+            let more = usize::from(random.uniform() < 0.8);
+            let (wanted, pause) = (tree(&killed).len() + more, 0.08 * random.uniform());
+            let mut child = command(dir.path(), &words).spawn().unwrap();
+            let begun = Instant::now();
+            while tree(&killed).len() < wanted {
+                assert!(begun.elapsed() < Duration::from_secs(120));
             }
+            std::thread::sleep(Duration::from_secs_f64(pause));
+            done += usize::from(child.try_wait().unwrap().is_none());
+            child.kill().unwrap();
+            child.wait().unwrap();
         }
-        child.wait().unwrap();
+        run(dir.path(), &words).expect(0, &[]);
+        assert_eq!(tree(&killed), names);
+        assert!(pictures(&killed) == plain);
+        assert_eq!(noted(&killed), names);
+        // What there is to say is said again by a run that has nothing to do.
+        run(dir.path(), &words).expect(0, &[]);
+        assert_eq!(noted(&killed), names);
+        round += 1;
     }
-    assert!(kills > 3, "{kills}");
-    run(dir.path(), &words).expect(0, &[]);
-    assert_eq!(tree(&killed), names);
-    assert!(pictures(&killed) == pictures(&dir.path().join("plain")));
-    assert_eq!(noted(&killed), names);
-    // What there is to say is said again by a run that has nothing to do.
-    run(dir.path(), &words).expect(0, &[]);
-    assert_eq!(noted(&killed), names);
+}
+
+#[test]
+fn a_killed_run_goes_on_and_nothing_is_lost_or_done_twice() {
+    killed(12, 8);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn a_run_that_is_killed_fifty_times_goes_on() {
+    killed(40, 50);
 }
 
 #[cfg(unix)]
@@ -124,12 +125,9 @@ fn a_killed_run_goes_on_and_nothing_is_lost_or_done_twice() {
 fn ctrl_c_finishes_what_is_being_written() {
     let names = names(12);
     let dir = folder(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    let model = oracle::checkpoint("tiny-pixel");
     // Long enough for the signal to come in the middle.
     let words = format!("{LINE} -o x").replace("--steps 3", "--steps 60");
-    let child = Command::new(env!("CARGO_BIN_EXE_posteriori"))
-        .args(words.replace("PIXEL", model.to_str().unwrap()).split(' '))
-        .current_dir(dir.path())
+    let child = command(dir.path(), &words)
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()

@@ -48,7 +48,7 @@ fn what_is_no_usable_image() {
 }
 
 #[test]
-fn sizes_that_do_not_fit_the_model() {
+fn sizes_that_the_operator_does_not_take_and_the_model_does_not_make() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("clean")).unwrap();
     for (name, h, w) in [("one.png", 1, 1), ("odd.png", 9, 16), ("good.png", 32, 32)] {
@@ -67,10 +67,17 @@ fn sizes_that_do_not_fit_the_model() {
         tree(&dir.path().join("y")),
         ["good.png", "good.png.measurement.json"]
     );
-    // sizes that the operator takes and the model does not
+    // Sizes that the operator takes and the model does not are made on a canvas.
     let line = "restore -i clean -o x --model SD2 --task denoise --method dps --steps 1";
-    run(dir.path(), line).expect(3, &["one.png", "odd.png", "multiples of 8"]);
-    assert_eq!(tree(&dir.path().join("x")), ["good.png"]);
+    run(dir.path(), line).expect(0, &[]);
+    assert_eq!(
+        tree(&dir.path().join("x")),
+        ["good.png", "odd.png", "one.png"]
+    );
+    let odd = read(dir.path().join("x/odd.png")).unwrap();
+    assert_eq!([odd.height, odd.width], [9, 16]);
+    run(dir.path(), &format!("{line} --tile 5")).expect(2, &["--tile", "multiple of", "got 5"]);
+    run(dir.path(), &format!("{line} --tile some")).expect(2, &["--tile", "`some`"]);
 }
 
 #[test]

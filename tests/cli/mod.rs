@@ -6,6 +6,8 @@ mod bench;
 mod diagnose;
 mod folders;
 mod images;
+#[cfg(unix)]
+mod mishaps;
 mod phase;
 mod study;
 mod training;
@@ -28,16 +30,33 @@ struct Ran {
 
 /// Runs the program in a folder. `line` is split at spaces; PIXEL and SD2 stand for the tiny checkpoints.
 fn run(folder: &Path, line: &str) -> Ran {
+    finished(command(folder, line))
+}
+
+/// The same where no file may get larger than so many KiB, as if the disk were full.
+fn run_with_little_room(folder: &Path, kib: u64, line: &str) -> Ran {
+    let program = command(folder, line);
+    let shell = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\"");
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &shell, env!("CARGO_BIN_EXE_posteriori")])
+        .args(program.get_args())
+        .current_dir(folder);
+    finished(bash)
+}
+
+fn command(folder: &Path, line: &str) -> Command {
     let words = line.split_whitespace().map(|word| match word {
         "PIXEL" => oracle::checkpoint("tiny-pixel").into_os_string(),
         "SD2" => oracle::checkpoint("tiny-sd2").into_os_string(),
         word => word.into(),
     });
-    let output = Command::new(env!("CARGO_BIN_EXE_posteriori"))
-        .args(words)
-        .current_dir(folder)
-        .output()
-        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_posteriori"));
+    command.args(words).current_dir(folder);
+    command
+}
+
+fn finished(mut command: Command) -> Ran {
+    let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ran {
         code: output.status.code().unwrap(),

@@ -12,7 +12,7 @@ use posteriori::io::weights::Checkpoint;
 use posteriori::rng::Philox;
 use serde_json::Value;
 
-use super::{Ran, picture, run, tree};
+use super::{picture, run, run_with_little_room, tree};
 use crate::training::{MODEL_FILE, configure};
 
 const STATE: &str = "m/vae/training.safetensors";
@@ -267,23 +267,8 @@ fn a_full_disk_leaves_the_checkpoint_before() {
     run(dir.path(), &line(2)).expect(0, &[]);
     let before = files(dir.path());
     let bytes = fs::metadata(dir.path().join(STATE)).unwrap().len();
-    // In blocks of 1024 bytes: too few by a half.
-    let shell = format!(
-        "trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"",
-        bytes / 2048
-    );
-    let output = Command::new("bash")
-        .args(["-c", &shell, env!("CARGO_BIN_EXE_posteriori")])
-        .args(line(4).split_whitespace())
-        .current_dir(dir.path())
-        .output()
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    let ran = Ran {
-        code: output.status.code().unwrap(),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    };
+    // Too little by a half.
+    let ran = run_with_little_room(dir.path(), bytes / 2048, &line(4));
     ran.expect(1, &[STATE, "cannot be written", "too large"]);
     assert_eq!(tree(&dir.path().join("m")).len(), before.len());
     assert!(files(dir.path()) == before);

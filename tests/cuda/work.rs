@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use posteriori::io::image::{Format, Image, read, save};
+use posteriori::io::image::{Format, Image, read, read_text, save};
 
 use super::{Machine, count, machine};
 use crate::oracle;
@@ -56,6 +56,29 @@ fn a_batch_that_does_not_fit_names_one_that_does() {
     // It was refused before any work.
     let written = fs::read_dir(machine.path("x")).into_iter().flatten();
     assert_eq!(written.count(), 0);
+}
+
+#[test]
+fn an_image_that_does_not_fit_whole_is_restored_in_tiles_and_its_record_says_so() {
+    let machine = with_work(machine().fault("memory=6500000"));
+    let pixels = (0..8 * 6 * 3).map(|i| (i as f32 * 0.1).sin()).collect();
+    let y = Image::new(6, 8, pixels).unwrap();
+    save(machine.path("y.png"), &y, Format::Png, &[]).unwrap();
+    let line = RESTORE.replace("--steps 6", "--steps 2");
+    machine
+        .run(&format!("{line} -o x.png --device cuda --tile never"))
+        .expect(5, &["64 x 48", "or tiles"]);
+    machine
+        .run(&format!("{line} -o x.png --device cuda"))
+        .expect(0, &[]);
+    // The model was trained at 32 x 32.
+    machine
+        .run(&format!("{line} -o tiles.png --device emu --tile 32"))
+        .expect(0, &[]);
+    let pixels = |name| read(machine.path(name)).unwrap().pixels;
+    assert!(pixels("x.png") == pixels("tiles.png"));
+    let record = &read_text(&machine.path("x.png")).unwrap()[1].1;
+    assert!(record.contains(r#""tile":32,"#), "{record}");
 }
 
 #[test]

@@ -375,7 +375,9 @@ impl Diversity {
             let items: Vec<Item<'_>> = batch.iter().map(item).collect();
             let restored = pipeline.restore_batch(job, &items, |_| ())?;
             for (sample, restored) in batch.iter().zip(restored) {
-                let Restored { image, residual } = restored?;
+                let Restored {
+                    image, residual, ..
+                } = restored?;
                 let file = self.output.join(format!("sample-{sample:03}.png"));
                 image::save(&file, &image, Format::Png, &[])?;
                 let values = scores(&image, truth)

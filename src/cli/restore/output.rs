@@ -52,7 +52,11 @@ fn write(
 ) -> Result<Done> {
     let Request { tag, job, y, .. } = request;
     let verdict = judge(&job.task, y, restored)?;
-    let Restored { image, residual } = restored;
+    let Restored {
+        image,
+        residual,
+        tile,
+    } = restored;
     let fields = json!({
         "task": job.task.to_string(),
         "operator": record::of_task(&job.task),
@@ -62,6 +66,7 @@ fn write(
         "input": tag.input.display().to_string(),
         "measurement": record::of_pixels(y),
         "format": tag.format.to_string(),
+        "tile": tile,
         "residual": residual,
         "verdict": verdict,
     });
@@ -82,7 +87,9 @@ fn write(
 /// `ok`, or `far`: one flat colour would explain the measurement better. A picture of one flat colour
 /// is a failure, unless that explains the measurement.
 fn judge(task: &Task, y: &Image, restored: &Restored) -> Result<&'static str> {
-    let Restored { image, residual } = restored;
+    let Restored {
+        image, residual, ..
+    } = restored;
     let unexplained = match task.measures_pictures() {
         true => {
             let mean = y.pixels.iter().map(|v| f64::from(*v)).sum::<f64>() / y.pixels.len() as f64;
@@ -148,6 +155,7 @@ mod tests {
         let restored = Restored {
             image: image.clone(),
             residual,
+            tile: None,
         };
         judge(&Task::parse(task).unwrap(), y, &restored)
     }

@@ -69,6 +69,14 @@ pub(crate) static SETTINGS: &[Setting] = &[
         MEASURED,
         "the algorithm and its settings: see below",
     ),
+    setting(
+        "tile",
+        "auto|never|SIDE",
+        "auto",
+        SAMPLING,
+        "work on large images whole (never), or in overlapping tiles of this side, an approximation that takes less memory; \
+         auto: whole where that fits, else in tiles of the model's own size",
+    ),
     setting("steps", "N", "", SAMPLING, "sampling steps, T"),
     setting(
         "zeta",
