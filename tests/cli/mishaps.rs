@@ -7,7 +7,7 @@ use posteriori::io::image::{Format, save};
 
 use super::{command, finished, folder, picture, run, run_with_little_room, tree};
 
-const LINE: &str = "restore -i y --model PIXEL --task sr8 --method dmap --steps 3";
+const LINE: &str = "restore -i y --model PIXEL --task sr8 --method dps --steps 1";
 
 #[test]
 fn a_full_disk_fails_what_it_has_no_room_for_and_the_rest_is_done() {
@@ -41,7 +41,7 @@ fn inputs_that_vanish_are_named_and_the_rest_is_done() {
     let names: Vec<String> = (0..12).map(|i| format!("{i:02}.png")).collect();
     let dir = folder(&names.iter().map(String::as_str).collect::<Vec<_>>());
     // Long enough for the last one to be there no more when it is read, a few pictures ahead.
-    let line = format!("{LINE} -o x --batch 1").replace("--steps 3", "--steps 60");
+    let line = format!("{LINE} -o x --batch 1").replace("--steps 1", "--steps 10");
     let program = command(dir.path(), &line);
     let ran = std::thread::scope(|scope| {
         let ran = scope.spawn(|| finished(program));

@@ -77,7 +77,7 @@ fn an_image_that_does_not_fit_whole_is_restored_in_tiles_and_its_record_says_so(
         .expect(0, &[]);
     let pixels = |name| read(machine.path(name)).unwrap().pixels;
     assert!(pixels("x.png") == pixels("tiles.png"));
-    let record = &read_text(&machine.path("x.png")).unwrap()[1].1;
+    let record = &read_text(machine.path("x.png")).unwrap()[1].1;
     assert!(record.contains(r#""tile":32,"#), "{record}");
 }
 
