@@ -30,7 +30,7 @@ const LAYERS: [&[&str]; 9] = [
 const IO_MAY_IMPORT: [&str; 4] = ["error", "dtype", "io", "runtime"];
 
 /// Files of `ops` that are no rooms.
-const HELPERS: [&str; 8] = [
+const HELPERS: [&str; 9] = [
     "mod",
     "variant",
     "check",
@@ -38,6 +38,7 @@ const HELPERS: [&str; 8] = [
     "bench",
     "chunks",
     "columns",
+    "predict",
     "tensor_cores",
 ];
 

@@ -25,7 +25,7 @@ use super::plan::Subject;
 use super::run::{forced, precision};
 use super::settings::{Flags, PLAN, Settings};
 use super::ui::Ui;
-use super::{check, doctor};
+use super::{check, doctor, predict};
 
 /// Verify every kernel variant, then time it
 ///
@@ -51,12 +51,19 @@ pub(super) struct Args {
     /// The size of the restored image; by default the model's own
     #[arg(long, value_name = "HxW")]
     size: Option<String>,
+    /// Measure nothing: with --model, say what a sampling step would take on an H200 by its counts, for these batches
+    #[arg(long, value_name = "B,B,..", num_args = 0..=1, require_equals = true, default_missing_value = "1,4,8,16")]
+    predict: Option<String>,
     #[command(flatten)]
     settings: Flags<PLAN>,
 }
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let mut settings = Settings::gather(&args.settings, None)?;
+    if let Some(batches) = &args.predict {
+        let subject = Subject::read(&mut settings, ui)?;
+        return predict::run(&subject, batches, args.size.as_deref(), ui);
+    }
     let ops = check::chosen(&args.op)?;
     let device = match &args.runtime {
         Some(name) => check::device(name)?,

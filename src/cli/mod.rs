@@ -18,6 +18,7 @@ mod generate;
 mod kernels;
 mod methods;
 mod plan;
+mod predict;
 mod record;
 mod report;
 mod restore;

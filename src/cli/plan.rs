@@ -63,6 +63,16 @@ impl Subject {
 
     /// Plans it for images of this size, by default the model's own.
     pub(super) fn plan(&self, engine: &Engine, size: Option<&str>) -> Result<Plan> {
+        self.plan_batch(engine, size, self.run.batch_or_one())
+    }
+
+    /// The same for so many at once.
+    pub(super) fn plan_batch(
+        &self,
+        engine: &Engine,
+        size: Option<&str>,
+        batch: usize,
+    ) -> Result<Plan> {
         let Subject { run, task } = self;
         let size = match size {
             Some(text) => self::size(text)?,
@@ -72,7 +82,7 @@ impl Subject {
         let work = Batch {
             measured: true,
             size,
-            batch: run.batch_or_one(),
+            batch,
         };
         Ok(Plan::of(&run.model, cse, &job, work, engine)?)
     }

@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod case;
 pub mod check;
+pub mod predict;
 pub mod variant;
 
 pub mod activation;

@@ -129,3 +129,31 @@ fn a_variant_can_be_chosen_wherever_a_model_runs() {
     run(dir.path(), "bench --runtime tpu").expect(2, &["--runtime"]);
     run(dir.path(), "bench --runtime native --precision bf16").expect(4, &["bf16"]);
 }
+
+/// The counts are those of `plan`; no kernel is faster than the floor.
+#[test]
+fn a_step_is_predicted_from_its_counts() {
+    let dir = folder(&[]);
+    let of = |command: &str| {
+        let line =
+            format!("{command} --model SD2 --method dps --precision bf16 --size 64x64 --json");
+        run(dir.path(), &line).expect(0, &[])
+    };
+    let predictions = of("bench --predict=1,3").records("prediction");
+    assert_eq!(predictions.len(), 2);
+    for (prediction, batch) in predictions.iter().zip([1, 3]) {
+        let step = &prediction["step"];
+        let plan = &of(&format!("plan --batch {batch}")).records("plan")[0]["step"];
+        assert_eq!(prediction["batch"], batch);
+        assert_eq!(step["flops"], plan["flops"]);
+        assert_eq!(step["bytes"], plan["bytes"]);
+        let [floor, predicted] =
+            ["floor_ms", "predicted_ms"].map(|key| step[key].as_f64().unwrap());
+        // The least that the bytes and the launches take, by the figures of the GPU.
+        let launches = step["launches"].as_f64().unwrap();
+        assert!(launches >= plan["launches"].as_f64().unwrap());
+        assert!(floor >= plan["bytes"].as_f64().unwrap() / 4.3e12 * 1e3);
+        assert!(predicted >= floor + 1.5e-3 * launches);
+    }
+    run(dir.path(), "bench --predict=0 --model SD2").expect(2, &["`0`"]);
+}
