@@ -14,12 +14,14 @@ mod evaluate;
 mod exit;
 mod files;
 mod generate;
+mod info;
 #[cfg(feature = "cuda")]
 mod kernels;
 mod methods;
 mod plan;
 mod record;
 mod report;
+mod repro;
 mod restore;
 mod run;
 mod settings;
@@ -61,6 +63,8 @@ enum Command {
     Restore(restore::Args),
     Degrade(degrade::Args),
     Generate(generate::Args),
+    Info(info::Args),
+    Repro(repro::Args),
     Plan(plan::Args),
     Check(check::Args),
     Bench(bench::Args),
@@ -98,6 +102,8 @@ fn run(command: Command, ui: &Ui) -> anyhow::Result<u8> {
         Command::Restore(args) => restore::run(args, ui),
         Command::Degrade(args) => degrade::run(args, ui),
         Command::Generate(args) => generate::run(args, ui),
+        Command::Info(args) => info::run(args, ui),
+        Command::Repro(args) => repro::run(args, ui),
         Command::Plan(args) => plan::run(args, ui),
         Command::Check(args) => check::run(args, ui),
         Command::Bench(args) => bench::run(args, ui),

@@ -7,6 +7,7 @@ mod diagnose;
 mod folders;
 mod images;
 mod phase;
+mod repro;
 mod study;
 mod training;
 mod work;

@@ -57,7 +57,7 @@ fn write(
         "task": job.task.to_string(),
         "operator": record::of_task(&job.task),
         "image": tag.name,
-        "key": format!("{:016x}", rng::image_key(&tag.name)),
+        "key": record::hex(rng::image_key(&tag.name)),
         "sample": tag.sample,
         "input": tag.input.display().to_string(),
         "measurement": record::of_pixels(y),
