@@ -8,6 +8,7 @@ mod folders;
 mod images;
 mod phase;
 mod repro;
+mod reports;
 mod study;
 mod training;
 mod work;
