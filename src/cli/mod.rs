@@ -122,7 +122,7 @@ fn run(command: Command, ui: &Ui) -> anyhow::Result<u8> {
 /// Prints the settings; `--print-config` does this and stops.
 fn print_settings(settings: &settings::Settings, ui: &Ui) {
     ui.line(settings.to_toml().trim_end());
-    ui.record("plan", json!({ "settings": settings.to_json() }));
+    ui.record("settings", json!({ "settings": settings.to_json() }));
 }
 
 #[cfg(test)]

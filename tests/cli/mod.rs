@@ -6,6 +6,7 @@ mod bench;
 mod diagnose;
 mod folders;
 mod images;
+mod json;
 mod phase;
 mod repro;
 mod reports;
