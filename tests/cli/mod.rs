@@ -3,6 +3,7 @@
 mod bad_models;
 mod bad_usage;
 mod bench;
+mod deploy;
 mod diagnose;
 mod folders;
 mod images;
