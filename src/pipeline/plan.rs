@@ -12,7 +12,7 @@ use super::cancel::Cancel;
 use super::job::Restore;
 use super::prior::{Prior, open_controlnet};
 use super::run::Run;
-use super::{Item, Pipeline, Progress};
+use super::{Item, Own, Pipeline, Progress};
 use crate::cx::{Cx, Launches};
 use crate::diffusion::schedule::Step;
 use crate::dtype::DType;
@@ -146,6 +146,7 @@ impl Plan {
             pipeline: &pipeline,
             cx: &cx.state(),
             job,
+            own: Own::default(),
             context: context.as_ref(),
             progress: &count,
         };

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use super::job::Restore;
 use super::prior::{Conditional, Unguided, hint};
-use super::{Item, Pipeline, Progress, Restored, plan};
+use super::{Item, Own, Pipeline, Progress, Restored, plan};
 use crate::cx::Cx;
 use crate::diffusion::prior::Denoiser;
 use crate::dtype::DType;
@@ -21,6 +21,7 @@ pub(super) struct Run<'a> {
     pub(super) pipeline: &'a Pipeline,
     pub(super) cx: &'a Cx,
     pub(super) job: &'a Restore,
+    pub(super) own: Own<'a>,
     pub(super) context: Option<&'a Tensor>,
     pub(super) progress: &'a dyn Fn(Progress),
 }
@@ -31,23 +32,24 @@ impl Run<'_> {
         let Some(first) = items.first() else {
             return Ok(Vec::new());
         };
-        let [h, w] = self.job.task.image_size([first.y.height, first.y.width]);
         let stream = |i: &Item<'_>| Stream::new(self.job.seed, i.key, i.sample);
         let streams: Vec<Stream> = items.iter().map(stream).collect();
-        let operator = self.job.task.build(self.cx, [h, w])?;
+        let of_task;
+        let (operator, size) = match self.own.operator {
+            Some(own) => own,
+            None => {
+                let task = &self.job.task;
+                let size = task.image_size([first.y.height, first.y.width]);
+                of_task = task.build(self.cx, size)?;
+                (&*of_task, size)
+            }
+        };
         let y = upload(
             self.cx,
             items.iter().map(|i| i.y),
             operator.measurement_shape(),
         )?;
-        self.images(
-            Some(Measurement {
-                operator: &*operator,
-                y: &y,
-            }),
-            [h, w],
-            &streams,
-        )
+        self.images(Some(Measurement { operator, y: &y }), size, &streams)
     }
 
     /// Draws images of `size = [h, w]` without a measurement.
@@ -131,9 +133,10 @@ impl Run<'_> {
         let mut steps = self.job.steps(&self.pipeline.prior.schedule)?;
         let times: Vec<f64> = steps.iter().map(|step| step.t).collect();
         let cx = &self.cx.for_run(&times)?;
-        let sampler = self.job.sampler();
+        let of_method = self.job.sampler();
+        let sampler = self.own.sampler.unwrap_or(&*of_method);
         if let Runtime::Dry(_) = cx.rt() {
-            plan::thin(&mut steps, &*sampler);
+            plan::thin(&mut steps, sampler);
         }
         let of = steps.len();
         let std = steps[0].initial_std(method.spacing, method.coordinates);
@@ -155,7 +158,7 @@ impl Run<'_> {
             }
             self.pipeline.cancel.check()
         };
-        samplers::run(cx, &*sampler, problem, &steps, x, &draw, &watch)
+        samplers::run(cx, sampler, problem, &steps, x, &draw, &watch)
     }
 }
 
