@@ -7,7 +7,7 @@ use posteriori::operators::Task;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::job::{Algorithm, Method, Restore};
 use posteriori::pipeline::plan::{Batch, Engine, Plan};
-use posteriori::pipeline::{Item, Pipeline};
+use posteriori::pipeline::{Item, Own, Pipeline, Restored};
 use posteriori::rng::{Philox, Stream};
 use posteriori::runtime::kernel::{Arch, Target};
 use posteriori::samplers::Follow;
@@ -318,4 +318,61 @@ fn a_diverging_sample_is_an_error_of_its_own() {
         .remove(0)
         .unwrap();
     assert!(results[1].as_ref().unwrap().image.pixels == alone.image.pixels);
+}
+
+/// The crate's operator and sampler, brought from outside, do what they do inside; others are what counts then.
+#[test]
+fn what_an_embedder_brings_takes_the_place_of_the_job_s_own() {
+    let folder = oracle::checkpoint("tiny-sd1");
+    let pipeline = Pipeline::open(&folder, Device::cpu()).unwrap();
+    let pipeline = pipeline.with_controlnet(folder.join("controlnet")).unwrap();
+    let images: Vec<Image> = (0..2).map(|seed| measurement(seed, 8)).collect();
+    let items: Vec<Item<'_>> = images
+        .iter()
+        .map(|y| Item {
+            y,
+            key: 3,
+            sample: 1,
+        })
+        .collect();
+    let pixels = |all: Vec<posteriori::Result<Restored>>| -> Vec<(Vec<f32>, f64)> {
+        let one =
+            |r: posteriori::Result<Restored>| r.map(|r| (r.image.pixels, r.residual)).unwrap();
+        all.into_iter().map(one).collect()
+    };
+    let task = Task::super_resolution(4);
+    let method = Method::dps().steps(3).zeta(0.5);
+    let job = Restore::new(task.clone(), method).seed(9);
+    let want = pixels(pipeline.restore_batch(&job, &items, |_| ()).unwrap());
+
+    let size = [32, 32];
+    let operator = task.build(&pipeline.cx().unwrap(), size).unwrap();
+    let sampler = job.sampler();
+    let brought =
+        |job: &Restore, own| pixels(pipeline.restore_with(job, own, &items, |_| ()).unwrap());
+    let own = Own {
+        operator: Some((&*operator, size)),
+        sampler: Some(&*sampler),
+    };
+    assert!(brought(&job, Own::default()) == want);
+    let other = Restore::new(
+        Task::parse("color").unwrap(),
+        Method {
+            algorithm: Algorithm::Ancestral,
+            ..method
+        },
+    );
+    assert!(brought(&other.clone().seed(9), own) == want);
+    // Each counts: without one of them it is another restoration.
+    let alone = Own {
+        operator: own.operator,
+        ..Own::default()
+    };
+    assert!(brought(&other.seed(9), alone) != want);
+    // A measurement of another size is refused by name.
+    let wrong = Own {
+        operator: Some((&*operator, [64, 64])),
+        ..own
+    };
+    assert!(pipeline.restore_with(&job, wrong, &items, |_| ()).is_err());
 }

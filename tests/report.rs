@@ -3,7 +3,7 @@
 use std::fs;
 
 use posteriori::io::image::{self, Format, Image};
-use posteriori::report::{Cell, Page, Picture};
+use posteriori::report::{Cell, Page, Picture, Rows};
 
 /// Fails unless every tag of the page is closed, every `<` and `&` of its texts escaped, and nothing is to be loaded.
 #[track_caller]
@@ -168,4 +168,41 @@ fn many_rows() {
     let row = |i: usize| vec![format!("image {i}").into(), picture.clone().into()];
     page.table(&["item", "result"], (0..10_000).map(row));
     assert_eq!(html(&page).matches("<tr>").count(), 10_001);
+}
+
+#[test]
+fn rows_in_a_file_are_the_rows_of_a_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rows");
+    let head = ["name", "<n>", "more"];
+    let rows = || {
+        let picture = Picture::of(&Image::new(1, 1, vec![0.0; 3]).unwrap(), 8).unwrap();
+        vec![
+            vec!["<&>\"".into(), Cell::number(1), Cell::Picture(picture)],
+            vec!["short".into()],
+        ]
+    };
+    let mut page = Page::new("t");
+    let mut kept = Rows::new(&file, &head);
+    assert!(kept.is_empty() && !file.exists());
+    rows().iter().for_each(|row| kept.add(row).unwrap());
+    assert_eq!(kept.len(), 2);
+    page.text("before").rows(kept).unwrap().text("between");
+    page.rows(Rows::new(dir.path().join("none"), &head))
+        .unwrap()
+        .text("after");
+    let mut plain = Page::new("t");
+    plain
+        .text("before")
+        .table(&head, rows())
+        .text("between")
+        .text("after");
+    assert_eq!(html(&page), html(&plain));
+    assert!(file.exists());
+    drop(page);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    let error = Rows::new(dir.path().join("no/rows"), &head)
+        .add(&["x".into()])
+        .unwrap_err();
+    assert!(error.to_string().contains("no/rows"), "{error}");
 }

@@ -33,9 +33,9 @@ fn corner(x: &Tensor, [h, w]: [usize; 2]) -> Vec<f64> {
 fn an_operator_sees_the_corner_of_a_canvas_and_nothing_else() {
     let cx = double();
     for &(task, size @ [h, w]) in CASES {
-        let build = || Task::parse(task).unwrap().build(&cx, size).unwrap();
-        let (f, canvas) = (build(), [h + 5, w.next_multiple_of(8)]);
-        let on_canvas = Cropped::new(&cx, build(), size, canvas).unwrap();
+        let f = Task::parse(task).unwrap().build(&cx, size).unwrap();
+        let canvas = [h + 5, w.next_multiple_of(8)];
+        let on_canvas = Cropped::new(&cx, &*f, size, canvas).unwrap();
         let x = normal(&cx, "x", batch(2, [canvas[0], canvas[1], 3]));
         let image = cx.upload(&corner(&x, size), [2, h, w, 3]).unwrap();
         let y = on_canvas.measure(&cx, &x).unwrap();

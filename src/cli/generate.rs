@@ -39,7 +39,7 @@ pub(super) struct Args {
 }
 
 /// The image key of everything generated: the sample's number alone tells images apart.
-const KEY: &str = "generate";
+pub(super) const KEY: &str = "generate";
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let mut settings = Settings::gather(&args.settings, Some("ancestral"))?;
@@ -83,13 +83,16 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             let names: Vec<&String> = batch.iter().map(|(_, _, name)| name).collect();
             ui.record(
                 "progress",
-                json!({ "items": names, "step": p.index, "of": p.of }),
+                json!({ "items": names, "step": p.index, "of": p.of, "loss": p.loss }),
             );
         })?;
         for ((sample, output, name), result) in batch.iter().zip(results) {
-            let save = |Restored { image, .. }: Restored| {
+            let save = |Restored { image, tile, .. }: Restored| {
                 files::make_room(output)?;
-                let fields = json!({ "task": "generate", "sample": sample });
+                let fields = json!({
+                    "task": record::GENERATE, "size": size, "sample": sample, "format": format.to_string(),
+                    "tile": tile,
+                });
                 image::save(output, &image, format, &record::with(&record, fields))
             };
             match result.and_then(save) {

@@ -14,6 +14,7 @@ mod evaluate;
 mod exit;
 mod files;
 mod generate;
+mod info;
 #[cfg(feature = "cuda")]
 mod kernels;
 mod methods;
@@ -21,6 +22,7 @@ mod plan;
 mod predict;
 mod record;
 mod report;
+mod repro;
 mod restore;
 mod run;
 mod settings;
@@ -62,6 +64,8 @@ enum Command {
     Restore(restore::Args),
     Degrade(degrade::Args),
     Generate(generate::Args),
+    Info(info::Args),
+    Repro(repro::Args),
     Plan(plan::Args),
     Check(check::Args),
     Bench(bench::Args),
@@ -99,6 +103,8 @@ fn run(command: Command, ui: &Ui) -> anyhow::Result<u8> {
         Command::Restore(args) => restore::run(args, ui),
         Command::Degrade(args) => degrade::run(args, ui),
         Command::Generate(args) => generate::run(args, ui),
+        Command::Info(args) => info::run(args, ui),
+        Command::Repro(args) => repro::run(args, ui),
         Command::Plan(args) => plan::run(args, ui),
         Command::Check(args) => check::run(args, ui),
         Command::Bench(args) => bench::run(args, ui),
@@ -117,7 +123,7 @@ fn run(command: Command, ui: &Ui) -> anyhow::Result<u8> {
 /// Prints the settings; `--print-config` does this and stops.
 fn print_settings(settings: &settings::Settings, ui: &Ui) {
     ui.line(settings.to_toml().trim_end());
-    ui.record("plan", json!({ "settings": settings.to_json() }));
+    ui.record("settings", json!({ "settings": settings.to_json() }));
 }
 
 #[cfg(test)]

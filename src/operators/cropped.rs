@@ -13,8 +13,8 @@ use crate::tensor::Tensor;
 const WHAT: &str = "canvas";
 
 /// `f(C x)`, where C takes the corner.
-pub struct Cropped {
-    of_image: Box<dyn Operator>,
+pub struct Cropped<'a> {
+    of_image: &'a dyn Operator,
     canvas: [usize; 2],
     crop: Separable,
     pad: Separable,
@@ -22,11 +22,11 @@ pub struct Cropped {
     extend: Separable,
 }
 
-impl Cropped {
+impl<'a> Cropped<'a> {
     /// The operator `of_image`, which is for images of `size = [h, w]`, for canvases that are no smaller.
     pub fn new(
         cx: &Cx,
-        of_image: Box<dyn Operator>,
+        of_image: &'a dyn Operator,
         size: [usize; 2],
         canvas: [usize; 2],
     ) -> Result<Self> {
@@ -48,7 +48,7 @@ impl Cropped {
     }
 }
 
-impl Operator for Cropped {
+impl Operator for Cropped<'_> {
     fn measurement_shape(&self) -> [usize; 3] {
         self.of_image.measurement_shape()
     }

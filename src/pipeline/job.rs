@@ -41,6 +41,16 @@ pub enum Tiles {
     Of(usize),
 }
 
+impl Tiles {
+    /// The side of the tiles that are asked for.
+    pub fn side(self) -> Option<usize> {
+        match self {
+            Tiles::Of(side) => Some(side),
+            Tiles::Auto | Tiles::Never => None,
+        }
+    }
+}
+
 impl Restore {
     /// This task by this method, seed 0, no prompt.
     pub fn new(task: Task, method: Method) -> Self {

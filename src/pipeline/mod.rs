@@ -16,9 +16,11 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::image::Image;
 use crate::models::controlnet::ControlNet;
+use crate::operators::Operator;
 use crate::ops::expect_variant;
 use crate::rng::Stream;
 use crate::runtime::Runtime;
+use crate::samplers::Sampler;
 
 use cancel::Cancel;
 use device::Device;
@@ -49,6 +51,15 @@ pub struct Item<'a> {
     pub key: u64,
     /// Which of several restorations of the same image.
     pub sample: u32,
+}
+
+/// What an embedder brings to a restoration in place of the job's own: see [`Pipeline::restore_with`].
+#[derive(Clone, Copy, Default)]
+pub struct Own<'a> {
+    /// In place of the task's operator: one for images of this height and width, whose tensors live in [`Pipeline::cx`].
+    pub operator: Option<(&'a dyn Operator, [usize; 2])>,
+    /// In place of the method's sampler.
+    pub sampler: Option<&'a dyn Sampler>,
 }
 
 /// A restored image.
@@ -98,7 +109,7 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::open`].
     pub fn with_controlnet(mut self, folder: impl AsRef<Path>) -> Result<Self> {
-        let cx = self.cx()?;
+        let cx = self.engine_cx()?;
         let net = prior::open_controlnet(&cx, folder.as_ref(), &self.prior.unet, &mut self.unread)?;
         self.controlnet = Some((folder.as_ref().to_owned(), net));
         Ok(self)
@@ -179,6 +190,42 @@ impl Pipeline {
         self.planned(job, &plan, &progress, |run| run.restore(items))
     }
 
+    /// The same with an operator or a sampler of the caller's own. Of the job the rest counts: steps, times and transition of
+    /// its method, seed, prompt; and with an own operator the task only for the usual zeta.
+    ///
+    /// What these take is not known before, so memory is taken as the run goes, not planned.
+    ///
+    /// # Errors
+    /// As [`Pipeline::restore_batch`]; whatever the caller's own return.
+    pub fn restore_with(
+        &self,
+        job: &Restore,
+        own: Own<'_>,
+        items: &[Item<'_>],
+        progress: impl Fn(Progress),
+    ) -> Result<Vec<Result<Restored>>> {
+        self.cancel.check()?;
+        let context = self.prior.context(&self.engine_cx()?, &job.prompt)?;
+        let run = Run {
+            pipeline: self,
+            cx: &self.cx()?,
+            job,
+            own,
+            context: context.as_ref(),
+            progress: &progress,
+            tile: job.tiles.side(),
+        };
+        run.restore(items)
+    }
+
+    /// The context in which operators and samplers see tensors: on the pipeline's device, in f32.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device is not to be had.
+    pub fn cx(&self) -> Result<Cx> {
+        Ok(self.engine_cx()?.state())
+    }
+
     /// Draws images of `size = [h, w]` from the prior, one for each stream.
     ///
     /// # Errors
@@ -204,7 +251,8 @@ impl Pipeline {
         }
     }
 
-    fn cx(&self) -> Result<Cx> {
+    /// The context of the models.
+    fn engine_cx(&self) -> Result<Cx> {
         self.engine().cx(self.rt.clone())
     }
 
@@ -280,7 +328,7 @@ impl Pipeline {
         work: impl FnOnce(&Run<'_>) -> Result<R>,
     ) -> Result<R> {
         self.cancel.check()?;
-        let cx = &self.cx()?;
+        let cx = &self.engine_cx()?;
         // The text encoder runs once, before the slab is reserved: its plan is not the job's.
         let context = self.prior.context(cx, &job.prompt)?;
         self.rt.reserve(plan.slab)?;
@@ -288,6 +336,7 @@ impl Pipeline {
             pipeline: self,
             cx: &cx.state(),
             job,
+            own: Own::default(),
             context: context.as_ref(),
             progress,
             tile: plan.tile,

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::cancel::Cancel;
-use super::job::{Restore, Tiles};
+use super::job::Restore;
 use super::prior::{Prior, open_controlnet};
 use super::run::Run;
-use super::{Item, Pipeline, Progress};
+use super::{Item, Own, Pipeline, Progress};
 use crate::cx::{Cx, Launches};
 use crate::diffusion::schedule::Step;
 use crate::dtype::DType;
@@ -144,17 +144,14 @@ impl Plan {
             dry.reset_launches();
             counted.take();
         };
-        let tile = match job.tiles {
-            Tiles::Of(side) => Some(side),
-            Tiles::Auto | Tiles::Never => None,
-        };
         let run = Run {
             pipeline: &pipeline,
             cx: &cx.state(),
             job,
+            own: Own::default(),
             context: context.as_ref(),
             progress: &count,
-            tile,
+            tile: job.tiles.side(),
         };
         if !measured {
             run.generate(size, &vec![Stream::new(job.seed, 0, 0); batch])?;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use super::job::Restore;
 use super::prior::{Conditional, Unguided, hint, stored};
-use super::{Item, Pipeline, Progress, Restored, plan};
+use super::{Item, Own, Pipeline, Progress, Restored, plan};
 use crate::cx::Cx;
 use crate::diffusion::prior::Denoiser;
 use crate::diffusion::tiled::{Tile, TiledCodec, TiledDenoiser, Tiling};
@@ -23,6 +23,7 @@ pub(super) struct Run<'a> {
     pub(super) pipeline: &'a Pipeline,
     pub(super) cx: &'a Cx,
     pub(super) job: &'a Restore,
+    pub(super) own: Own<'a>,
     pub(super) context: Option<&'a Tensor>,
     pub(super) progress: &'a dyn Fn(Progress),
     /// The side of the tiles that large images are sampled in.
@@ -35,27 +36,33 @@ impl Run<'_> {
         let Some(first) = items.first() else {
             return Ok(Vec::new());
         };
-        let [h, w] = self.job.task.image_size([first.y.height, first.y.width]);
         let stream = |i: &Item<'_>| Stream::new(self.job.seed, i.key, i.sample);
         let streams: Vec<Stream> = items.iter().map(stream).collect();
-        let mut operator = self.job.task.build(self.cx, [h, w])?;
-        let canvas = self.canvas([h, w]);
-        if canvas != [h, w] {
-            operator = Box::new(Cropped::new(self.cx, operator, [h, w], canvas)?);
-        }
+        let of_task;
+        let (operator, size) = match self.own.operator {
+            Some(own) => own,
+            None => {
+                let task = &self.job.task;
+                let size = task.image_size([first.y.height, first.y.width]);
+                of_task = task.build(self.cx, size)?;
+                (&*of_task, size)
+            }
+        };
+        let canvas = self.canvas(size);
+        let cropped;
+        let operator = match canvas == size {
+            true => operator,
+            false => {
+                cropped = Cropped::new(self.cx, operator, size, canvas)?;
+                &cropped
+            }
+        };
         let y = upload(
             self.cx,
             items.iter().map(|i| i.y),
             operator.measurement_shape(),
         )?;
-        self.images(
-            Some(Measurement {
-                operator: &*operator,
-                y: &y,
-            }),
-            [h, w],
-            &streams,
-        )
+        self.images(Some(Measurement { operator, y: &y }), size, &streams)
     }
 
     /// Draws images of `size = [h, w]` without a measurement.
@@ -199,9 +206,10 @@ impl Run<'_> {
         let mut steps = self.job.steps(&self.pipeline.prior.schedule)?;
         let times: Vec<f64> = steps.iter().map(|step| step.t).collect();
         let cx = &self.cx.for_run(&times)?;
-        let sampler = self.job.sampler();
+        let of_method = self.job.sampler();
+        let sampler = self.own.sampler.unwrap_or(&*of_method);
         if let Runtime::Dry(_) = cx.rt() {
-            plan::thin(&mut steps, &*sampler);
+            plan::thin(&mut steps, sampler);
         }
         let of = steps.len();
         let std = steps[0].initial_std(method.spacing, method.coordinates);
@@ -223,7 +231,7 @@ impl Run<'_> {
             }
             self.pipeline.cancel.check()
         };
-        samplers::run(cx, &*sampler, problem, &steps, x, &draw, &watch)
+        samplers::run(cx, sampler, problem, &steps, x, &draw, &watch)
     }
 }
 

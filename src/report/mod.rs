@@ -3,6 +3,8 @@
 //! Every text is escaped and every tag closed, so the page is well-formed XML after its first line. It is readable in light
 //! and dark, and prints. What is added is appended: a table of 10,000 rows costs what its text costs.
 
+mod rows;
+
 use std::path::Path;
 
 use base64::Engine;
@@ -12,14 +14,18 @@ use crate::error::{Error, Result};
 use crate::io::atomic::{failed, write_atomic};
 use crate::io::image::{Format, Image, encode};
 
+pub use rows::Rows;
+
 /// Pictures of sides up to this are shown larger than they are, pixel by pixel.
 const CRISP: usize = 128;
 
 /// A report in the making: its parts, in the order in which they were added.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Page {
     title: String,
     body: String,
+    /// Tables in files, and where in the body they stand.
+    rows: Vec<(usize, Rows)>,
 }
 
 /// What a cell of a table holds. A column is aligned, with its heading, as its first row.
@@ -154,6 +160,7 @@ impl Page {
         Page {
             title: title.into(),
             body: String::new(),
+            rows: Vec::new(),
         }
     }
 
@@ -198,32 +205,24 @@ impl Page {
     pub fn table(&mut self, head: &[&str], rows: impl IntoIterator<Item = Vec<Cell>>) -> &mut Self {
         let mut rows = rows.into_iter().peekable();
         let first = rows.peek().map_or(&[][..], |row| &row[..]);
-        self.body += "<div class=\"wide\"><table>\n<thead><tr>";
-        for (i, text) in head.iter().enumerate() {
-            self.body += &format!("<th{}>", first.get(i).map_or("", Cell::class));
-            escape(text, &mut self.body);
-            self.body += "</th>";
-        }
-        self.body += "</tr></thead>\n<tbody>\n";
+        push_head(head, first, &mut self.body);
         for row in rows {
-            self.body += "<tr>";
-            for cell in &row {
-                self.cell(cell);
-            }
-            self.body += &"<td></td>".repeat(head.len().saturating_sub(row.len()));
-            self.body += "</tr>\n";
+            push_row(&row, head.len(), &mut self.body);
         }
-        self.body += "</tbody>\n</table></div>\n";
+        push_foot(&mut self.body);
         self
     }
 
-    fn cell(&mut self, cell: &Cell) {
-        self.body += &format!("<td{}>", cell.class());
-        match cell {
-            Cell::Text(text) | Cell::Number(text) => escape(text, &mut self.body),
-            Cell::Picture(picture) => self.picture(picture, ""),
+    /// A table whose rows wait in a file, from where they are copied when the page is written; nothing when there are none.
+    ///
+    /// # Errors
+    /// [`Error::File`] when that file cannot be written.
+    pub fn rows(&mut self, mut rows: Rows) -> Result<&mut Self> {
+        if !rows.is_empty() {
+            rows.end()?;
+            self.rows.push((self.body.len(), rows));
         }
-        self.body += "</td>";
+        Ok(self)
     }
 
     /// A plot. `svg` is one `<svg>` element and stands in the page as it is, but for the name of its dialect, which HTML
@@ -247,7 +246,7 @@ impl Page {
         self.body += "<div class=\"grid\">\n";
         for (caption, picture) in figures {
             self.body += "<figure>";
-            self.picture(&picture, caption.as_ref());
+            push_picture(&picture, caption.as_ref(), &mut self.body);
             self.caption(caption.as_ref());
             self.body += "</figure>\n";
         }
@@ -261,19 +260,6 @@ impl Page {
         }
     }
 
-    fn picture(&mut self, Picture { png, size }: &Picture, alt: &str) {
-        let [h, w] = size;
-        let class = match h.max(w) <= &CRISP {
-            true => " class=\"crisp\"",
-            false => "",
-        };
-        self.body += &format!("<img{class} width=\"{w}\" height=\"{h}\" alt=\"");
-        escape(alt, &mut self.body);
-        self.body += "\" src=\"data:image/png;base64,";
-        STANDARD.encode_string(png, &mut self.body);
-        self.body += "\"/>";
-    }
-
     /// Writes the page, all of it or nothing.
     ///
     /// # Errors
@@ -282,9 +268,17 @@ impl Page {
         let path = path.as_ref();
         let [head, foot] = self.frame();
         write_atomic(path, |w| {
-            let parts = [&head, &self.body, &foot];
-            let write = |part: &&String| w.write_all(part.as_bytes());
-            parts.iter().try_for_each(write).map_err(failed(path))
+            w.write_all(head.as_bytes()).map_err(failed(path))?;
+            let mut done = 0;
+            for (at, rows) in &self.rows {
+                let part = &self.body[done..*at];
+                w.write_all(part.as_bytes()).map_err(failed(path))?;
+                rows.copy_to(w)?;
+                done = *at;
+            }
+            let rest = [&self.body[done..], &foot];
+            let write = |part: &&str| w.write_all(part.as_bytes());
+            rest.iter().try_for_each(write).map_err(failed(path))
         })
     }
 
@@ -301,6 +295,53 @@ impl Page {
         let foot = format!("<footer>posteriori {version}</footer>\n</body>\n</html>\n");
         [head, foot]
     }
+}
+
+/// Appends the beginning of a table; `first` is its first row.
+fn push_head<T: AsRef<str>>(head: &[T], first: &[Cell], out: &mut String) {
+    out.push_str("<div class=\"wide\"><table>\n<thead><tr>");
+    for (i, text) in head.iter().enumerate() {
+        *out += &format!("<th{}>", first.get(i).map_or("", Cell::class));
+        escape(text.as_ref(), out);
+        out.push_str("</th>");
+    }
+    out.push_str("</tr></thead>\n<tbody>\n");
+}
+
+fn push_foot(out: &mut String) {
+    out.push_str("</tbody>\n</table></div>\n");
+}
+
+/// A row of so many columns.
+fn push_row(row: &[Cell], columns: usize, out: &mut String) {
+    out.push_str("<tr>");
+    for cell in row {
+        push_cell(cell, out);
+    }
+    out.push_str(&"<td></td>".repeat(columns.saturating_sub(row.len())));
+    out.push_str("</tr>\n");
+}
+
+fn push_cell(cell: &Cell, out: &mut String) {
+    *out += &format!("<td{}>", cell.class());
+    match cell {
+        Cell::Text(text) | Cell::Number(text) => escape(text, out),
+        Cell::Picture(picture) => push_picture(picture, "", out),
+    }
+    out.push_str("</td>");
+}
+
+fn push_picture(Picture { png, size }: &Picture, alt: &str, out: &mut String) {
+    let [h, w] = size;
+    let class = match h.max(w) <= &CRISP {
+        true => " class=\"crisp\"",
+        false => "",
+    };
+    *out += &format!("<img{class} width=\"{w}\" height=\"{h}\" alt=\"");
+    escape(alt, out);
+    out.push_str("\" src=\"data:image/png;base64,");
+    STANDARD.encode_string(png, out);
+    out.push_str("\"/>");
 }
 
 /// Appends a text as HTML and XML take it, in an element or an attribute. What neither may hold becomes U+FFFD.

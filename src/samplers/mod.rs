@@ -69,7 +69,10 @@ pub struct At<'a> {
 
 impl At<'_> {
     /// A draw of the next state from the normal of this mean and the step's variance, by the step's draw 0.
-    fn draw(&self, cx: &Cx, mean: &[(f64, &Tensor)]) -> Result<Tensor> {
+    ///
+    /// # Errors
+    /// As [`combine::forward`].
+    pub fn draw(&self, cx: &Cx, mean: &[(f64, &Tensor)]) -> Result<Tensor> {
         self.noisy(cx, mean, self.step.sigma, 0)
     }
 

@@ -114,7 +114,7 @@ fn a_variant_can_be_chosen_wherever_a_model_runs() {
     let levels = pixels("taken.png").into_iter().zip(pixels("flags.png"));
     assert!(levels.fold(0.0, |most, (a, b)| f32::max(most, (a - b).abs())) < 0.02);
     let ran = line("x.png", "--config run.toml --print-config").expect(0, &[]);
-    let variant = &ran.records("plan")[0]["settings"]["variant"];
+    let variant = &ran.records("settings")[0]["settings"]["variant"];
     assert_eq!(variant["value"], choice);
 
     for command in ["bench", "plan --model PIXEL", "generate --model PIXEL -o g"] {

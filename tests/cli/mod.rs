@@ -3,12 +3,16 @@
 mod bad_models;
 mod bad_usage;
 mod bench;
+mod deploy;
 mod diagnose;
 mod folders;
 mod images;
+mod json;
 #[cfg(unix)]
 mod mishaps;
 mod phase;
+mod reports;
+mod repro;
 mod study;
 mod training;
 mod work;

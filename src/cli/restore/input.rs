@@ -112,12 +112,16 @@ pub(super) fn read(entry: &Entry, task: Option<&Task>) -> Result<(Task, Image)> 
         false => None,
     };
     let y = image::read_values(&entry.input)?;
+    let size = [y.height, y.width];
     let Some(measurement) = measurement else {
         let missing = || {
             let why = format!("wanted one, for there is no {}", path.display());
             Error::argument("--task", why)
         };
-        return Ok((task.cloned().ok_or_else(missing)?, y));
+        let task = task.cloned().ok_or_else(missing)?;
+        let size = task.image_size(size);
+        // With kernels and masks written out, so that the record of the result suffices.
+        return Ok((Measurement::new(task, 0.0, 0, size)?.task, y));
     };
     let Measurement {
         task: measured,
@@ -134,7 +138,6 @@ pub(super) fn read(entry: &Entry, task: Option<&Task>) -> Result<(Task, Image)> 
             return Err(Error::argument("--task", why));
         }
     }
-    let size = [y.height, y.width];
     if measured.image_size(size) != *image_size {
         let why = format!(
             "it describes the measurement of an image of {image_size:?} by {measured}, and this one is {size:?}"

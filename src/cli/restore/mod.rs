@@ -5,6 +5,7 @@
 mod dry;
 mod input;
 mod output;
+mod report;
 mod tell;
 mod work;
 
@@ -37,6 +38,7 @@ use super::run::{MOST, Run, Writing, whole};
 use super::settings::{Flags, Origin, RESTORE, Settings};
 use super::ui::Ui;
 pub(super) use input::read_measurement;
+use report::{Pair, Report};
 use tell::Teller;
 
 /// Restore images
@@ -62,6 +64,10 @@ pub(super) struct Args {
     /// for this long has lost what it had
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "120")]
     claim: Option<String>,
+    /// Also write OUT/report.html: every image beside its measurement, what failed and why, settings and speed in one page
+    /// that needs no other file
+    #[arg(long)]
+    report: bool,
     /// Print what would be done, its plan, and its time by two measured steps; write nothing
     #[arg(long)]
     dry_run: bool,
@@ -76,6 +82,10 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     if lease.is_some() && !args.input.is_dir() {
         let why = "wanted a folder as input: a single image is not shared";
         return Err(Error::argument("--claim", why).into());
+    }
+    if args.report && !args.input.is_dir() {
+        let why = "wanted a folder as input: the page is for many images; `posteriori info` tells of a single one";
+        return Err(Error::argument("--report", why).into());
     }
     let (shard, from) = Shard::find(args.shard.as_deref(), &|name| std::env::var(name).ok())?;
     if args.settings.print {
@@ -102,7 +112,11 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         settings.fill("precision", device.dtype().to_string(), Origin::Default);
     }
     let cancel = Cancel::new();
-    let teller = Teller::new(ui, &cancel, &writing, run, entries.len() * samples as usize)?;
+    let journal_name = journal(shard, lease);
+    let mut teller = Teller::new(ui, &cancel, &writing, run, entries.len() * samples as usize)?;
+    if args.report {
+        teller = teller.reporting(Report::new(&args.output, &journal_name));
+    }
     let begin = |events| {
         let head = match devices.first() {
             Some(device) => record::head(run, &settings, device)?,
@@ -114,6 +128,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             seed: writing.seed,
             samples,
             exists: writing.exists,
+            report: args.report,
             output: &args.output,
             journal: None,
             claims: None,
@@ -128,7 +143,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             let notes = args.output.join(NOTES);
             files::make_folder(&notes)?;
             let anew = writing.exists == Exists::Overwrite;
-            let journal = Journal::open(&notes.join(journal(shard, lease)), &head, anew)?;
+            let journal = Journal::open(&notes.join(&journal_name), &head, anew)?;
             shared.journal = Some(Mutex::new(journal));
             match lease {
                 Some(lease) => {
@@ -138,6 +153,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
                 None if shard.is_whole() => {
                     let folders = entries.iter().filter_map(|entry| entry.output.parent());
                     BTreeSet::from_iter(folders).into_iter().for_each(sweep);
+                    sweep(&notes);
                 }
                 None => {}
             }
@@ -154,7 +170,7 @@ fn flow<'a>(
     entries: &[Entry],
     cancel: &Cancel,
     begin: impl FnOnce(Sender<Event>) -> posteriori::Result<Shared<'a>>,
-    teller: Teller<'_>,
+    mut teller: Teller<'_>,
 ) -> Result<u8> {
     // As many again as are computed wait on either side, so that nobody waits for a disk.
     let room = 2 * match run.batch {
@@ -193,6 +209,7 @@ fn flow<'a>(
             let begun = begin(events)?;
             || begun
         });
+        teller.begins(&shared.record);
         for start in starts {
             // A worker that is gone has told why.
             start.send(()).ok();
@@ -209,6 +226,8 @@ struct Shared<'a> {
     seed: u64,
     samples: u32,
     exists: Exists,
+    /// Whether there is a page to show pictures.
+    report: bool,
     output: &'a Path,
     /// What the record of every picture begins with.
     record: Value,
@@ -246,8 +265,8 @@ enum Event {
     Skipped(Ticket),
     /// Another process has claimed it.
     Elsewhere,
-    /// Written.
-    Done(Ticket, Done),
+    /// Written; and what a page shows of it.
+    Done(Ticket, Done, Option<Pair>),
     /// An item failed.
     Failed { name: String, why: String },
     /// Nothing more can be done.

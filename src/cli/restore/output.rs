@@ -10,11 +10,16 @@ use posteriori::pipeline::Restored;
 use posteriori::pipeline::queue::{Finished, Request};
 use posteriori::{Cx, Error, Result, Task, rng};
 
+use super::report::{self, Pair};
 use super::{Event, Shared, Ticket};
 use crate::cli::{files, record};
 
 /// Writes what comes until nobody is left who sends.
 pub(super) fn write_all(shared: &Shared<'_>, from: &Receiver<Finished<Ticket>>) {
+    let mut unshown = match shared.report {
+        true => report::SHOWN,
+        false => 0,
+    };
     for finished in from {
         let Finished {
             request,
@@ -22,7 +27,8 @@ pub(super) fn write_all(shared: &Shared<'_>, from: &Receiver<Finished<Ticket>>) 
             seconds,
         } = finished;
         let written = match &restored {
-            Ok(restored) => write(shared, &request, restored, seconds),
+            Ok(restored) => write(shared, &request, restored, seconds)
+                .map(|done| (done, show(&request, restored, unshown > 0))),
             Err(e) => {
                 shared.fail(&request.tag.name, Some(request.sample), e);
                 shared.release(&request.tag);
@@ -30,17 +36,24 @@ pub(super) fn write_all(shared: &Shared<'_>, from: &Receiver<Finished<Ticket>>) 
             }
         };
         match written {
-            Ok(done) => {
+            Ok((done, pair)) => {
                 if let Err(e) = shared.note(&Line::Item(done.clone())) {
                     shared.end(e);
                 }
-                shared.tell(Event::Done(request.tag.clone(), done));
+                unshown = unshown.saturating_sub(1);
+                shared.tell(Event::Done(request.tag.clone(), done, pair));
             }
             Err(e) => shared.fail(&request.tag.name, Some(request.sample), &e),
         }
         shared.release(&request.tag);
     }
     shared.tell(Event::Over);
+}
+
+/// What the page shows of a result, if it still shows any. A picture that it cannot show is no failure of the image.
+fn show(request: &Request<Ticket>, restored: &Restored, wanted: bool) -> Option<Pair> {
+    let of = || report::pair(&request.job.task, &request.y, &restored.image).ok();
+    wanted.then(of).flatten()
 }
 
 /// Judges and writes one result.
@@ -61,7 +74,7 @@ fn write(
         "task": job.task.to_string(),
         "operator": record::of_task(&job.task),
         "image": tag.name,
-        "key": format!("{:016x}", rng::image_key(&tag.name)),
+        "key": record::hex(rng::image_key(&tag.name)),
         "sample": tag.sample,
         "input": tag.input.display().to_string(),
         "measurement": record::of_pixels(y),

@@ -6,13 +6,14 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use posteriori::Error;
 use posteriori::batch::journal::Done;
 use posteriori::pipeline::cancel::Cancel;
 
 use super::Event;
+use super::report::{End, Report};
 use crate::cli::exit::INTERRUPTED;
 use crate::cli::run::{Run, Writing};
 use crate::cli::ui::{Tally, Ui};
@@ -32,6 +33,7 @@ pub(super) struct Teller<'a> {
     busy: Duration,
     left: usize,
     interrupted: Arc<AtomicBool>,
+    report: Option<Report>,
 }
 
 impl<'a> Teller<'a> {
@@ -69,7 +71,23 @@ impl<'a> Teller<'a> {
             busy: Duration::ZERO,
             left: 0,
             interrupted,
+            report: None,
         })
+    }
+
+    /// The same, which also fills this page.
+    pub(super) fn reporting(self, report: Report) -> Self {
+        Teller {
+            report: Some(report),
+            ..self
+        }
+    }
+
+    /// The run begins: its pictures' records begin like this.
+    pub(super) fn begins(&mut self, record: &Value) {
+        if let Some(report) = &mut self.report {
+            report.begins(record);
+        }
     }
 
     /// Tensors that no model asked for.
@@ -106,16 +124,18 @@ impl<'a> Teller<'a> {
                     self.tally.skip(self.ui, &ticket.name, &output);
                 }
                 Event::Elsewhere => self.elsewhere += 1,
-                Event::Done(ticket, done) => {
+                Event::Done(ticket, done, pair) => {
                     // The batch that it is of counts by its images now.
                     for steps in &mut self.under_way {
                         *steps = 0;
                     }
                     self.done(&ticket.output.display().to_string(), &done);
+                    self.add(&mut fatal, |report| report.done(&done, pair));
                     self.advance(None);
                 }
                 Event::Failed { name, why } => {
                     self.tally.fail(self.ui, &name, &why);
+                    self.add(&mut fatal, |report| report.failed(&name, &why));
                     if self.stop {
                         self.cancel.cancel();
                     }
@@ -131,6 +151,19 @@ impl<'a> Teller<'a> {
             }
         }
         self.finish(fatal)
+    }
+
+    /// Adds to the page. If it cannot be written, the run ends before it does more that the page does not tell.
+    fn add(
+        &mut self,
+        fatal: &mut Option<Arc<Error>>,
+        add: impl FnOnce(&mut Report) -> posteriori::Result<()>,
+    ) {
+        if let Err(e) = self.report.as_mut().map_or(Ok(()), add) {
+            self.report = None;
+            self.cancel.cancel();
+            fatal.get_or_insert(Arc::new(e));
+        }
     }
 
     fn done(&mut self, output: &str, done: &Done) {
@@ -178,7 +211,26 @@ impl<'a> Teller<'a> {
         self.tally.done as f64 / self.begun.elapsed().as_secs_f64() * 3600.0
     }
 
-    fn finish(self, fatal: Option<Arc<Error>>) -> Result<u8> {
+    fn finish(mut self, fatal: Option<Arc<Error>>) -> Result<u8> {
+        let interrupted = self.interrupted.load(Ordering::Relaxed);
+        let wall = self.begun.elapsed().as_secs_f64();
+        let busy = self.busy.as_secs_f64() / (wall * self.left.max(1) as f64);
+        let per_hour = self.per_hour();
+        if let Some(report) = self.report.take() {
+            let how = match &fatal {
+                Some(error) => format!("by an error: {error}"),
+                None if interrupted => "interrupted; the same command goes on".into(),
+                None => "done".into(),
+            };
+            report.write(&End {
+                tally: self.tally,
+                elsewhere: self.elsewhere,
+                how,
+                wall,
+                busy,
+                per_hour,
+            })?;
+        }
         if let Some(error) = fatal {
             return Err(error.into());
         }
@@ -188,21 +240,17 @@ impl<'a> Teller<'a> {
                 "{elsewhere} in the hands of other processes; run this again to see them done"
             ));
         }
-        let wall = self.begun.elapsed().as_secs_f64();
-        let share = self.busy.as_secs_f64() / (wall * self.left.max(1) as f64);
         let extra = json!({
-            "elsewhere": self.elsewhere, "seconds": wall, "busy": share,
-            "images_per_hour": self.per_hour(),
+            "elsewhere": self.elsewhere, "seconds": wall, "busy": busy, "images_per_hour": per_hour,
         });
         if self.tally.done > 0 {
             self.ui.detail(format!(
-                "{wall:.1} s, {:.0} images/h, computing {:.1} % of the time",
-                self.per_hour(),
-                100.0 * share
+                "{wall:.1} s, {per_hour:.0} images/h, computing {:.1} % of the time",
+                100.0 * busy
             ));
         }
         let code = self.tally.finish_with(self.ui, extra);
-        if self.interrupted.load(Ordering::Relaxed) {
+        if interrupted {
             let why = "interrupted: what is done is done, and the same command goes on";
             self.ui.complain(why);
             return Ok(INTERRUPTED);

@@ -7,11 +7,13 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
+mod levels;
 mod list;
 mod read;
 mod tiff;
 mod write;
 
+pub use levels::{Difference, Levels};
 pub use list::list;
 pub use read::{read, read_text, read_values};
 pub use write::{Format, encode, save};

@@ -13,7 +13,7 @@ use super::{Image, tiff};
 use crate::error::{Error, Result};
 
 /// The most memory one picture may take while decoding and as the `f32` it becomes: 89 million pixels.
-const MEMORY: u64 = 1 << 30;
+pub(super) const MEMORY: u64 = 1 << 30;
 
 /// Reads PNG, JPEG, WebP, TIFF, BMP or PNM. Of an animation or a multi-page file, the first picture.
 ///
@@ -57,7 +57,7 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
     texts(&bytes).map_err(|e| Error::file(path, format!("its text cannot be read: {e}")))
 }
 
-fn load(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn load(path: &Path) -> Result<Vec<u8>> {
     let failed = |e: std::io::Error| Error::file(path, format!("cannot be read: {e}"));
     let meta = std::fs::metadata(path).map_err(failed)?;
     if !meta.is_file() {

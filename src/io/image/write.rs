@@ -180,7 +180,7 @@ fn bytes(image: &Image) -> Vec<u8> {
 }
 
 /// The whole number from 0 to `max` nearest to a value in [-1, 1], halves away from 0.
-fn level(v: f32, max: f64) -> f64 {
+pub(super) fn level(v: f32, max: f64) -> f64 {
     ((f64::from(v).clamp(-1.0, 1.0) + 1.0) / 2.0 * max).round()
 }
 
