@@ -1,12 +1,12 @@
 //! An image file of any kind: what comes is a picture of finite numbers in [-1, 1], or a reason; as a measurement, any finite
-//! numbers.
+//! numbers; as levels, three for each pixel.
 
 #![no_main]
 
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use posteriori::io::image::{read, read_values};
+use posteriori::io::image::{Levels, read, read_values};
 use posteriori_fuzz::{Folder, told};
 
 static FOLDER: LazyLock<Folder> = LazyLock::new(Folder::new);
@@ -23,4 +23,9 @@ fuzz_target!(|input: &[u8]| {
         assert!(image.pixels.iter().all(|v| v.is_finite()));
     }
     assert!(picture.is_none() || picture == values);
+    if let Some(levels) = told(Levels::read(&file)) {
+        let same = levels.compare(&levels).expect("its sizes agree");
+        assert_eq!(same.pixels, 0);
+        assert_eq!(levels.values.len(), levels.width * levels.height * 3);
+    }
 });

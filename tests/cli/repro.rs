@@ -285,4 +285,19 @@ fn levels_are_what_a_file_stores() {
         assert!(levels.compare(&other).is_err());
     }
     assert!(Levels::of(&picture, Format::Jpeg(90)).is_err());
+    let refused = |bytes: &[u8], why: &str| {
+        fs::write(&path, bytes).unwrap();
+        let error = Levels::read(&path).unwrap_err().to_string();
+        assert!(error.contains("x.png") && error.contains(why), "{error}");
+    };
+    let whole = encode(&picture, Format::Png, &[]).unwrap();
+    refused(&whole[..whole.len() / 2], "cannot be decoded");
+    refused(b"no picture", "cannot be decoded");
+    let mut grey = Vec::new();
+    let mut encoder = png::Encoder::new(&mut grey, 1, 1);
+    encoder.set_color(png::ColorType::Grayscale);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&[7]).unwrap();
+    writer.finish().unwrap();
+    refused(&grey, "another program has changed the file");
 }
