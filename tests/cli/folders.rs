@@ -88,7 +88,9 @@ fn killed(count: usize, kills: usize) {
             // While it opens its models, or at a moment within the next pictures after it has written one more.
             let more = usize::from(random.uniform() < 0.8);
             let (wanted, pause) = (tree(&killed).len() + more, 0.08 * random.uniform());
-            let mut child = command(dir.path(), &words).spawn().unwrap();
+            let mut command = command(dir.path(), &words);
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
             let begun = Instant::now();
             while tree(&killed).len() < wanted {
                 assert!(begun.elapsed() < Duration::from_secs(120));
