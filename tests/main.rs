@@ -22,5 +22,6 @@ mod steps;
 mod study;
 mod tasks;
 mod training;
+mod upsampling;
 mod verify;
 mod weight_gradients;
