@@ -35,6 +35,7 @@ struct Settings {
     causal: bool,
     groups: usize,
     silu: bool,
+    bias: bool,
 }
 
 const SETTINGS: Settings = Settings {
@@ -44,6 +45,7 @@ const SETTINGS: Settings = Settings {
     causal: false,
     groups: 1,
     silu: false,
+    bias: false,
 };
 
 fn case(name: &str, inputs: &[&[usize]], params: &[&[usize]], forward: Forward) -> Case {
@@ -334,6 +336,7 @@ fn conv_cases() -> Vec<Case> {
         (3, geometry(2, 0, 1), [9, 7]),
         (3, geometry(2, 1, 1), [8, 12]),
         (3, geometry(2, 1, 1), [9, 7]),
+        (4, geometry(2, 1, 1), [6, 10]),
     ] {
         let x = [&[size[0], size[1], 5][..]];
         let label = format!("{k} {g:?} {size:?}");
@@ -347,6 +350,26 @@ fn conv_cases() -> Vec<Case> {
             Ok(vec![dx])
         });
         all.push(plain.linear().with(&label, |s| s.geometry = g));
+    }
+    let params = [&[4, 4, 5, 7][..], &[5][..]];
+    for bias in [false, true] {
+        let transposed = case("conv2d transposed", &[&[3, 5, 7]], &params, |cx, c, x| {
+            let bias = c.settings.bias.then_some(&x[2]);
+            let y = conv2d::transposed(cx, &x[1], c.settings.geometry, [6, 10], &x[0], bias)?;
+            Ok(vec![y])
+        })
+        .vjp(|cx, c, x, dy| {
+            let (g, none) = (c.settings.geometry, Epilogue::default());
+            Ok(vec![conv2d::forward(cx, &dy[0], &x[1], g, none)?])
+        })
+        .with(&format!("bias {bias}"), |s| {
+            (s.geometry, s.bias) = (geometry(2, 1, 1), bias)
+        });
+        all.push(if bias {
+            transposed
+        } else {
+            transposed.linear()
+        });
     }
     let inputs = [&[20, 17, 24][..], &[40][..], &[20, 17, 40][..]];
     let params = [&[3, 3, 24, 40][..], &[40][..]];

@@ -23,5 +23,6 @@ mod steps;
 mod study;
 mod tasks;
 mod training;
+mod upsampling;
 mod verify;
 mod weight_gradients;

@@ -1,18 +1,26 @@
 // Convolutions as matrix products (tile.cuh): a is gathered from the image on its way to shared memory.
 //
-// The depth runs over the taps of a k x k kernel, and over the channels within each tap.
+// The depth runs over taps of a k x k kernel, and over the channels within each tap.
 #pragma once
 #include "tile.cuh"
 
 namespace taps {
 
+// The taps that the depth runs over: rows x cols of them, every `step`-th of a k x k kernel from (row, col) on.
+struct Taps {
+  int k, rows, cols, step, row, col;
+
+  static __device__ __forceinline__ Taps all(int k) { return {k, k, k, 1, 0, 0}; }
+};
+
 // Where on the depth this thread's pieces are: the same piece of each row, so the same tap and channel.
 struct Walk {
-  int k, channels;
-  int row, col, channel;  // of the tap; its first channel of this step
+  int rows, cols, channels;
+  int row, col, channel;  // of the tap, among those that the depth runs over; its first channel of this step
 
-  __device__ __forceinline__ Walk(int k_, int channels_)
-      : k(k_), channels(channels_), row(0), col(0), channel(threadIdx.x % tile::PIECES * tile::PIECE) {
+  __device__ __forceinline__ Walk(const Taps& taps, int channels_)
+      : rows(taps.rows), cols(taps.cols), channels(channels_), row(0), col(0),
+        channel(threadIdx.x % tile::PIECES * tile::PIECE) {
     wrap();
   }
 
@@ -24,14 +32,14 @@ struct Walk {
   __device__ __forceinline__ void wrap() {
     while (channel >= channels) {  // on to the next tap
       channel -= channels;
-      if (++col == k) {
+      if (++col == cols) {
         col = 0;
         ++row;
       }
     }
   }
 
-  __device__ __forceinline__ bool inside() const { return row < k; }
+  __device__ __forceinline__ bool inside() const { return row < rows; }
 };
 
 // The side of a convolution that is gathered from: [samples, height, width, channels].
@@ -40,41 +48,40 @@ template <class T> struct Image {
   int height, width, channels;
 };
 
-// a: the pixels that LINES consecutive pixels of the other side meet. On each axis pixel p meets
-// p * step + offset + DIRECTION * tap, in units of 1 / 2^log_unit pixels, where that is a whole pixel of the image.
+// Pixels [samples, height, width] of the other side, `count` of them: the lines of the product. On each axis pixel p
+// meets pixel p * step + offset + direction * tap of the image.
+struct Lines {
+  int count, height, width, step, row, col;  // row, col: the offsets
+};
+
+// a: the pixels that LINES consecutive lines meet, where those are inside the image.
 template <class T, int LINES, int THREADS, int DIRECTION> struct Pixels {
   static constexpr bool ALONG_DEPTH = true;
   static constexpr int EACH = LINES * tile::PIECES / THREADS;
   Image<T> image;
   Walk walk;
-  int log_unit;
   const T* sample[EACH];
-  int row[EACH], col[EACH];  // of tap (0, 0)
+  int row[EACH], col[EACH];  // of the first tap
 
-  // Lines from `first` on of all `lines`, which are the pixels [samples, height, width] of the other side.
-  __device__ __forceinline__ Pixels(Image<T> image_, int k, int log_unit_, int lines, int height, int width, int step,
-                                    int offset, int first)
-      : image(image_), walk(k, image_.channels), log_unit(log_unit_) {
+  __device__ __forceinline__ Pixels(Image<T> image_, const Taps& taps, const Lines& lines, int first)
+      : image(image_), walk(taps, image_.channels) {
 #pragma unroll
     for (int i = 0; i < EACH; ++i) {
       const int line = first + threadIdx.x / tile::PIECES + i * (THREADS / tile::PIECES);
-      const int pixel = line % (height * width), n = line / (height * width);
+      const int pixel = line % (lines.height * lines.width), n = line / (lines.height * lines.width);
       sample[i] = image.start + static_cast<size_t>(n) * image.height * image.width * image.channels;
-      row[i] = line < lines ? pixel / width * step + offset : NOWHERE;
-      col[i] = pixel % width * step + offset;
+      row[i] = line < lines.count ? pixel / lines.width * lines.step + lines.row : NOWHERE;
+      col[i] = pixel % lines.width * lines.step + lines.col;
     }
   }
 
   __device__ __forceinline__ void copy(u32 to) {
-    const int part = (1 << log_unit) - 1;
 #pragma unroll
     for (int i = 0; i < EACH; ++i) {
-      const int at_row = row[i] + DIRECTION * walk.row, at_col = col[i] + DIRECTION * walk.col;
-      const u32 image_row = at_row >> log_unit, image_col = at_col >> log_unit;  // huge when negative
-      const bool whole = ((at_row | at_col) & part) == 0;
-      const bool inside = walk.inside() && whole && image_row < static_cast<u32>(image.height) &&
-                          image_col < static_cast<u32>(image.width);
-      const size_t pixel = static_cast<size_t>(image_row) * image.width + image_col;
+      const u32 at_row = row[i] + DIRECTION * walk.row, at_col = col[i] + DIRECTION * walk.col;  // huge when negative
+      const bool inside =
+          walk.inside() && at_row < static_cast<u32>(image.height) && at_col < static_cast<u32>(image.width);
+      const size_t pixel = static_cast<size_t>(at_row) * image.width + at_col;
       const T* const piece = inside ? sample[i] + pixel * image.channels + walk.channel : image.start;
       const int line = threadIdx.x / tile::PIECES + i * (THREADS / tile::PIECES);
       arch::cp_async16(to + tile::along_depth(line, threadIdx.x % tile::PIECES), piece, inside);
@@ -90,14 +97,16 @@ template <class T, int LINES, int THREADS, int DIRECTION> struct Pixels {
 template <class T, int COLS, int THREADS> struct Weights {
   static constexpr bool ALONG_DEPTH = true;
   const T* w;
+  Taps taps;
   Walk walk;
   int channels, channel;  // the first one of this thread
 
-  __device__ __forceinline__ Weights(const T* w_, int k, int channels_, int depth, int first)
-      : w(w_), walk(k, depth), channels(channels_), channel(first + threadIdx.x / tile::PIECES) {}
+  __device__ __forceinline__ Weights(const T* w_, const Taps& taps_, int channels_, int depth, int first)
+      : w(w_), taps(taps_), walk(taps_, depth), channels(channels_), channel(first + threadIdx.x / tile::PIECES) {}
 
   __device__ __forceinline__ void copy(u32 to) {
-    const size_t tap = static_cast<size_t>(walk.row * walk.k + walk.col) * channels;
+    const int tap_row = taps.row + walk.row * taps.step, tap_col = taps.col + walk.col * taps.step;
+    const size_t tap = static_cast<size_t>(tap_row * taps.k + tap_col) * channels;
 #pragma unroll
     for (int i = 0; i < COLS; i += THREADS / tile::PIECES) {
       const bool inside = walk.inside() && channel + i < channels;

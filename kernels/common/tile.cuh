@@ -165,13 +165,19 @@ ARCH_FN void multiply(float (&acc)[S::I][S::J][4], A& a, B& b, int depth, const 
   }
 }
 
+// Row r of the products is row r of y.
+struct InOrder {
+  __device__ __forceinline__ size_t operator()(int row) const { return row; }
+};
+
 // Where the products go, and what is added to them: y (rows, cols) = products + bias + shift + residual.
-template <class O, class T> struct Output {
+template <class O, class T, class Place = InOrder> struct Output {
   O* y;
   const float* bias;  // (cols) or null
   const T* shift;     // (rows / sample_rows, cols) or null
   const T* residual;  // (rows, cols) or null
-  int rows, cols, sample_rows;
+  int rows, cols, sample_rows;  // rows of the products
+  Place place = {};             // the row of y that a row of the products is
 };
 
 // sum += scale * the piece at `from`
@@ -197,8 +203,8 @@ template <class O> ARCH_FN void store_piece(O* to, const float (&sum)[PIECE]) {
 }
 
 // Stores the tile at (row, col). Fragments go through shared memory, so that a thread has whole pieces to move.
-template <class S, class O, class T>
-ARCH_FN void store(const Output<O, T>& out, const float (&acc)[S::I][S::J][4], int row, int col, unsigned char* smem) {
+template <class S, class Out>
+ARCH_FN void store(const Out& out, const float (&acc)[S::I][S::J][4], int row, int col, unsigned char* smem) {
   constexpr int PITCH = 40;  // floats from row to row: four rows of a fragment meet different banks
   static_assert(S::THREADS / 32 * 16 * PITCH * 4 <= STAGES * S::STAGE_BYTES, "the parts fit where the steps were");
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, in_group = lane % 4;
@@ -219,7 +225,7 @@ ARCH_FN void store(const Output<O, T>& out, const float (&acc)[S::I][S::J][4], i
     for (int r = 0; r < 16; r += 8) {
       const int y_row = row + 16 * i + r;
       if (y_row < out.rows && col < out.cols) {
-        const size_t at = static_cast<size_t>(y_row) * out.cols + col;
+        const size_t at = out.place(y_row) * out.cols + col;
         float sum[PIECE] = {};
         add_piece(sum, part + (group + r) * PITCH + in_group * PIECE);
         if (out.bias) add_piece(sum, out.bias + col);

@@ -1,7 +1,7 @@
-// dx[q, i] = sum over taps and outputs of dy[target(q, tap), o] w[tap, i, o]
+// dx[q, i] = bias[i] + sum over taps and outputs of dy[target(q, tap), o] w[tap, i, o]
 //
-// dx: [n, h, w, i], dy: [n, ho, wo, o], w: [k, k, i, o]; target(q, tap) is the output pixel that meets input pixel q at
-// this tap, if there is one. One thread an element of dx, neighbours along i. Any sizes.
+// dx: [n, h, w, i], dy: [n, ho, wo, o], w: [k, k, i, o], bias: [i]; target(q, tap) is the output pixel that meets input
+// pixel q at this tap, if there is one. One thread an element of dx, neighbours along i. Any sizes.
 #include "arch.cuh"
 
 namespace {
@@ -11,7 +11,8 @@ struct Params {
 };
 
 template <class T>
-ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ w, const Params& p) {
+ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ w, const float* __restrict__ bias,
+                 const Params& p) {
   const size_t pixels = static_cast<size_t>(p.x_height) * p.x_width;
   const size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= p.samples * pixels * p.inputs) return;
@@ -29,6 +30,7 @@ ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restri
     const T* const weights = w + (static_cast<size_t>(tap) * p.inputs + c) * p.outputs;          // (o)
     for (int o = 0; o < p.outputs; ++o) sum += arch::to_f32(from[o]) * arch::to_f32(weights[o]);
   }
+  if (bias) sum += bias[c];
   dx[i] = arch::from_f32<T>(sum);
 }
 
@@ -36,8 +38,8 @@ ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restri
 
 #define ENTRY(T, dtype)                                                                                            \
   extern "C" __global__ void __launch_bounds__(256)                                                                \
-      conv2d_vjp_1_plain_##dtype(T* dx, const T* dy, const T* w, Params p) {                                       \
-    vjp(dx, dy, w, p);                                                                                             \
+      conv2d_vjp_1_plain_##dtype(T* dx, const T* dy, const T* w, const float* bias, Params p) {                    \
+    vjp(dx, dy, w, bias, p);                                                                                       \
   }                                                                                                                \
   REGISTER_KERNEL(conv2d_vjp_1_plain_##dtype)
 FOR_EACH_DTYPE(ENTRY)

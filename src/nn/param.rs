@@ -1,8 +1,9 @@
 //! [`Weights`]: parameters by the names they have in the checkpoint, walked by prefix.
 //!
-//! Convolution weights are repacked from `[o, i, k, k]` to `[k, k, i, o]`; matrices and kernels are rounded to
-//! the storage type, vectors stay f32. On a GPU that happens there, to the bytes of the mapped file; on the
-//! native runtime here, except that an f32 vector or matrix is used where the file is mapped.
+//! Convolution weights are repacked from `[o, i, k, k]` to `[k, k, i, o]`, or folded with the upsampling before them to
+//! `[4, 4, o, i]`; matrices and kernels are rounded to the storage type, vectors stay f32. On a GPU that happens there,
+//! to the bytes of the mapped file; on the native runtime here, except that an f32 vector or matrix is used where the
+//! file is mapped.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::io::weights::{Checkpoint, Kind, View};
-use crate::ops::{add, cast, repack};
+use crate::ops::{add, cast, repack, upsample_conv};
 use crate::runtime::kernel::Target;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -88,6 +89,31 @@ impl Parameter {
     }
 }
 
+/// How a convolution's weight, `[o, i, taps]` in the file, is made ready.
+#[derive(Clone, Copy)]
+enum Form {
+    /// `[taps, i, o]`.
+    Repacked,
+    /// `[4, 4, o, i]`, see [`upsample_conv`].
+    Folded,
+}
+
+impl Form {
+    fn on_device(self, cx: &Cx, x: &Tensor, to: DType) -> Result<Tensor> {
+        match self {
+            Form::Repacked => repack::forward(cx, x, to),
+            Form::Folded => upsample_conv::fold(cx, x, to),
+        }
+    }
+
+    fn on_host<T: Real>(self, x: &[T], [o, i, taps]: [usize; 3]) -> Vec<T> {
+        match self {
+            Form::Repacked => repack(x, o, i, taps),
+            Form::Folded => upsample_conv::folded(x),
+        }
+    }
+}
+
 #[derive(Clone)]
 enum Source {
     File(Arc<Checkpoint>),
@@ -122,6 +148,11 @@ impl<'a> Weights<'a> {
             trained: Some(Rc::default()),
             ..self
         }
+    }
+
+    /// Whether parameters are noted, to be trained.
+    pub fn are_trained(&self) -> bool {
+        self.trained.is_some()
     }
 
     /// The parameters that have been asked for since [`Weights::trained`], in that order.
@@ -197,23 +228,44 @@ impl<'a> Weights<'a> {
             let order = Order::Kernel { o, i, k };
             return self.note(trained, name, view, order, shape, self.cx.dtype());
         }
+        self.convolution(name, view, [o, i, k * k], shape, Form::Repacked)
+    }
+
+    /// The weight of a 3x3 convolution, stored as `[o, i, 3, 3]`, folded with the upsampling before it: `[4, 4, o, i]`,
+    /// see [`upsample_conv`]. Only of weights that stay: what is trained would leave it behind.
+    ///
+    /// # Errors
+    /// As [`Weights::get`].
+    pub fn upsampling_kernel(&self, name: &str, o: usize, i: usize) -> Result<Tensor> {
+        let view = self.view(name, &[o, i, 3, 3], |have| have == [o, i, 3, 3])?;
+        let shape = Shape::from([4, 4, o, i]);
+        self.convolution(name, view, [o, i, 9], shape, Form::Folded)
+    }
+
+    /// A convolution's weight, `sizes = [o, i, taps]`, in the form that is asked for.
+    fn convolution(
+        &self,
+        name: &str,
+        view: Option<View<'_>>,
+        sizes: [usize; 3],
+        shape: Shape,
+        form: Form,
+    ) -> Result<Tensor> {
+        let dtype = self.cx.dtype();
         let Some(view) = view else {
-            return self.unfilled(shape, self.cx.dtype());
+            return self.unfilled(shape, dtype);
         };
         let full = self.full(name);
-        if self.on_device() {
-            let t = self.upload(&full, &view, [o, i, k * k], self.cx.dtype())?;
-            view.file.forget(view.range.clone());
-            return t.view(shape);
-        }
-        let t = match self.cx.dtype() {
-            DType::F64 => self.fill(
-                &full,
-                &repack(&view.to_f64()?, o, i, k * k),
-                shape,
-                DType::F64,
-            ),
-            dtype => self.fill(&full, &repack(&view.to_f32()?, o, i, k * k), shape, dtype),
+        let t = if self.on_device() {
+            let x = self.upload(&full, &view, sizes)?;
+            form.on_device(&self.cx.permanently(), &x, dtype)?
+                .view(shape)
+        } else if dtype == DType::F64 {
+            let values = form.on_host(&view.to_f64()?, sizes);
+            self.fill(&full, &values, shape, dtype)
+        } else {
+            let values = form.on_host(&view.to_f32()?, sizes);
+            self.fill(&full, &values, shape, dtype)
         };
         view.file.forget(view.range.clone());
         t
@@ -261,9 +313,8 @@ impl<'a> Weights<'a> {
         };
         let full = self.full(name);
         if self.on_device() {
-            return self
-                .upload(&full, &view, [1, shape.elements(), 1], dtype)?
-                .view(shape);
+            let x = self.upload(&full, &view, [1, shape.elements(), 1])?;
+            return repack::forward(&self.cx.permanently(), &x, dtype)?.view(shape);
         }
         if dtype == DType::F64 {
             return self.fill(&full, &view.to_f64()?, shape, dtype);
@@ -313,30 +364,23 @@ impl<'a> Weights<'a> {
         matches!(self.cx.rt().target(), Target::Kernels(_))
     }
 
-    /// The mapped bytes, checked, copied to the device as they are and repacked there.
-    fn upload(
-        &self,
-        name: &str,
-        view: &View<'_>,
-        [o, i, taps]: [usize; 3],
-        to: DType,
-    ) -> Result<Tensor> {
-        let x = match view.dtype.dtype() {
+    /// The mapped bytes, checked, copied to the device as they are.
+    fn upload(&self, name: &str, view: &View<'_>, sizes: [usize; 3]) -> Result<Tensor> {
+        match view.dtype.dtype() {
             Some(file @ (DType::F32 | DType::F16 | DType::Bf16)) => {
                 if let Some((i, value)) = view.not_finite() {
                     return Err(damaged(name, i, value));
                 }
                 let buffer = self.cx.rt().alloc(view.bytes.len())?;
                 self.cx.rt().copy_in(&buffer, view.bytes)?;
-                Tensor::over(buffer, [o, i, taps], file)?
+                Tensor::over(buffer, sizes, file)
             }
             _ => {
                 let values = view.to_f32()?;
                 check_finite(name, &values)?;
-                Tensor::from_slice(self.cx.rt(), &values, [o, i, taps])?
+                Tensor::from_slice(self.cx.rt(), &values, sizes)
             }
-        };
-        repack::forward(&self.cx.permanently(), &x, to)
+        }
     }
 
     fn fill<T: Real>(

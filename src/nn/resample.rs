@@ -4,7 +4,7 @@ use crate::cx::Cx;
 use crate::error::Result;
 use crate::nn::conv::Conv2d;
 use crate::nn::param::Weights;
-use crate::ops::conv2d::Geometry;
+use crate::ops::conv2d::{self, Epilogue, Geometry};
 use crate::ops::upsample;
 use crate::tensor::Tensor;
 
@@ -65,17 +65,39 @@ impl Downsample {
 #[derive(Debug)]
 pub struct Upsample {
     name: String,
-    conv: Conv2d,
+    form: Form,
 }
+
+#[derive(Debug)]
+enum Form {
+    /// Frozen: one transposed convolution, see [`upsample_conv`](crate::ops::upsample_conv).
+    Folded { name: String, w: Tensor, b: Tensor },
+    /// Trained: one after the other, by the weights that the optimiser updates in place.
+    Apart(Conv2d),
+}
+
+/// Of the folded kernel of 4 x 4, from the large image to the small one.
+const HALVING: Geometry = Geometry {
+    stride: 2,
+    before: 1,
+    after: 1,
+};
 
 impl Upsample {
     /// # Errors
     /// [`crate::Error::Weight`].
     pub fn new(w: &Weights<'_>, c: usize) -> Result<Self> {
-        Ok(Upsample {
-            name: w.name().into(),
-            conv: Conv2d::same(&w.at("conv"), c, c, 3)?,
-        })
+        let (name, conv) = (w.name().into(), w.at("conv"));
+        let form = if w.are_trained() {
+            Form::Apart(Conv2d::same(&conv, c, c, 3)?)
+        } else {
+            Form::Folded {
+                name: conv.name().into(),
+                w: conv.upsampling_kernel("weight", c, c)?,
+                b: conv.get("bias", [c])?,
+            }
+        };
+        Ok(Upsample { name, form })
     }
 
     /// `[n, h, w, c]` to `[n, 2h, 2w, c]`.
@@ -83,7 +105,16 @@ impl Upsample {
     /// # Errors
     /// [`crate::Error::Shape`].
     pub fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
-        let y = self.conv.forward(cx, &upsample::forward(cx, x)?)?;
+        let y = match &self.form {
+            Form::Apart(conv) => conv.forward(cx, &upsample::forward(cx, x)?)?,
+            Form::Folded { name, w, b } => {
+                let [_, height, width, _] = x.nhwc(&self.name)?;
+                let size = [2 * height, 2 * width];
+                let y = conv2d::transposed(cx, w, HALVING, size, x, Some(b))?;
+                cx.tap(name, &y);
+                y
+            }
+        };
         cx.tap(&self.name, &y);
         Ok(y)
     }
@@ -94,6 +125,12 @@ impl Upsample {
     /// [`crate::Error::Shape`].
     pub fn vjp(&self, cx: &Cx, dy: &Tensor) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
-        upsample::vjp(cx, &self.conv.vjp_same(cx, dy)?)
+        match &self.form {
+            Form::Apart(conv) => upsample::vjp(cx, &conv.vjp_same(cx, dy)?),
+            Form::Folded { name, w, .. } => {
+                cx.tap_cotangent(name, dy);
+                conv2d::forward(cx, dy, w, HALVING, Epilogue::default())
+            }
+        }
     }
 }

@@ -41,6 +41,7 @@ pub mod sphere;
 pub mod sum;
 mod tensor_cores;
 pub mod upsample;
+pub mod upsample_conv;
 
 use crate::error::{Error, Result};
 use case::AnyOp;
@@ -98,6 +99,7 @@ pub static ALL: &[&dyn AnyOp] = &[
     &sum::SQUARES,
     &upsample::FORWARD,
     &upsample::VJP,
+    &upsample_conv::FOLD,
 ];
 
 /// Whether `op` has a variant of this name, on whatever runtime.

@@ -3,10 +3,10 @@
 //!
 //! `c[i, j] = sum over taps t and l < depth of a[from(i, t), l] b_t[l, j] + add[j] + residual[i, j]`
 //!
-//! The rows of `c` are cut into strips and its columns into groups; one task computes one strip of some
-//! groups. Within a task the depth passes in chunks: the strip's rows of a chunk stay in the second-level
-//! cache while the taps go by, a packed panel of `b` in the first. Every element is summed in an order
-//! that depends on `taps` and `depth` only, so neither the strips nor the threads change its bits.
+//! for all rows `i` of `c`, or for those that are asked for. They are cut into strips and the columns of `c` into
+//! groups; one task computes one strip of some groups. Within a task the depth passes in chunks: the strip's rows of a
+//! chunk stay in the second-level cache while the taps go by, a packed panel of `b` in the first. Every element is
+//! summed in an order that depends on `taps` and `depth` only, so neither the strips nor the threads change its bits.
 
 use rayon::prelude::*;
 
@@ -23,10 +23,12 @@ pub fn available() -> bool {
 pub struct Product<'a> {
     /// Rows of `depth` elements.
     pub a: &'a [f32],
-    /// `[taps, depth, width]`, or `[taps, width, depth]` when `transposed`.
+    /// Matrices `[depth, width]`, or `[width, depth]` when `transposed`.
     pub b: &'a [f32],
-    /// Matrices in `b`.
-    pub taps: usize,
+    /// The matrices of `b` that are summed, in this order.
+    pub taps: &'a [usize],
+    /// The rows of `c` that are computed, ascending; `None`: all of them.
+    pub rows: Option<&'a [usize]>,
     /// Elements of a row of `a`.
     pub depth: usize,
     /// Elements of a row of `c`.
@@ -54,7 +56,7 @@ unsafe impl Send for Target {}
 // SAFETY: as above.
 unsafe impl Sync for Target {}
 
-/// The part of `c` that a task computes.
+/// The part of `c` that a task computes: `rows` of those that are computed, from number `first` on.
 struct Task {
     first: usize,
     rows: usize,
@@ -62,17 +64,21 @@ struct Task {
 }
 
 impl Product<'_> {
-    /// Computes `c`, of rows of `width` elements, on all threads. `from(i, tap)` is the row of `a` that
+    /// Computes rows of `c`, of `width` elements, on all threads. `from(i, tap)` is the row of `a` that
     /// row `i` of `c` meets at `tap`; `None` is a row of zeros.
     ///
     /// # Panics
     /// When an operand is too short: a broken invariant of the caller.
     pub fn run(&self, c: &mut [f32], from: impl Fn(usize, usize) -> Option<usize> + Sync) {
         let isa = isa().expect("the caller has asked `available`");
-        let rows = c.len() / self.width;
-        assert!(
-            c.len() == rows * self.width && self.b.len() == self.taps * self.depth * self.width
-        );
+        let all = c.len() / self.width;
+        let matrices = self.b.len() / (self.depth * self.width);
+        assert!(c.len() == all * self.width && !self.taps.is_empty());
+        assert!(self.taps.iter().all(|&tap| tap < matrices));
+        assert!(self.rows.is_none_or(|rows| {
+            rows.is_sorted_by(|a, b| a < b) && rows.last().is_none_or(|&last| last < all)
+        }));
+        let rows = self.rows.map_or(all, <[usize]>::len);
         assert!(self.add.is_none_or(|add| add.len() == self.width));
         assert!(self.residual.is_none_or(|r| r.len() == c.len()));
         let strip = rows
@@ -108,22 +114,23 @@ impl Product<'_> {
             let columns = start..(start + GROUP).min(task.columns.end);
             for from in (0..self.depth).step_by(chunk) {
                 let depth = chunk.min(self.depth - from);
-                for tap in 0..self.taps {
+                for (t, &tap) in self.taps.iter().enumerate() {
                     let len = columns.len().next_multiple_of(isa.width) * depth;
                     let panels = room(&mut scratch.panels, len);
                     self.pack(isa, tap, from, columns.clone(), panels);
                     let stage = Stage {
                         from,
                         depth,
-                        first: from == 0 && tap == 0,
-                        last: from + depth == self.depth && tap + 1 == self.taps,
+                        first: from == 0 && t == 0,
+                        last: from + depth == self.depth && t + 1 == self.taps.len(),
                     };
-                    let picked = &scratch.picked[tap * task.rows..][..task.rows];
+                    let picked = &scratch.picked[t * task.rows..][..task.rows];
                     for (p, panel) in panels.chunks_exact(depth * isa.width).enumerate() {
                         let at = start + p * isa.width;
                         let area = Area {
                             target,
-                            corner: task.first * self.width + at,
+                            first: task.first,
+                            column: at,
                             columns: isa.width.min(columns.end - at),
                         };
                         self.strip(isa, stage, picked, panel, area);
@@ -131,6 +138,12 @@ impl Product<'_> {
                 }
             }
         }
+    }
+
+    /// The row of `c` that is computed as number `i`.
+    #[inline(always)]
+    fn row(&self, i: usize) -> usize {
+        self.rows.map_or(i, |rows| rows[i])
     }
 
     /// All rows of a strip times one panel.
@@ -142,8 +155,8 @@ impl Product<'_> {
             unsafe { isa.multiply(rows, stage.from, stage.depth, panel, &mut tile) };
             let sums = tile.chunks_exact(isa.width).take(rows.len());
             for (r, sums) in sums.enumerate() {
-                let at = area.corner + (i * isa.rows + r) * self.width;
-                // SAFETY: within `c`, since the task's rows and columns are; no other task has them.
+                let at = self.row(area.first + i * isa.rows + r) * self.width + area.column;
+                // SAFETY: within `c`, since the task's rows and columns are; no other task has them, as rows ascend.
                 let c =
                     unsafe { std::slice::from_raw_parts_mut(area.target.0.add(at), area.columns) };
                 self.store(stage, at, sums, c);
@@ -199,11 +212,12 @@ impl Product<'_> {
     }
 }
 
-/// Where a panel's products go: `columns` of each row of a strip, the first at element `corner`.
+/// Where a panel's products go: `columns` from `column` on of the rows from number `first` on.
 #[derive(Clone, Copy)]
 struct Area {
     target: Target,
-    corner: usize,
+    first: usize,
+    column: usize,
     columns: usize,
 }
 
@@ -233,8 +247,8 @@ impl Scratch {
         from: &impl Fn(usize, usize) -> Option<usize>,
     ) {
         self.picked.clear();
-        for tap in 0..product.taps {
-            let row = |i| match from(task.first + i, tap) {
+        for &tap in product.taps {
+            let row = |i| match from(product.row(task.first + i), tap) {
                 Some(row) => product.a[row * product.depth..][..product.depth].as_ptr(),
                 None => zeros.as_ptr(),
             };

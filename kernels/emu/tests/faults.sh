@@ -64,6 +64,8 @@ planted tile_swizzle linear.forward linear/fwd_2_tensor_cores common/tile.cuh \
   's/lane % 16, k \/ PIECE + lane \/ 16)/lane % 16 + 2, k \/ PIECE + lane \/ 16) - 4 * DEPTH/'
 planted taps_column conv2d.forward conv2d/fwd_2_tensor_cores common/taps.cuh \
   's/at_col = col\[i\] + DIRECTION \* walk.col/& + 1/'
+planted phases_place conv2d.vjp conv2d/vjp_4_phases conv2d/vjp_4_phases.cu 's/pixel % width \* stride + col/pixel % width * stride/'
+planted phases_taps conv2d.vjp conv2d/vjp_4_phases conv2d/vjp_4_phases.cu 's/tap((phase + p.before) % p.stride)/tap(phase % p.stride)/'
 planted flash_causal attention.forward attention/fwd_2_flash common/flash.cuh 's/% 2 >= seen/% 2 > seen/'
 planted chunks_tail group_norm.forward group_norm/fwd_2_chunks group_norm/fwd_2_chunks.cu \
   's/pixels = min(p.chunk, p.pixels - first);/pixels = p.chunk;/'

@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::{Geometry, Key};
+use super::{Geometry, Key, Phase};
 use crate::dtype::Real;
 use crate::runtime::gemm::{Mat, gemm};
 use crate::runtime::native::NativeArgs;
@@ -16,18 +16,20 @@ fn strip(pixels: usize, k: usize) -> usize {
         .max(1)
 }
 
-/// Copies, for each pixel of a strip and each tap, the `c` channels that `from` names, or zeros.
+/// For each pixel and each tap, a copy of the `c` channels that `from` names, or zeros.
 fn gather<T: Real>(
-    to: &mut [T],
+    to: &mut Vec<T>,
     x: &[T],
     c: usize,
-    taps: usize,
-    first: usize,
+    pixels: impl ExactSizeIterator<Item = usize>,
+    taps: &[usize],
     from: impl Fn(usize, usize) -> Option<usize>,
 ) {
-    for (i, row) in to.chunks_exact_mut(taps * c).enumerate() {
-        for (tap, row) in row.chunks_exact_mut(c).enumerate() {
-            match from(first + i, tap) {
+    let depth = taps.len() * c;
+    to.resize(pixels.len() * depth, T::ZERO);
+    for (i, pixel) in pixels.enumerate() {
+        for (row, &tap) in to[i * depth..].chunks_exact_mut(c).zip(taps) {
+            match from(pixel, tap) {
                 Some(q) => row.copy_from_slice(&x[q * c..][..c]),
                 None => row.fill(T::ZERO),
             }
@@ -46,6 +48,7 @@ pub(super) fn forward<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (inputs, outputs, depth) = (key.inputs, key.outputs, key.taps() * key.inputs);
     let pointwise = key.taps() == 1 && key.geometry == Geometry::same(1);
     let strip = strip(py, depth);
+    let taps: Vec<usize> = (0..key.taps()).collect();
     let w = Mat::rows(w, depth, outputs, outputs);
     y.par_chunks_mut(py * outputs)
         .enumerate()
@@ -69,10 +72,8 @@ pub(super) fn forward<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
                     let rows = if pointwise {
                         &x[first * inputs..][..count * inputs]
                     } else {
-                        rows.resize(count * depth, T::ZERO);
-                        gather(rows, x, inputs, key.taps(), first, |p, tap| {
-                            key.source(p, tap)
-                        });
+                        let pixels = first..first + count;
+                        gather(rows, x, inputs, pixels, &taps, |p, tap| key.source(p, tap));
                         &rows[..]
                     };
                     gemm(y, outputs, true, Mat::rows(rows, count, depth, depth), w);
@@ -81,31 +82,56 @@ pub(super) fn forward<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         });
 }
 
+/// Phase by phase: see [`Key::phases`].
 pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (dx, dy, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let bias = args.optional::<T>(3);
     let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
-    let (inputs, outputs, depth) = (key.inputs, key.outputs, key.taps() * key.outputs);
-    let strip = strip(px, depth);
+    let (inputs, outputs, phases) = (key.inputs, key.outputs, key.phases());
+    let most = phases
+        .iter()
+        .map(|phase| phase.taps.len())
+        .max()
+        .unwrap_or(0);
+    let strip = strip(px, most.max(1) * outputs);
     dx.par_chunks_mut(px * inputs)
         .enumerate()
         .for_each(|(n, dx)| {
             let dy = &dy[n * py * outputs..][..py * outputs];
-            dx.par_chunks_mut(strip * inputs).enumerate().for_each_init(
-                Vec::new,
-                |rows, (s, dx)| {
-                    let count = dx.len() / inputs;
-                    rows.resize(count * depth, T::ZERO);
-                    gather(rows, dy, outputs, key.taps(), s * strip, |q, tap| {
+            let strips = dx.par_chunks_mut(strip * inputs).enumerate();
+            strips.for_each_init(Default::default, |(rows, sums), (s, dx)| {
+                let (first, count) = (s * strip, dx.len() / inputs);
+                for Phase { pixels, taps } in &phases {
+                    let [start, end] =
+                        [first, first + count].map(|q| pixels.partition_point(|&p| p < q));
+                    let (pixels, depth) = (&pixels[start..end], taps.len() * outputs);
+                    if pixels.is_empty() {
+                        continue;
+                    }
+                    gather(rows, dy, outputs, pixels.iter().copied(), taps, |q, tap| {
                         key.target(q, tap)
                     });
-                    for tap in 0..key.taps() {
-                        let dy = Mat::rows(&rows[tap * outputs..], count, outputs, depth);
+                    start_with(sums, pixels.len(), inputs, bias);
+                    for (t, tap) in taps.iter().enumerate() {
+                        let dy = Mat::rows(&rows[t * outputs..], pixels.len(), outputs, depth);
                         let w = Mat::rows(&w[tap * inputs * outputs..], inputs, outputs, outputs);
-                        gemm(dx, inputs, tap > 0, dy, w.t());
+                        gemm(sums, inputs, true, dy, w.t());
                     }
-                },
-            );
+                    for (sums, q) in sums.chunks_exact(inputs).zip(pixels) {
+                        dx[(q - first) * inputs..][..inputs].copy_from_slice(sums);
+                    }
+                }
+            });
         });
+}
+
+/// `rows` rows of `bias`, or of zeros.
+fn start_with<T: Real>(sums: &mut Vec<T>, rows: usize, width: usize, bias: Option<&[T]>) {
+    sums.clear();
+    match bias {
+        Some(bias) => sums.extend(bias.iter().cycle().take(rows * width)),
+        None => sums.resize(rows * width, T::ZERO),
+    }
 }
 
 /// Input channels of one task.

@@ -3,7 +3,7 @@
 use super::{Direction, Key};
 use crate::ops::chunks::Chunks;
 use crate::ops::tensor_cores::Tile;
-use crate::runtime::kernel::{Launch, Plan};
+use crate::runtime::kernel::{Launch, Plan, Ptr};
 
 /// The parameters of a kernel that counts `samples`, or pixels of all samples instead.
 fn sizes(key: &Key, samples: usize) -> [usize; 10] {
@@ -54,9 +54,13 @@ pub(super) fn vjp_plain(key: &Key) -> Plan {
 }
 
 /// Every direction: 16-byte pieces of the channels on either side.
-pub(super) fn fits_small_tiles(key: &Key) -> bool {
+fn has_pieces(key: &Key) -> bool {
     let pieces = key.inputs.is_multiple_of(8) && key.outputs.is_multiple_of(8);
-    key.dtype.is_half() && !key.wide && pieces && key.geometry.stride <= 2
+    key.dtype.is_half() && !key.wide && pieces
+}
+
+pub(super) fn fits_small_tiles(key: &Key) -> bool {
+    has_pieces(key) && (key.direction != Direction::Vjp || key.geometry.stride == 1)
 }
 
 pub(super) fn fits_large_tiles(key: &Key) -> bool {
@@ -73,6 +77,25 @@ pub(super) fn forward_tiles(key: &Key, tile: Tile) -> Plan {
     tile.launch("conv2d/fwd_2_tensor_cores", key.dtype, [rows, key.outputs])
         .ints(sizes(key, rows))
         .into()
+}
+
+/// No phase is without pixels.
+pub(super) fn fits_small_phases(key: &Key) -> bool {
+    has_pieces(key) && key.geometry.stride == 2 && key.x.iter().all(|&size| size >= 2)
+}
+
+pub(super) fn fits_large_phases(key: &Key) -> bool {
+    fits_small_phases(key) && Tile::is_large([pixels(key.x), key.inputs])
+}
+
+pub(super) fn vjp_phases(key: &Key, tile: Tile) -> Plan {
+    let stride = key.geometry.stride;
+    let rows = key.samples * pixels(key.x.map(|size| size.div_ceil(stride)));
+    let mut launch = tile
+        .launch("conv2d/vjp_4_phases", key.dtype, [rows, key.inputs])
+        .ints(sizes(key, key.samples));
+    launch.grid[2] = (stride * stride) as u32;
+    launch.into()
 }
 
 pub(super) fn vjp_tiles(key: &Key, tile: Tile) -> Plan {
@@ -117,12 +140,13 @@ pub(super) fn forward_eight_outputs(key: &Key) -> Plan {
 
 /// A warp's lanes go through the outputs by pairs.
 pub(super) fn fits_few_inputs(key: &Key) -> bool {
-    key.inputs <= 8 && key.outputs >= 32 && key.outputs.is_multiple_of(2)
+    key.inputs <= 8 && key.outputs >= 32 && key.outputs.is_multiple_of(2) && !key.bias
 }
 
 pub(super) fn vjp_few_inputs(key: &Key) -> Plan {
     let grid = [pixels(key.x).div_ceil(4), key.samples, 1];
     Launch::new("conv2d/vjp_3_few_inputs", key.dtype, grid, 128)
+        .pointers([0, 1, 2].map(Ptr::Arg))
         .ints(sizes(key, key.samples))
         .into()
 }

@@ -5,6 +5,10 @@
 //! embedding), `residual, y: [n, ho, wo, o]`; `bias`, and on request `y`, in f32 beside 16-bit
 //! activations. The cotangent of the input is `dx[q, i] = sum over taps of dy[p, o] w[tap, i, o]` where
 //! `source(p, tap) = q`; that of the weights, [`wgrad`], `dw[tap, i, o] = sum over p of x[source(p, tap), i] dy[p, o]`.
+//!
+//! The map from `dy` to `dx` is also the forward pass of a [transposed] convolution, which may add a bias, `[i]`; its
+//! own vjp is [`forward`]. At stride s a pixel of `dx` meets only every s-th tap on each axis: the pixels that meet the
+//! same ones are a phase.
 
 mod gathered;
 mod kernels;
@@ -88,6 +92,14 @@ pub struct Key {
     direction: Direction,
 }
 
+/// Pixels of the input that meet the same taps, because their rows and columns leave the same remainders by the stride.
+struct Phase {
+    /// Ascending.
+    pixels: Vec<usize>,
+    /// The taps at which [`Key::target`] may find a pixel.
+    taps: Vec<usize>,
+}
+
 impl Key {
     fn taps(&self) -> usize {
         self.k * self.k
@@ -114,6 +126,28 @@ impl Key {
         let (row, col) = (row / g.stride, col / g.stride);
         (row < self.y[0] && col < self.y[1]).then_some(row * self.y[1] + col)
     }
+
+    /// The phases of a backward pass: `stride` on each axis.
+    fn phases(&self) -> Vec<Phase> {
+        let Geometry { stride, before, .. } = self.geometry;
+        let phase = |number: usize| {
+            let (down, across) = (number / stride, number % stride);
+            let rows = (down..self.x[0]).step_by(stride);
+            let line = |row| {
+                (across..self.x[1])
+                    .step_by(stride)
+                    .map(move |col| row * self.x[1] + col)
+            };
+            let meets = |first: usize, tap: usize| (first + before) % stride == tap % stride;
+            let taps = (0..self.taps())
+                .filter(|tap| meets(down, tap / self.k) && meets(across, tap % self.k));
+            Phase {
+                pixels: rows.flat_map(line).collect(),
+                taps: taps.collect(),
+            }
+        };
+        (0..stride * stride).map(phase).collect()
+    }
 }
 
 impl KeyTrait for Key {
@@ -136,7 +170,10 @@ impl KeyTrait for Key {
             .fill(Fill::Normal(1.0 / (fan_in as f64).sqrt()));
         match self.direction {
             Direction::Forward => {}
-            Direction::Vjp => return vec![Spec::out("dx", x), Spec::input("dy", y), w],
+            Direction::Vjp => {
+                let bias = Spec::input("bias", self.inputs).wide().present(self.bias);
+                return vec![Spec::out("dx", x), Spec::input("dy", y), w, bias];
+            }
             Direction::Wgrad => {
                 let dw = Spec::out("dw", w.len).wide();
                 return vec![dw, Spec::input("x", x), Spec::input("dy", y)];
@@ -187,11 +224,15 @@ pub static FORWARD: Op<Key> = Op {
     cases: || cases(Direction::Forward),
 };
 
-/// `dx` from `dy`.
+/// `dx` from `dy`; with a bias, a transposed convolution.
 pub static VJP: Op<Key> = Op {
     name: "conv2d.vjp",
     variants: &[
         Variant::kernels("few_inputs", kernels::vjp_few_inputs).when(kernels::fits_few_inputs),
+        Variant::kernels("phases_128", |key| kernels::vjp_phases(key, Tile::Large))
+            .when(kernels::fits_large_phases),
+        Variant::kernels("phases_64", |key| kernels::vjp_phases(key, Tile::Small))
+            .when(kernels::fits_small_phases),
         Variant::kernels("tensor_cores_128", |key| {
             kernels::vjp_tiles(key, Tile::Large)
         })
@@ -201,7 +242,7 @@ pub static VJP: Op<Key> = Op {
         })
         .when(kernels::fits_small_tiles),
         Variant::kernels("plain", kernels::vjp_plain),
-        Variant::native("tiled", tiled::vjp, gathered::vjp::<f64>).when(tiled::fits),
+        Variant::native("tiled", tiled::vjp, gathered::vjp::<f64>).when(tiled::fits_vjp),
         Variant::native("gathered_gemm", gathered::vjp::<f32>, gathered::vjp::<f64>),
         Variant::native("plain", plain::vjp::<f32>, plain::vjp::<f64>),
     ],
@@ -244,6 +285,13 @@ fn cases(direction: Direction) -> Vec<Key> {
         large,
         (1, [3, 5], 64, 8, 3, Geometry::same(3)),
         (2, [5, 8], 7, 66, 3, halving),
+        // A kernel of 4 and stride 2: its transpose is an upsampling and a convolution (ops::upsample_conv).
+        (2, [6, 10], 24, 40, 4, halving),
+        (1, [2, 2], 16, 8, 4, halving),
+        (3, [13, 18], 72, 136, 4, halving),
+        (2, [7, 9], 5, 33, 4, halving),
+        (1, [64, 64], 120, 8, 4, halving),
+        (2, [3, 2], 8, 8, 1, halving),
     ];
     let key = |(i, (samples, x, inputs, outputs, k, geometry)): (
         usize,
@@ -335,13 +383,28 @@ pub fn vjp(
     size: [usize; 2],
     dy: &Tensor,
 ) -> Result<Tensor> {
+    transposed(cx, w, geometry, size, dy, None)
+}
+
+/// The transposed convolution: what [`vjp`] makes of `dy`, and `bias: [i]`.
+///
+/// # Errors
+/// As [`vjp`].
+pub fn transposed(
+    cx: &Cx,
+    w: &Tensor,
+    geometry: Geometry,
+    size: [usize; 2],
+    dy: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
     let [samples, ho, wo, channels] = dy.nhwc("conv2d.vjp")?;
     let [k, _, inputs, outputs] = w.nhwc("conv2d.vjp, w")?;
     if channels != outputs || size.map(|s| geometry.out(s, k)) != [Some(ho), Some(wo)] {
         let want = format!("[n, .., .., {outputs}] for an input of {size:?}");
         return Err(Error::shape("conv2d.vjp", want, dy.shape()));
     }
-    let (bias, shift, residual, wide) = (false, false, false, false);
+    let (shift, residual, wide) = (false, false, false);
     let (dtype, x, y) = (dy.dtype(), size, [ho, wo]);
     let key = Key {
         dtype,
@@ -352,13 +415,14 @@ pub fn vjp(
         outputs,
         k,
         geometry,
-        bias,
+        bias: bias.is_some(),
         shift,
         residual,
         wide,
         direction: Direction::Vjp,
     };
     let dx = cx.empty([samples, size[0], size[1], inputs])?;
-    VJP.launch(cx, &key, &[Arg::Out(&dx), Arg::In(dy), Arg::In(w)])?;
+    let args = [Arg::Out(&dx), Arg::In(dy), Arg::In(w), bias.into()];
+    VJP.launch(cx, &key, &args)?;
     Ok(dx)
 }

@@ -32,6 +32,7 @@ pub(super) fn forward<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
 
 pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (dx, dy, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let bias = args.optional::<T>(3);
     let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
     for (i, dx) in dx.iter_mut().enumerate() {
         let (n, q, c) = (i / key.inputs / px, i / key.inputs % px, i % key.inputs);
@@ -44,7 +45,7 @@ pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
                 }
             }
         }
-        *dx = sum;
+        *dx = sum + bias.map_or(T::ZERO, |b| b[c]);
     }
 }
 

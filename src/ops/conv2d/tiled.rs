@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::Key;
+use super::{Key, Phase};
 use crate::dtype::DType;
 use crate::runtime::native::NativeArgs;
 use crate::runtime::outer::{self, Outer};
@@ -27,6 +27,7 @@ pub(super) fn forward(key: &Key, args: &mut NativeArgs<'_>) {
         key.x[0] * key.x[1] * key.inputs,
         key.y[0] * key.y[1] * key.outputs,
     );
+    let taps: Vec<usize> = (0..key.taps()).collect();
     y.par_chunks_mut(to).enumerate().for_each(|(n, y)| {
         let shift = shift.map(|s| &s[n * key.outputs..][..key.outputs]);
         let both = bias
@@ -35,7 +36,8 @@ pub(super) fn forward(key: &Key, args: &mut NativeArgs<'_>) {
         let product = Product {
             a: &x[n * from..][..from],
             b: w,
-            taps: key.taps(),
+            taps: &taps,
+            rows: None,
             depth: key.inputs,
             width: key.outputs,
             transposed: false,
@@ -46,28 +48,39 @@ pub(super) fn forward(key: &Key, args: &mut NativeArgs<'_>) {
     });
 }
 
+/// A phase without taps would have no product.
+pub(super) fn fits_vjp(key: &Key) -> bool {
+    fits(key) && key.k >= key.geometry.stride
+}
+
+/// Phase by phase: no zeros are multiplied.
 pub(super) fn vjp(key: &Key, args: &mut NativeArgs<'_>) {
-    let (dx, dy, w) = (
+    let (dx, dy, w, bias) = (
         args.output::<f32>(0),
         args.input::<f32>(1),
         args.input::<f32>(2),
+        args.optional::<f32>(3),
     );
+    let phases = key.phases();
     let (from, to) = (
         key.y[0] * key.y[1] * key.outputs,
         key.x[0] * key.x[1] * key.inputs,
     );
     dx.par_chunks_mut(to).enumerate().for_each(|(n, dx)| {
-        let product = Product {
-            a: &dy[n * from..][..from],
-            b: w,
-            taps: key.taps(),
-            depth: key.outputs,
-            width: key.inputs,
-            transposed: true,
-            add: None,
-            residual: None,
-        };
-        product.run(dx, |q, tap| key.target(q, tap));
+        for Phase { pixels, taps } in &phases {
+            let product = Product {
+                a: &dy[n * from..][..from],
+                b: w,
+                taps,
+                rows: Some(pixels),
+                depth: key.outputs,
+                width: key.inputs,
+                transposed: true,
+                add: bias,
+                residual: None,
+            };
+            product.run(dx, |q, tap| key.target(q, tap));
+        }
     });
 }
 

@@ -267,7 +267,8 @@ fn forward_tiled(key: &Key, args: &mut NativeArgs<'_>) {
     let product = Product {
         a: args.input::<f32>(1),
         b: args.input::<f32>(2),
-        taps: 1,
+        taps: &[0],
+        rows: None,
         depth: key.k,
         width: key.m,
         transposed: true,
@@ -282,7 +283,8 @@ fn vjp_tiled(key: &Key, args: &mut NativeArgs<'_>) {
     let product = Product {
         a: args.input::<f32>(1),
         b: args.input::<f32>(2),
-        taps: 1,
+        taps: &[0],
+        rows: None,
         depth: key.m,
         width: key.k,
         transposed: false,
