@@ -83,7 +83,7 @@ pub fn predict(cx: &Cx, case: &dyn AnyCase, gpu: &Gpu) -> Result<Prediction> {
 
 /// The rate of a kernel's instructions, which its file is named after.
 fn rate(launch: &Launch, gpu: &Gpu) -> f64 {
-    let on_tensor_cores = ["_tensor_cores", "_flash", "_wide"];
+    let on_tensor_cores = ["_tensor_cores", "_phases", "_flash", "_wide"];
     match on_tensor_cores
         .iter()
         .any(|end| launch.entry.module.ends_with(end))
@@ -128,6 +128,7 @@ mod tests {
         let of = |module| rate(&Launch::each(module, DType::Bf16, 1), &H200);
         for module in [
             "conv2d/fwd_2_tensor_cores",
+            "conv2d/vjp_4_phases",
             "attention/vjp_2_flash",
             "attention/fwd_3_wide",
         ] {
