@@ -25,7 +25,7 @@ use super::plan::Subject;
 use super::run::{forced, precision};
 use super::settings::{Flags, PLAN, Settings};
 use super::ui::Ui;
-use super::{check, doctor, predict};
+use super::{check, doctor, predict, step};
 
 /// Verify every kernel variant, then time it
 ///
@@ -54,6 +54,10 @@ pub(super) struct Args {
     /// Measure nothing: with --model, say what a sampling step would take on an H200 by its counts, for these batches
     #[arg(long, value_name = "B,B,..", num_args = 0..=1, require_equals = true, default_missing_value = "1,4,8,16")]
     predict: Option<String>,
+    /// Time whole sampling steps of a model, as a restoration runs them, for these batches
+    #[arg(long, value_name = "B,B,..", num_args = 0..=1, require_equals = true, default_missing_value = "1,4,8,16",
+          conflicts_with = "predict")]
+    step: Option<String>,
     #[command(flatten)]
     settings: Flags<PLAN>,
 }
@@ -71,6 +75,14 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     };
     let rt = device.rt();
     let given = settings.read("precision", precision)?;
+    if let Some(batches) = &args.step {
+        let subject = Subject::read(&mut settings, ui)?;
+        let device = match given {
+            Some(dtype) => device.with_precision(dtype.name())?,
+            None => device,
+        };
+        return step::run(&subject, batches, args.size.as_deref(), device, ui);
+    }
     let engine = Engine {
         target: rt.target(),
         dtype: given.unwrap_or(device.dtype()),

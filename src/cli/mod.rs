@@ -26,6 +26,7 @@ mod repro;
 mod restore;
 mod run;
 mod settings;
+mod step;
 mod study;
 mod train;
 mod ui;

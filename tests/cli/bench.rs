@@ -157,3 +157,22 @@ fn a_step_is_predicted_from_its_counts() {
     }
     run(dir.path(), "bench --predict=0 --model SD2").expect(2, &["`0`"]);
 }
+
+#[test]
+fn whole_steps_are_timed() {
+    let dir = folder(&[]);
+    let line = "bench --model PIXEL --method dps --runtime native --step=1,2 --json";
+    let steps = run(dir.path(), line).expect(0, &[]).records("step");
+    assert_eq!(steps.len(), 2);
+    for (step, batch) in steps.iter().zip([1.0, 2.0]) {
+        let of = |key: &str| step[key].as_f64().unwrap();
+        assert!((of("ms") - batch * of("ms_per_image")).abs() < 1e-9 * of("ms"));
+        let line = format!("plan --model PIXEL --method dps --batch {batch} --json");
+        let plan = &run(dir.path(), &line).expect(0, &[]).records("plan")[0];
+        let tflop = plan["step"]["flops"].as_f64().unwrap() / 1e12;
+        assert!((of("tflops") * of("ms") / 1e3 - tflop).abs() < 1e-9 * tflop);
+        assert_eq!(step["slab"], plan["slab"]);
+    }
+    let line = "bench --model PIXEL --runtime native --step=1 --steps 5";
+    run(dir.path(), line).expect(2, &["--steps", "got 5"]);
+}

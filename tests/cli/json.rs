@@ -209,6 +209,7 @@ fn every_line_is_as_documented() {
         "check --op residual --runtime native".into(),
         "bench --runtime native --op add".into(),
         "bench --model SD2 --predict=1".into(),
+        "bench --model PIXEL --runtime native --step=1".into(),
         "doctor --model nowhere --device cpu".into(),
         format!("verify --model PIXEL --goldens {goldens}"),
         format!("verify --model SD2 --goldens {goldens} --only unet"),
