@@ -10,7 +10,7 @@ use posteriori::batch::journal::{Journal, Line};
 
 use posteriori::rng::Philox;
 
-use super::{command, folder, run, tree};
+use super::{command, finished, folder, run, tree};
 
 const LINE: &str = "restore -i y --model PIXEL --task sr8 --method dmap --steps 3 -q";
 
@@ -43,34 +43,68 @@ fn noted(folder: &Path) -> Vec<String> {
     items
 }
 
+/// Fails unless a run left these pictures and noted each of them once.
+#[track_caller]
+fn expect_as(plain: &BTreeMap<String, Vec<u8>>, folder: &Path) {
+    let pictures = pictures(folder);
+    let names: Vec<_> = plain.keys().cloned().collect();
+    assert_eq!(Vec::from_iter(pictures.keys().cloned()), names);
+    // The record says how it was made, and that is the same as well.
+    let changed: Vec<_> = names
+        .iter()
+        .filter(|name| plain[*name] != pictures[*name])
+        .collect();
+    assert!(changed.is_empty(), "{}: {changed:?}", folder.display());
+    assert_eq!(noted(folder), names);
+}
+
 #[test]
-fn batches_shards_claims_and_workers_leave_the_same_bytes() {
+fn batches_shards_claims_workers_and_threads_leave_the_same_bytes() {
     let names = names(10);
     let dir = folder(&names.iter().map(String::as_str).collect::<Vec<_>>());
     let ran = |more: &str| run(dir.path(), &format!("{LINE} {more}")).expect(0, &[]);
     ran("-o plain");
     let plain = pictures(&dir.path().join("plain"));
     assert_eq!(plain.len(), 10);
-    ran("-o batch --batch 3");
+    ran("-o three --batch 3");
+    ran("-o eight --batch 8");
     ran("-o two --device cpu,cpu --batch 2");
-    for shard in 0..3 {
-        ran(&format!("-o shards --shard {shard}/3"));
+    for shards in [2, 5] {
+        // In another order than the folder's.
+        for shard in (0..shards).rev() {
+            ran(&format!(
+                "-o shards{shards} --shard {shard}/{shards} --batch 2"
+            ));
+        }
     }
     ran("-o claims --claim");
-    for other in ["batch", "two", "shards", "claims"] {
-        let other = dir.path().join(other);
-        // The record says how it was made, and that is the same as well.
-        let changed: Vec<_> = pictures(&other)
-            .into_iter()
-            .filter(|(name, bytes)| plain[name] != *bytes)
-            .map(|(name, _)| name)
-            .collect();
-        assert!(changed.is_empty(), "{}: {changed:?}", other.display());
-        assert_eq!(tree(&other), names);
-        assert_eq!(noted(&other), names);
+    let mut alone = command(dir.path(), &format!("{LINE} -o thread"));
+    alone.env("RAYON_NUM_THREADS", "1");
+    finished(alone).expect(0, &[]);
+    for other in [
+        "three", "eight", "two", "shards2", "shards5", "claims", "thread",
+    ] {
+        expect_as(&plain, &dir.path().join(other));
     }
     let left = dir.path().join("claims/.posteriori/claims");
     assert_eq!(fs::read_dir(left).unwrap().count(), 0);
+}
+
+/// The same on the GPU kernels, by the emulator.
+#[cfg(feature = "emu")]
+#[test]
+fn batches_and_shards_leave_the_same_bytes_on_kernels() {
+    let dir = folder(&["0.png", "1.png", "2.png"]);
+    let line = LINE.replace("--steps 3", "--steps 1 --device emu --precision bf16");
+    let ran = |more: &str| run(dir.path(), &format!("{line} {more}")).expect(0, &[]);
+    ran("-o plain --batch 1");
+    ran("-o three --batch 3");
+    ran("-o shards --shard 1/2 --batch 2");
+    ran("-o shards --shard 0/2 --batch 2");
+    let plain = pictures(&dir.path().join("plain"));
+    assert_eq!(plain.len(), 3);
+    expect_as(&plain, &dir.path().join("three"));
+    expect_as(&plain, &dir.path().join("shards"));
 }
 
 /// Runs over so many pictures that are killed so many times in all, each time at another moment, and then left to end.
