@@ -15,7 +15,7 @@ check() {  # FOLDER OP
 
 # try FOLDER OP KERNEL FILE EDIT: whether that mistake is caught, and how.
 try() {
-  local folder=$1 op=$2 kernel=$3
+  local folder=$1 op=$2 kernel=${3%.sm90a}
   plant "$folder" "${@:3}" "" && link "$folder/library.so" "" $out/emulator/*.o "$folder/kernel.o" || return
   check "$folder" "$op"
   local code=$?
