@@ -14,18 +14,18 @@ struct Taps {
 };
 
 // Where on the depth this thread's pieces are: the same piece of each row, so the same tap and channel.
-struct Walk {
+template <class S> struct Walk {
   int rows, cols, channels;
   int row, col, channel;  // of the tap, among those that the depth runs over; its first channel of this step
 
   __device__ __forceinline__ Walk(const Taps& taps, int channels_)
       : rows(taps.rows), cols(taps.cols), channels(channels_), row(0), col(0),
-        channel(threadIdx.x % tile::PIECES * tile::PIECE) {
+        channel(threadIdx.x % S::PIECES * tile::PIECE) {
     wrap();
   }
 
   __device__ __forceinline__ void advance() {
-    channel += tile::DEPTH;
+    channel += S::DEPTH;
     wrap();
   }
 
@@ -54,12 +54,12 @@ struct Lines {
   int count, height, width, step, row, col;  // row, col: the offsets
 };
 
-// a: the pixels that LINES consecutive lines meet, where those are inside the image.
-template <class T, int LINES, int THREADS, int DIRECTION> struct Pixels {
+// a: the pixels that consecutive lines meet, where those are inside the image.
+template <class T, class S, int DIRECTION> struct Pixels {
   static constexpr bool ALONG_DEPTH = true;
-  static constexpr int EACH = LINES * tile::PIECES / THREADS;
+  static constexpr int EACH = S::ROWS * S::PIECES / S::THREADS;
   Image<T> image;
-  Walk walk;
+  Walk<S> walk;
   const T* sample[EACH];
   int row[EACH], col[EACH];  // of the first tap
 
@@ -67,7 +67,7 @@ template <class T, int LINES, int THREADS, int DIRECTION> struct Pixels {
       : image(image_), walk(taps, image_.channels) {
 #pragma unroll
     for (int i = 0; i < EACH; ++i) {
-      const int line = first + threadIdx.x / tile::PIECES + i * (THREADS / tile::PIECES);
+      const int line = first + threadIdx.x / S::PIECES + i * (S::THREADS / S::PIECES);
       const int pixel = line % (lines.height * lines.width), n = line / (lines.height * lines.width);
       sample[i] = image.start + static_cast<size_t>(n) * image.height * image.width * image.channels;
       row[i] = line < lines.count ? pixel / lines.width * lines.step + lines.row : NOWHERE;
@@ -83,8 +83,8 @@ template <class T, int LINES, int THREADS, int DIRECTION> struct Pixels {
           walk.inside() && at_row < static_cast<u32>(image.height) && at_col < static_cast<u32>(image.width);
       const size_t pixel = static_cast<size_t>(at_row) * image.width + at_col;
       const T* const piece = inside ? sample[i] + pixel * image.channels + walk.channel : image.start;
-      const int line = threadIdx.x / tile::PIECES + i * (THREADS / tile::PIECES);
-      arch::cp_async16(to + tile::along_depth(line, threadIdx.x % tile::PIECES), piece, inside);
+      const int line = threadIdx.x / S::PIECES + i * (S::THREADS / S::PIECES);
+      arch::cp_async16(to + S::along_depth(line, threadIdx.x % S::PIECES), piece, inside);
     }
     walk.advance();
   }
@@ -93,36 +93,36 @@ template <class T, int LINES, int THREADS, int DIRECTION> struct Pixels {
   static constexpr int NOWHERE = -(1 << 30);
 };
 
-// b of w^T: COLS of the channels of w: [k, k, channels, depth], whose other channels run along the depth.
-template <class T, int COLS, int THREADS> struct Weights {
+// b of w^T: consecutive channels of w: [k, k, channels, depth], whose other channels run along the depth.
+template <class T, class S> struct Weights {
   static constexpr bool ALONG_DEPTH = true;
   const T* w;
   Taps taps;
-  Walk walk;
+  Walk<S> walk;
   int channels, channel;  // the first one of this thread
 
   __device__ __forceinline__ Weights(const T* w_, const Taps& taps_, int channels_, int depth, int first)
-      : w(w_), taps(taps_), walk(taps_, depth), channels(channels_), channel(first + threadIdx.x / tile::PIECES) {}
+      : w(w_), taps(taps_), walk(taps_, depth), channels(channels_), channel(first + threadIdx.x / S::PIECES) {}
 
   __device__ __forceinline__ void copy(u32 to) {
     const int tap_row = taps.row + walk.row * taps.step, tap_col = taps.col + walk.col * taps.step;
     const size_t tap = static_cast<size_t>(tap_row * taps.k + tap_col) * channels;
 #pragma unroll
-    for (int i = 0; i < COLS; i += THREADS / tile::PIECES) {
+    for (int i = 0; i < S::COLS; i += S::THREADS / S::PIECES) {
       const bool inside = walk.inside() && channel + i < channels;
       const T* const piece = inside ? w + (tap + channel + i) * walk.channels + walk.channel : w;
-      const int line = threadIdx.x / tile::PIECES + i;
-      arch::cp_async16(to + tile::along_depth(line, threadIdx.x % tile::PIECES), piece, inside);
+      const int line = threadIdx.x / S::PIECES + i;
+      arch::cp_async16(to + S::along_depth(line, threadIdx.x % S::PIECES), piece, inside);
     }
     walk.advance();
   }
 };
 
-// a of a transposed product over pixels: COLS of the taps and channels [k, k, channels] of the image `from`, the depth
-// being the pixels of the other side. Pixel p meets p * stride + tap - before on each axis.
-template <class T, int COLS, int THREADS> struct TransposedPixels {
+// a of a transposed product over pixels: consecutive ones of the taps and channels [k, k, channels] of the image, the
+// depth being the pixels of the other side. Pixel p meets p * stride + tap - before on each axis.
+template <class T, class S> struct TransposedPixels {
   static constexpr bool ALONG_DEPTH = false;
-  static constexpr int ACROSS = COLS / tile::PIECE, DOWN = THREADS / ACROSS, EACH = tile::DEPTH / DOWN;
+  static constexpr int ACROSS = S::ROWS / tile::PIECE, DOWN = S::THREADS / ACROSS, EACH = S::DEPTH / DOWN;
   Image<T> image;
   int height, width, stride;        // of the other side
   int tap_row, tap_col, channel;    // of this thread's piece; the tap less `before`
@@ -155,9 +155,9 @@ template <class T, int COLS, int THREADS> struct TransposedPixels {
                           image_col < static_cast<u32>(image.width);
       const size_t pixel = (static_cast<size_t>(sample[i]) * image.height + image_row) * image.width + image_col;
       const T* const piece = inside ? image.start + pixel * image.channels + channel : image.start;
-      arch::cp_async16(to + tile::along_columns<COLS>(threadIdx.x / ACROSS + i * DOWN, threadIdx.x % ACROSS), piece,
-                       inside);
-      col[i] += tile::DEPTH;
+      const u32 place = S::template along_columns<S::ROWS>(threadIdx.x / ACROSS + i * DOWN, threadIdx.x % ACROSS);
+      arch::cp_async16(to + place, piece, inside);
+      col[i] += S::DEPTH;
       while (col[i] >= width) {
         col[i] -= width;
         if (++row[i] == height) {
@@ -166,7 +166,7 @@ template <class T, int COLS, int THREADS> struct TransposedPixels {
         }
       }
     }
-    left -= tile::DEPTH;
+    left -= S::DEPTH;
   }
 };
 

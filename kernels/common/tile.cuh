@@ -3,59 +3,58 @@
 // The depth is walked in steps; while one is multiplied, the copies of the next ones are under way (cp.async). What the
 // operands are is left to objects that copy their part of one step to shared memory and go on to the next: Rows and
 // Columns here, pixels of an image in taps.cuh. A copy moves pieces of 8 values (16 bytes), zeros beyond the edges: the
-// depth or the columns, whichever lie side by side in memory, must be a multiple of 8. Pieces are swizzled so that
-// neither the copies nor ldmatrix meet a bank twice.
+// depth or the columns, whichever lie side by side in memory, must be a multiple of 8. Where a piece goes is up to the
+// shape of the tile: here they are swizzled so that neither the copies nor ldmatrix meet a bank twice.
 #pragma once
 #include "arch.cuh"
 
 namespace tile {
 
-static constexpr int PIECE = 8;              // values that are copied at once
-static constexpr int DEPTH = 32;             // of one step
-static constexpr int PIECES = DEPTH / PIECE;  // of one row along the depth
-static constexpr int STAGES = 3;             // steps in shared memory: one multiplied, the others arriving
+static constexpr int PIECE = 8;  // values that are copied at once
 
-// A block's tile: two rows of warps, each warp 16 I x 32 outputs in fragments of 16 x 8.
+// A block's tile: two rows of warps, each warp 16 I x 8 J outputs in fragments of 16 x 8.
 template <int ROWS_, int COLS_> struct Shape {
   static constexpr int ROWS = ROWS_, COLS = COLS_;
+  static constexpr int DEPTH = 32, PIECES = DEPTH / PIECE;  // of one step; pieces of one row along the depth
+  static constexpr int STAGES = 3;  // steps in shared memory: one multiplied, the others arriving
   static constexpr int I = ROWS / 32, J = 4;
-  static constexpr int WARPS_ACROSS = COLS / 32, THREADS = 2 * WARPS_ACROSS * 32;
+  static constexpr int WARPS_ACROSS = COLS / (8 * J), THREADS = 2 * WARPS_ACROSS * 32;
   static constexpr int A_BYTES = 2 * ROWS * DEPTH, STAGE_BYTES = A_BYTES + 2 * COLS * DEPTH;
   static_assert(ROWS % 32 == 0 && COLS % 64 == 0, "whole warps, and whole swizzles across");
+
+  // Where a piece is in a step whose rows run along the depth, in bytes: two rows span the banks.
+  ARCH_FN u32 along_depth(int row, int piece) { return row * (2 * DEPTH) + ((piece ^ (row / 2 % PIECES)) << 4); }
+
+  // Where a piece is in a step whose rows run along WIDTH columns.
+  template <int WIDTH> ARCH_FN u32 along_columns(int row, int piece) {
+    return row * (2 * WIDTH) + ((piece ^ (row % PIECE)) << 4);
+  }
 };
 
-// Where a piece is in a tile whose rows run along the depth, in bytes: two rows span the banks.
-ARCH_FN u32 along_depth(int row, int piece) { return row * (2 * DEPTH) + ((piece ^ (row / 2 % PIECES)) << 4); }
-
-// Where a piece is in a tile whose rows run along COLS columns.
-template <int COLS> ARCH_FN u32 along_columns(int row, int piece) {
-  return row * (2 * COLS) + ((piece ^ (row % PIECE)) << 4);
-}
-
 // a of a row-major matrix, or b of a transposed one: LINES of the `lines` rows of `from` (lines, depth).
-template <class T, int LINES, int THREADS> struct Rows {
+template <class T, class S, int LINES> struct Rows {
   static constexpr bool ALONG_DEPTH = true;
   const T* from;
   int lines, depth;
   int line, at;  // this thread's first row; where its piece of this step starts
 
   __device__ __forceinline__ Rows(const T* matrix, int lines_, int depth_, int first)
-      : from(matrix), lines(lines_), depth(depth_), line(first + threadIdx.x / PIECES),
-        at(threadIdx.x % PIECES * PIECE) {}
+      : from(matrix), lines(lines_), depth(depth_), line(first + threadIdx.x / S::PIECES),
+        at(threadIdx.x % S::PIECES * PIECE) {}
 
   __device__ __forceinline__ void copy(u32 to) {
 #pragma unroll
-    for (int i = 0; i < LINES; i += THREADS / PIECES) {
+    for (int i = 0; i < LINES; i += S::THREADS / S::PIECES) {
       const bool inside = line + i < lines && at < depth;
       const T* const piece = inside ? from + static_cast<size_t>(line + i) * depth + at : from;
-      arch::cp_async16(to + along_depth(threadIdx.x / PIECES + i, threadIdx.x % PIECES), piece, inside);
+      arch::cp_async16(to + S::along_depth(threadIdx.x / S::PIECES + i, threadIdx.x % S::PIECES), piece, inside);
     }
-    at += DEPTH;
+    at += S::DEPTH;
   }
 };
 
 // b of a row-major matrix, or a of a transposed one: COLS of the `cols` columns of `from` (depth, cols).
-template <class T, int COLS, int THREADS> struct Columns {
+template <class T, class S, int COLS> struct Columns {
   static constexpr bool ALONG_DEPTH = false;
   static constexpr int ACROSS = COLS / PIECE;
   const T* from;
@@ -68,12 +67,13 @@ template <class T, int COLS, int THREADS> struct Columns {
 
   __device__ __forceinline__ void copy(u32 to) {
 #pragma unroll
-    for (int i = 0; i < DEPTH; i += THREADS / ACROSS) {
+    for (int i = 0; i < S::DEPTH; i += S::THREADS / ACROSS) {
       const bool inside = at + i < depth && col < cols;
       const T* const piece = inside ? from + static_cast<size_t>(at + i) * cols + col : from;
-      arch::cp_async16(to + along_columns<COLS>(threadIdx.x / ACROSS + i, threadIdx.x % ACROSS), piece, inside);
+      const u32 place = S::template along_columns<COLS>(threadIdx.x / ACROSS + i, threadIdx.x % ACROSS);
+      arch::cp_async16(to + place, piece, inside);
     }
-    at += DEPTH;
+    at += S::DEPTH;
   }
 };
 
@@ -82,15 +82,16 @@ template <class T, class S> ARCH_FN void multiply_step_across(float (&acc)[S::I]
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int row = warp / S::WARPS_ACROSS * (16 * S::I), col = warp % S::WARPS_ACROSS * 32;
 #pragma unroll
-  for (int k = 0; k < DEPTH; k += 16) {
+  for (int k = 0; k < S::DEPTH; k += 16) {
     u32 a_at[S::I], b_at[S::J / 2];
 #pragma unroll
     for (int i = 0; i < S::I; ++i) {
-      a_at[i] = a + along_columns<S::ROWS>(k + lane / 16 * 8 + lane % 8, row / PIECE + 2 * i + lane / 8 % 2);
+      const int piece = row / PIECE + 2 * i + lane / 8 % 2;
+      a_at[i] = a + S::template along_columns<S::ROWS>(k + lane / 16 * 8 + lane % 8, piece);
     }
 #pragma unroll
     for (int j = 0; j < S::J / 2; ++j) {
-      b_at[j] = b + along_columns<S::COLS>(k + lane % 16, col / PIECE + 2 * j + lane / 16);
+      b_at[j] = b + S::template along_columns<S::COLS>(k + lane % 16, col / PIECE + 2 * j + lane / 16);
     }
     u32 a_part[S::I][4], b_part[S::J / 2][4];
     arch::ldmatrix_trans(a_part, a_at);
@@ -105,20 +106,20 @@ ARCH_FN void multiply_step(float (&acc)[S::I][S::J][4], u32 a, u32 b) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int row = warp / S::WARPS_ACROSS * (16 * S::I), col = warp % S::WARPS_ACROSS * 32;
 #pragma unroll
-  for (int k = 0; k < DEPTH; k += 16) {
+  for (int k = 0; k < S::DEPTH; k += 16) {
     u32 a_at[S::I], b_at[S::J / 2];
 #pragma unroll
-    for (int i = 0; i < S::I; ++i) a_at[i] = a + along_depth(row + 16 * i + lane % 16, k / PIECE + lane / 16);
+    for (int i = 0; i < S::I; ++i) a_at[i] = a + S::along_depth(row + 16 * i + lane % 16, k / PIECE + lane / 16);
     if constexpr (B_ALONG_DEPTH) {
 #pragma unroll
       for (int j = 0; j < S::J / 2; ++j) {
-        b_at[j] = b + along_depth(col + 16 * j + lane / 16 * 8 + lane % 8, k / PIECE + lane / 8 % 2);
+        b_at[j] = b + S::along_depth(col + 16 * j + lane / 16 * 8 + lane % 8, k / PIECE + lane / 8 % 2);
       }
       arch::mma_smem<T>(acc, a_at, b_at);
     } else {
 #pragma unroll
       for (int j = 0; j < S::J / 2; ++j) {
-        b_at[j] = b + along_columns<S::COLS>(k + lane % 16, col / PIECE + 2 * j + lane / 16);
+        b_at[j] = b + S::template along_columns<S::COLS>(k + lane % 16, col / PIECE + 2 * j + lane / 16);
       }
       u32 a_part[S::I][4], b_part[S::J / 2][4];
       arch::ldmatrix(a_part, a_at);
@@ -128,40 +129,61 @@ ARCH_FN void multiply_step(float (&acc)[S::I][S::J][4], u32 a, u32 b) {
   }
 }
 
-// acc = this block's tile of a b; `smem`: STAGES * S::STAGE_BYTES.
-template <class T, class S, class A, class B>
-ARCH_FN void multiply(float (&acc)[S::I][S::J][4], A& a, B& b, int depth, const unsigned char* smem) {
+// The steps of a product on their way to shared memory: a ring of S::STAGES stages from `start` on.
+template <class S, class A, class B> struct Ring {
+  A& a;
+  B& b;
+  int left;           // steps to copy
+  u32 start, filled;  // where the next one goes
+
+  __device__ __forceinline__ Ring(A& a_, B& b_, int steps, const unsigned char* smem)
+      : a(a_), b(b_), left(steps), start(arch::smem_u32(smem)), filled(start) {}
+
+  // Copies the next step, a group of copies; an empty one beyond the last: the waits count groups.
+  __device__ __forceinline__ void fill() {
+    if (left > 0) {
+      a.copy(filled);
+      b.copy(filled + S::A_BYTES);
+      --left;
+    }
+    arch::cp_async_commit();
+    filled = after(filled);
+  }
+
+  __device__ __forceinline__ u32 after(u32 stage) const {
+    return stage + S::STAGE_BYTES == start + S::STAGES * S::STAGE_BYTES ? start : stage + S::STAGE_BYTES;
+  }
+};
+
+template <class S> ARCH_FN void clear(float (&acc)[S::I][S::J][4]) {
 #pragma unroll
   for (int i = 0; i < S::I; ++i)
 #pragma unroll
     for (int j = 0; j < S::J; ++j)
 #pragma unroll
       for (int e = 0; e < 4; ++e) acc[i][j][e] = 0.0f;
+}
 
-  const int steps = (depth + DEPTH - 1) / DEPTH;
-  const u32 start = arch::smem_u32(smem), end = start + STAGES * S::STAGE_BYTES;
-  u32 filled = start, read = start;
-  const auto fill = [&](int step) {  // a group of copies for every step, empty beyond the last: the waits count groups
-    if (step < steps) {
-      a.copy(filled);
-      b.copy(filled + S::A_BYTES);
-    }
-    arch::cp_async_commit();
-    filled = filled + S::STAGE_BYTES == end ? start : filled + S::STAGE_BYTES;
-  };
+// acc = this block's tile of a b; `smem`: S::STAGES * S::STAGE_BYTES.
+template <class T, class S, class A, class B>
+ARCH_FN void multiply(float (&acc)[S::I][S::J][4], A& a, B& b, int depth, const unsigned char* smem) {
+  clear<S>(acc);
+  const int steps = (depth + S::DEPTH - 1) / S::DEPTH;
+  Ring<S, A, B> ring(a, b, steps, smem);
+  u32 read = ring.start;
 #pragma unroll
-  for (int step = 0; step < STAGES - 1; ++step) fill(step);
+  for (int i = 0; i < S::STAGES - 1; ++i) ring.fill();
   for (int step = 0; step < steps; ++step) {
-    arch::cp_async_wait<STAGES - 2>();
+    arch::cp_async_wait<S::STAGES - 2>();
     __syncthreads();  // this step has arrived for all threads, and all are done with the last one, which is filled next
-    fill(step + STAGES - 1);
+    ring.fill();
     if constexpr (A::ALONG_DEPTH) {
       multiply_step<T, S, B::ALONG_DEPTH>(acc, read, read + S::A_BYTES);
     } else {
       static_assert(!B::ALONG_DEPTH, "no product needs it");
       multiply_step_across<T, S>(acc, read, read + S::A_BYTES);
     }
-    read = read + S::STAGE_BYTES == end ? start : read + S::STAGE_BYTES;
+    read = ring.after(read);
   }
 }
 
@@ -206,30 +228,33 @@ template <class O> ARCH_FN void store_piece(O* to, const float (&sum)[PIECE]) {
 template <class S, class Out>
 ARCH_FN void store(const Out& out, const float (&acc)[S::I][S::J][4], int row, int col, unsigned char* smem) {
   constexpr int PITCH = 40;  // floats from row to row: four rows of a fragment meet different banks
-  static_assert(S::THREADS / 32 * 16 * PITCH * 4 <= STAGES * S::STAGE_BYTES, "the parts fit where the steps were");
+  constexpr int EACH = 4;    // fragments of a part, side by side
+  static_assert(S::THREADS / 32 * 16 * PITCH * 4 <= S::STAGES * S::STAGE_BYTES, "the parts fit where the steps were");
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, in_group = lane % 4;
   float* const part = reinterpret_cast<float*>(smem) + warp * 16 * PITCH;  // (16, 32) of this warp's outputs
   row += warp / S::WARPS_ACROSS * (16 * S::I) + group;
-  col += warp % S::WARPS_ACROSS * 32 + in_group * PIECE;
+  col += warp % S::WARPS_ACROSS * (8 * S::J) + in_group * PIECE;
   __syncthreads();  // all warps are done with the steps, which the parts overwrite
 #pragma unroll
-  for (int i = 0; i < S::I; ++i) {
+  for (int f = 0; f < S::I * S::J; f += EACH) {
+    const int i = f / S::J, first = f % S::J;
 #pragma unroll
-    for (int j = 0; j < S::J; ++j) {
+    for (int j = 0; j < EACH; ++j) {
+      const float(&fragment)[4] = acc[i][first + j];
       float* const to = part + group * PITCH + 8 * j + 2 * in_group;
-      *reinterpret_cast<Pack<float, 2>*>(to) = {acc[i][j][0], acc[i][j][1]};
-      *reinterpret_cast<Pack<float, 2>*>(to + 8 * PITCH) = {acc[i][j][2], acc[i][j][3]};
+      *reinterpret_cast<Pack<float, 2>*>(to) = {fragment[0], fragment[1]};
+      *reinterpret_cast<Pack<float, 2>*>(to + 8 * PITCH) = {fragment[2], fragment[3]};
     }
     __syncwarp();  // the part is whole
 #pragma unroll
     for (int r = 0; r < 16; r += 8) {
-      const int y_row = row + 16 * i + r;
-      if (y_row < out.rows && col < out.cols) {
-        const size_t at = out.place(y_row) * out.cols + col;
+      const int y_row = row + 16 * i + r, y_col = col + 8 * first;
+      if (y_row < out.rows && y_col < out.cols) {
+        const size_t at = out.place(y_row) * out.cols + y_col;
         float sum[PIECE] = {};
         add_piece(sum, part + (group + r) * PITCH + in_group * PIECE);
-        if (out.bias) add_piece(sum, out.bias + col);
-        if (out.shift) add_piece(sum, out.shift + static_cast<size_t>(y_row / out.sample_rows) * out.cols + col);
+        if (out.bias) add_piece(sum, out.bias + y_col);
+        if (out.shift) add_piece(sum, out.shift + static_cast<size_t>(y_row / out.sample_rows) * out.cols + y_col);
         if (out.residual) add_piece(sum, out.residual + at);
         store_piece(out.y + at, sum);
       }

@@ -21,9 +21,9 @@ ARCH_FN void forward(T* __restrict__ y, const T* __restrict__ x, const T* __rest
   DYN_SMEM(smem);
   const int row = blockIdx.x * S::ROWS, col = blockIdx.y * S::COLS;
   const int pixels = p.y_height * p.y_width, depth = p.k * p.k * p.inputs;
-  taps::Pixels<T, S::ROWS, S::THREADS, 1> a({x, p.x_height, p.x_width, p.inputs}, taps::Taps::all(p.k),
-                                            {p.rows, p.y_height, p.y_width, p.stride, -p.before, -p.before}, row);
-  tile::Columns<T, S::COLS, S::THREADS> b(w, depth, p.outputs, col);
+  taps::Pixels<T, S, 1> a({x, p.x_height, p.x_width, p.inputs}, taps::Taps::all(p.k),
+                          {p.rows, p.y_height, p.y_width, p.stride, -p.before, -p.before}, row);
+  tile::Columns<T, S, S::COLS> b(w, depth, p.outputs, col);
   float acc[S::I][S::J][4];
   tile::multiply<T, S>(acc, a, b, depth, smem);
   tile::store<S>(tile::Output<T, T>{y, bias, shift, residual, p.rows, p.outputs, pixels}, acc, row, col, smem);

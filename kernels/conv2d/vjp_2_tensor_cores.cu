@@ -18,9 +18,9 @@ ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restri
   DYN_SMEM(smem);
   const int row = blockIdx.x * S::ROWS, col = blockIdx.y * S::COLS;
   const auto taps = taps::Taps::all(p.k);
-  taps::Pixels<T, S::ROWS, S::THREADS, -1> a({dy, p.y_height, p.y_width, p.outputs}, taps,
-                                             {p.rows, p.x_height, p.x_width, 1, p.before, p.before}, row);
-  taps::Weights<T, S::COLS, S::THREADS> b(w, taps, p.inputs, p.outputs, col);
+  taps::Pixels<T, S, -1> a({dy, p.y_height, p.y_width, p.outputs}, taps,
+                           {p.rows, p.x_height, p.x_width, 1, p.before, p.before}, row);
+  taps::Weights<T, S> b(w, taps, p.inputs, p.outputs, col);
   float acc[S::I][S::J][4];
   tile::multiply<T, S>(acc, a, b, p.k * p.k * p.outputs, smem);
   tile::store<S>(tile::Output<T, T>{dx, bias, nullptr, nullptr, p.rows, p.inputs, 1}, acc, row, col, smem);

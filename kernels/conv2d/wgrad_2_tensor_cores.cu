@@ -19,9 +19,9 @@ ARCH_FN void wgrad(float* __restrict__ dw, const T* __restrict__ x, const T* __r
   DYN_SMEM(smem);
   const int row = blockIdx.x * S::ROWS, col = blockIdx.y * S::COLS, lines = p.k * p.k * p.inputs;
   const chunks::Chunk chunk(p.rows, p.each);
-  taps::TransposedPixels<T, S::ROWS, S::THREADS> a({x, p.x_height, p.x_width, p.inputs}, p.k, p.stride, p.before,
-                                                   p.y_height, p.y_width, chunk.first, chunk.depth, row);
-  tile::Columns<T, S::COLS, S::THREADS> b(dy + static_cast<size_t>(chunk.first) * p.outputs, chunk.depth, p.outputs, col);
+  taps::TransposedPixels<T, S> a({x, p.x_height, p.x_width, p.inputs}, p.k, p.stride, p.before,
+                                    p.y_height, p.y_width, chunk.first, chunk.depth, row);
+  tile::Columns<T, S, S::COLS> b(dy + static_cast<size_t>(chunk.first) * p.outputs, chunk.depth, p.outputs, col);
   float acc[S::I][S::J][4];
   tile::multiply<T, S>(acc, a, b, chunk.depth, smem);
   float* const to = chunks::sums(dw, static_cast<size_t>(lines) * p.outputs);

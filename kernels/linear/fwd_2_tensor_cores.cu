@@ -15,8 +15,8 @@ ARCH_FN void forward(T* __restrict__ y, const T* __restrict__ x, const T* __rest
                      const float* __restrict__ bias, const T* __restrict__ residual, const Params& p) {
   DYN_SMEM(smem);
   const int row = blockIdx.x * S::ROWS, col = blockIdx.y * S::COLS;
-  tile::Rows<T, S::ROWS, S::THREADS> a(x, p.rows, p.k, row);
-  tile::Rows<T, S::COLS, S::THREADS> b(w, p.m, p.k, col);
+  tile::Rows<T, S, S::ROWS> a(x, p.rows, p.k, row);
+  tile::Rows<T, S, S::COLS> b(w, p.m, p.k, col);
   float acc[S::I][S::J][4];
   tile::multiply<T, S>(acc, a, b, p.k, smem);
   tile::store<S>(tile::Output<T, T>{y, bias, nullptr, residual, p.rows, p.m, 1}, acc, row, col, smem);

@@ -14,8 +14,8 @@ template <class S, class T>
 ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ w, const Params& p) {
   DYN_SMEM(smem);
   const int row = blockIdx.x * S::ROWS, col = blockIdx.y * S::COLS;
-  tile::Rows<T, S::ROWS, S::THREADS> a(dy, p.rows, p.m, row);
-  tile::Columns<T, S::COLS, S::THREADS> b(w, p.m, p.k, col);
+  tile::Rows<T, S, S::ROWS> a(dy, p.rows, p.m, row);
+  tile::Columns<T, S, S::COLS> b(w, p.m, p.k, col);
   float acc[S::I][S::J][4];
   tile::multiply<T, S>(acc, a, b, p.m, smem);
   tile::store<S>(tile::Output<T, T>{dx, nullptr, nullptr, nullptr, p.rows, p.k, 1}, acc, row, col, smem);

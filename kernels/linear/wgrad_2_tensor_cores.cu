@@ -17,8 +17,8 @@ ARCH_FN void wgrad(float* __restrict__ dw, const T* __restrict__ x, const T* __r
   DYN_SMEM(smem);
   const int row = blockIdx.x * S::ROWS, col = blockIdx.y * S::COLS;
   const chunks::Chunk chunk(p.rows, p.each);
-  tile::Columns<T, S::ROWS, S::THREADS> a(dy + static_cast<size_t>(chunk.first) * p.m, chunk.depth, p.m, row);
-  tile::Columns<T, S::COLS, S::THREADS> b(x + static_cast<size_t>(chunk.first) * p.k, chunk.depth, p.k, col);
+  tile::Columns<T, S, S::ROWS> a(dy + static_cast<size_t>(chunk.first) * p.m, chunk.depth, p.m, row);
+  tile::Columns<T, S, S::COLS> b(x + static_cast<size_t>(chunk.first) * p.k, chunk.depth, p.k, col);
   float acc[S::I][S::J][4];
   tile::multiply<T, S>(acc, a, b, chunk.depth, smem);
   float* const to = chunks::sums(dw, static_cast<size_t>(p.m) * p.k);

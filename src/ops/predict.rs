@@ -83,13 +83,13 @@ pub fn predict(cx: &Cx, case: &dyn AnyCase, gpu: &Gpu) -> Result<Prediction> {
 
 /// The rate of a kernel's instructions, which its file is named after.
 fn rate(launch: &Launch, gpu: &Gpu) -> f64 {
-    let on_tensor_cores = ["_tensor_cores", "_phases", "_flash", "_wide"];
-    match on_tensor_cores
-        .iter()
-        .any(|end| launch.entry.module.ends_with(end))
-    {
-        true => gpu.mma,
-        false => gpu.lanes,
+    let is_one_of = |ends: &[&str]| ends.iter().any(|end| launch.entry.module.ends_with(end));
+    if is_one_of(&["_wgmma"]) {
+        gpu.product
+    } else if is_one_of(&["_tensor_cores", "_phases", "_flash", "_wide"]) {
+        gpu.mma
+    } else {
+        gpu.lanes
     }
 }
 
@@ -134,6 +134,7 @@ mod tests {
         ] {
             assert_eq!(of(module), H200.mma);
         }
+        assert_eq!(of("linear/fwd_3_wgmma"), H200.product);
         assert_eq!(of("conv2d/fwd_1_plain"), H200.lanes);
     }
 }

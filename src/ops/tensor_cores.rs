@@ -1,29 +1,36 @@
-//! Launches of matrix products on tensor cores: of the kernels around `kernels/common/tile.cuh`.
+//! Launches of matrix products on tensor cores: of the kernels around `kernels/common/tile.cuh` and `warpgroup.cuh`.
 
 use crate::dtype::DType;
 use crate::ops::chunks::Chunks;
 use crate::runtime::kernel::Launch;
 
-/// The outputs of a block: a square.
+/// The outputs of a block.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Tile {
     /// 128 x 128: reads the least.
     Large,
     /// 64 x 64: more blocks for small products, less lost at edges.
     Small,
+    /// 128 x 128 by wgmma.
+    Warpgroups,
+    /// 128 x 256 by wgmma: reads three quarters of that for an output.
+    WideWarpgroups,
 }
 
 impl Tile {
-    const fn size(self) -> usize {
+    /// Rows and columns.
+    const fn size(self) -> [usize; 2] {
         match self {
-            Tile::Large => 128,
-            Tile::Small => 64,
+            Tile::Large | Tile::Warpgroups => [128, 128],
+            Tile::Small => [64, 64],
+            Tile::WideWarpgroups => [128, 256],
         }
     }
 
     /// Blocks that cover `[rows, cols]` outputs.
     fn blocks(self, outputs: [usize; 2]) -> [usize; 2] {
-        outputs.map(|size| size.div_ceil(self.size()))
+        let [rows, cols] = self.size();
+        [outputs[0].div_ceil(rows), outputs[1].div_ceil(cols)]
     }
 
     /// Whether one sample's `[rows, cols]` outputs are worth large tiles: enough of them to busy a GPU,
@@ -37,8 +44,17 @@ impl Tile {
     /// Whether little of the large tiles over `[rows, cols]` outputs is beyond the edges.
     pub(super) fn is_large_enough(outputs: [usize; 2]) -> bool {
         let blocks: usize = Tile::Large.blocks(outputs).iter().product();
-        let covered = blocks * Tile::Large.size().pow(2);
-        4 * covered <= 5 * outputs[0] * outputs[1]
+        let [rows, cols] = Tile::Large.size();
+        4 * blocks * rows * cols <= 5 * outputs[0] * outputs[1]
+    }
+
+    /// Whether one sample's `[rows, cols]` outputs are worth wide tiles: blocks for a whole GPU, and no more of them
+    /// beyond the edges than of large ones.
+    pub(super) fn is_wide(outputs: [usize; 2]) -> bool {
+        const ENOUGH: usize = 128;
+        let [down, across] = Tile::WideWarpgroups.blocks(outputs);
+        let none_is_half = Tile::Large.blocks(outputs)[1] == 2 * across;
+        down * across >= ENOUGH && none_is_half && Tile::is_large_enough(outputs)
     }
 
     /// How the depth of a product with few `[rows, cols]` outputs is cut.
@@ -48,15 +64,16 @@ impl Tile {
 
     /// A launch for `[rows, cols]` outputs.
     pub(super) fn launch(self, module: &'static str, dtype: DType, outputs: [usize; 2]) -> Launch {
-        const DEPTH: usize = 32;
-        const STAGES: usize = 3;
-        let (part, threads) = match self {
-            Tile::Large => ("128", 256),
-            Tile::Small => ("64", 128),
+        let (part, threads, depth, stages) = match self {
+            Tile::Large => ("128", 256, 32, 3),
+            Tile::Small => ("64", 128, 32, 3),
+            Tile::Warpgroups => ("128", 256, 64, 4),
+            Tile::WideWarpgroups => ("256", 256, 64, 4),
         };
+        let lines: usize = self.size().iter().sum();
         let [down, across] = self.blocks(outputs);
         Launch::new(module, dtype, [down, across, 1], threads)
             .part(part)
-            .shared(STAGES * 2 * self.size() * DEPTH * dtype.size())
+            .shared(stages * lines * depth * dtype.size())
     }
 }

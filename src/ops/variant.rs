@@ -193,6 +193,18 @@ impl<K> Variant<K> {
         }
     }
 
+    /// The same, on Hopper only: the kernels are in `*.sm90a.cu`.
+    pub const fn on_hopper(name: &'static str, plan: fn(&K) -> Plan) -> Self {
+        Variant {
+            name,
+            fits: |_| true,
+            run: Run::Kernels {
+                on: Arch::is_hopper,
+                plan,
+            },
+        }
+    }
+
     /// The same for the cases that `fits`.
     pub const fn when(self, fits: fn(&K) -> bool) -> Self {
         Variant { fits, ..self }

@@ -15,7 +15,7 @@ check() {  # FOLDER OP
 
 # try FOLDER OP KERNEL FILE EDIT: whether that mistake is caught, and how.
 try() {
-  local folder=$1 op=$2 kernel=$3
+  local folder=$1 op=$2 kernel=${3%.sm90a}
   plant "$folder" "${@:3}" "" && link "$folder/library.so" "" $out/emulator/*.o "$folder/kernel.o" || return
   check "$folder" "$op"
   local code=$?
@@ -44,10 +44,17 @@ compile $out/emulator "" kernels/emu/*.cpp || exit
 planted tile_before_a_step conv2d.forward conv2d/fwd_2_tensor_cores common/tile.cuh \
   '/__syncthreads();  \/\/ this step has arrived/d'
 planted tile_wait conv2d.forward conv2d/fwd_2_tensor_cores common/tile.cuh \
-  's/cp_async_wait<STAGES - 2>/cp_async_wait<STAGES - 1>/'
+  's/cp_async_wait<S::STAGES - 2>/cp_async_wait<S::STAGES - 1>/'
 planted tile_before_parts linear.forward linear/fwd_2_tensor_cores common/tile.cuh \
   '/__syncthreads();  \/\/ all warps are done/d'
 planted tile_whole_part linear.forward linear/fwd_2_tensor_cores common/tile.cuh '/__syncwarp();  \/\/ the part is whole/d'
+planted warpgroup_before_a_step linear.forward linear/fwd_3_wgmma.sm90a common/warpgroup.cuh \
+  '/__syncthreads();  \/\/ this step has arrived/d'
+planted warpgroup_wait conv2d.forward conv2d/fwd_5_wgmma.sm90a common/warpgroup.cuh \
+  's/cp_async_wait<S::STAGES - 3>/cp_async_wait<S::STAGES - 2>/'
+planted warpgroup_fence conv2d.forward conv2d/fwd_5_wgmma.sm90a common/warpgroup.cuh '/fence_proxy_async/d'
+planted warpgroup_overtaken linear.forward linear/fwd_3_wgmma.sm90a common/warpgroup.cuh 's/wgmma_wait<1>/wgmma_wait<2>/'
+planted warpgroup_unfinished linear.vjp linear/vjp_3_wgmma.sm90a common/warpgroup.cuh '/wgmma_wait<0>/d'
 planted flash_before_a_tile attention.forward attention/fwd_2_flash attention/fwd_2_flash.cu \
   '/__syncthreads();  \/\/ the tile is there/d'
 planted flash_wait attention.forward attention/fwd_2_flash attention/fwd_2_flash.cu 's/cp_async_wait<0>/cp_async_wait<1>/'
@@ -61,11 +68,16 @@ planted lookup_before_finding lookup.forward lookup/fwd_1_plain lookup/fwd_1_pla
 
 # Indices, sizes and swizzles: the values show, or a guard.
 planted tile_swizzle linear.forward linear/fwd_2_tensor_cores common/tile.cuh \
-  's/lane % 16, k \/ PIECE + lane \/ 16)/lane % 16 + 2, k \/ PIECE + lane \/ 16) - 4 * DEPTH/'
+  's/lane % 16, k \/ PIECE + lane \/ 16)/lane % 16 + 2, k \/ PIECE + lane \/ 16) - 4 * S::DEPTH/'
+planted warpgroup_swizzle linear.forward linear/fwd_3_wgmma.sm90a common/warpgroup.cuh \
+  's/piece ^ (row % PIECES)/piece ^ (row \/ 2 % PIECES)/'
+planted warpgroup_blocks linear.vjp linear/vjp_3_wgmma.sm90a common/warpgroup.cuh \
+  's/16 : S::BLOCK_BYTES/16 : S::ATOM_BYTES/'
+planted warpgroup_rows conv2d.vjp conv2d/vjp_5_wgmma.sm90a common/warpgroup.cuh 's/threadIdx.x \/ 128 \* 64/threadIdx.x \/ 128 * 56/'
 planted taps_column conv2d.forward conv2d/fwd_2_tensor_cores common/taps.cuh \
   's/at_col = col\[i\] + DIRECTION \* walk.col/& + 1/'
-planted phases_place conv2d.vjp conv2d/vjp_4_phases conv2d/vjp_4_phases.cu 's/pixel % width \* stride + col/pixel % width * stride/'
-planted phases_taps conv2d.vjp conv2d/vjp_4_phases conv2d/vjp_4_phases.cu 's/tap((phase + p.before) % p.stride)/tap(phase % p.stride)/'
+planted phases_place conv2d.vjp conv2d/vjp_4_phases common/phases.cuh 's/pixel % width \* stride + col/pixel % width * stride/'
+planted phases_taps conv2d.vjp conv2d/vjp_4_phases common/phases.cuh 's/tap((phase + p.before) % p.stride)/tap(phase % p.stride)/'
 planted flash_causal attention.forward attention/fwd_2_flash common/flash.cuh 's/% 2 >= seen/% 2 > seen/'
 planted chunks_tail group_norm.forward group_norm/fwd_2_chunks group_norm/fwd_2_chunks.cu \
   's/pixels = min(p.chunk, p.pixels - first);/pixels = p.chunk;/'

@@ -66,15 +66,43 @@ pub(super) fn fits_small_tiles(key: &Key) -> bool {
 pub(super) fn fits_large_tiles(key: &Key) -> bool {
     fits_small_tiles(key)
         && match key.direction {
-            Direction::Forward => Tile::is_large([pixels(key.y), key.outputs]),
-            Direction::Vjp => Tile::is_large([pixels(key.x), key.inputs]),
             Direction::Wgrad => Tile::is_large_enough(weights(key)),
+            _ => Tile::is_large(of_sample(key)),
         }
 }
 
+pub(super) fn fits_wide_tiles(key: &Key) -> bool {
+    fits_small_tiles(key) && Tile::is_wide(of_sample(key))
+}
+
+/// One sample's pixels and channels of the output.
+fn of_sample(key: &Key) -> [usize; 2] {
+    match key.direction {
+        Direction::Vjp => [pixels(key.x), key.inputs],
+        _ => [pixels(key.y), key.outputs],
+    }
+}
+
 pub(super) fn forward_tiles(key: &Key, tile: Tile) -> Plan {
-    let rows = key.samples * pixels(key.y);
-    tile.launch("conv2d/fwd_2_tensor_cores", key.dtype, [rows, key.outputs])
+    products("conv2d/fwd_2_tensor_cores", key, tile)
+}
+
+pub(super) fn forward_wgmma(key: &Key, tile: Tile) -> Plan {
+    products("conv2d/fwd_5_wgmma", key, tile)
+}
+
+pub(super) fn vjp_tiles(key: &Key, tile: Tile) -> Plan {
+    products("conv2d/vjp_2_tensor_cores", key, tile)
+}
+
+pub(super) fn vjp_wgmma(key: &Key, tile: Tile) -> Plan {
+    products("conv2d/vjp_5_wgmma", key, tile)
+}
+
+fn products(module: &'static str, key: &Key, tile: Tile) -> Plan {
+    let [pixels, channels] = of_sample(key);
+    let rows = key.samples * pixels;
+    tile.launch(module, key.dtype, [rows, channels])
         .ints(sizes(key, rows))
         .into()
 }
@@ -85,24 +113,29 @@ pub(super) fn fits_small_phases(key: &Key) -> bool {
 }
 
 pub(super) fn fits_large_phases(key: &Key) -> bool {
-    fits_small_phases(key) && Tile::is_large([pixels(key.x), key.inputs])
+    fits_small_phases(key) && Tile::is_large(of_sample(key))
+}
+
+pub(super) fn fits_wide_phases(key: &Key) -> bool {
+    fits_small_phases(key) && Tile::is_wide(of_sample(key))
 }
 
 pub(super) fn vjp_phases(key: &Key, tile: Tile) -> Plan {
+    phases("conv2d/vjp_4_phases", key, tile)
+}
+
+pub(super) fn vjp_phases_wgmma(key: &Key, tile: Tile) -> Plan {
+    phases("conv2d/vjp_6_phases_wgmma", key, tile)
+}
+
+fn phases(module: &'static str, key: &Key, tile: Tile) -> Plan {
     let stride = key.geometry.stride;
     let rows = key.samples * pixels(key.x.map(|size| size.div_ceil(stride)));
     let mut launch = tile
-        .launch("conv2d/vjp_4_phases", key.dtype, [rows, key.inputs])
+        .launch(module, key.dtype, [rows, key.inputs])
         .ints(sizes(key, key.samples));
     launch.grid[2] = (stride * stride) as u32;
     launch.into()
-}
-
-pub(super) fn vjp_tiles(key: &Key, tile: Tile) -> Plan {
-    let rows = key.samples * pixels(key.x);
-    tile.launch("conv2d/vjp_2_tensor_cores", key.dtype, [rows, key.inputs])
-        .ints(sizes(key, rows))
-        .into()
 }
 
 /// A warp's lanes go through the inputs by pairs.

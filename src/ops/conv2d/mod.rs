@@ -202,6 +202,14 @@ pub static FORWARD: Op<Key> = Op {
     variants: &[
         Variant::kernels("few_outputs", kernels::forward_few_outputs)
             .when(kernels::fits_few_outputs),
+        Variant::on_hopper("wgmma_256", |key| {
+            kernels::forward_wgmma(key, Tile::WideWarpgroups)
+        })
+        .when(kernels::fits_wide_tiles),
+        Variant::on_hopper("wgmma_128", |key| {
+            kernels::forward_wgmma(key, Tile::Warpgroups)
+        })
+        .when(kernels::fits_large_tiles),
         Variant::kernels("tensor_cores_128", |key| {
             kernels::forward_tiles(key, Tile::Large)
         })
@@ -229,10 +237,24 @@ pub static VJP: Op<Key> = Op {
     name: "conv2d.vjp",
     variants: &[
         Variant::kernels("few_inputs", kernels::vjp_few_inputs).when(kernels::fits_few_inputs),
+        Variant::on_hopper("phases_wgmma_256", |key| {
+            kernels::vjp_phases_wgmma(key, Tile::WideWarpgroups)
+        })
+        .when(kernels::fits_wide_phases),
+        Variant::on_hopper("phases_wgmma_128", |key| {
+            kernels::vjp_phases_wgmma(key, Tile::Warpgroups)
+        })
+        .when(kernels::fits_large_phases),
         Variant::kernels("phases_128", |key| kernels::vjp_phases(key, Tile::Large))
             .when(kernels::fits_large_phases),
         Variant::kernels("phases_64", |key| kernels::vjp_phases(key, Tile::Small))
             .when(kernels::fits_small_phases),
+        Variant::on_hopper("wgmma_256", |key| {
+            kernels::vjp_wgmma(key, Tile::WideWarpgroups)
+        })
+        .when(kernels::fits_wide_tiles),
+        Variant::on_hopper("wgmma_128", |key| kernels::vjp_wgmma(key, Tile::Warpgroups))
+            .when(kernels::fits_large_tiles),
         Variant::kernels("tensor_cores_128", |key| {
             kernels::vjp_tiles(key, Tile::Large)
         })
@@ -260,11 +282,21 @@ fn cases(direction: Direction) -> Vec<Key> {
         before: 1,
         after: 1,
     };
-    // More than 31 blocks of 128 x 128 outputs, or more pixels than one chunk.
-    let large = match direction {
-        Direction::Forward => (1, [62, 66], 8, 120, 3, Geometry::same(3)),
-        Direction::Vjp => (1, [62, 66], 120, 8, 3, Geometry::same(3)),
-        Direction::Wgrad => (5, [16, 17], 24, 128, 3, halving),
+    // A sample of 32 blocks of 128 x 128 outputs, and of 128 of 128 x 256; or more pixels than one chunk.
+    let same = Geometry::same(3);
+    let [large, wide] = match direction {
+        Direction::Forward => [
+            (2, [62, 66], 8, 120, 3, same),
+            (1, [126, 130], 16, 208, 1, Geometry::same(1)),
+        ],
+        Direction::Vjp => [
+            (2, [62, 66], 120, 8, 3, same),
+            (1, [126, 130], 208, 16, 1, Geometry::same(1)),
+        ],
+        Direction::Wgrad => [
+            (5, [16, 17], 24, 128, 3, halving),
+            (2, [17, 16], 128, 24, 3, halving),
+        ],
     };
     let all = [
         (1, [1, 1], 1, 1, 3, Geometry::same(3)),
@@ -290,8 +322,10 @@ fn cases(direction: Direction) -> Vec<Key> {
         (1, [2, 2], 16, 8, 4, halving),
         (3, [13, 18], 72, 136, 4, halving),
         (2, [7, 9], 5, 33, 4, halving),
-        (1, [64, 64], 120, 8, 4, halving),
+        (2, [64, 64], 120, 8, 4, halving),
         (2, [3, 2], 8, 8, 1, halving),
+        wide,
+        (1, [126, 130], 208, 8, 2, halving),
     ];
     let key = |(i, (samples, x, inputs, outputs, k, geometry)): (
         usize,

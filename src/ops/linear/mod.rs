@@ -75,6 +75,10 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "linear.forward",
     variants: &[
+        Variant::on_hopper("wgmma_256", |key| forward_wgmma(key, Tile::WideWarpgroups))
+            .when(fits_wide_tiles),
+        Variant::on_hopper("wgmma_128", |key| forward_wgmma(key, Tile::Warpgroups))
+            .when(fits_large_tiles),
         Variant::kernels("tensor_cores_128", |key| forward_tiles(key, Tile::Large))
             .when(fits_large_tiles),
         Variant::kernels("tensor_cores_64", |key| forward_tiles(key, Tile::Small))
@@ -96,6 +100,10 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "linear.vjp",
     variants: &[
+        Variant::on_hopper("wgmma_256", |key| vjp_wgmma(key, Tile::WideWarpgroups))
+            .when(fits_wide_tiles),
+        Variant::on_hopper("wgmma_128", |key| vjp_wgmma(key, Tile::Warpgroups))
+            .when(fits_large_tiles),
         Variant::kernels("tensor_cores_128", |key| vjp_tiles(key, Tile::Large))
             .when(fits_large_tiles),
         Variant::kernels("tensor_cores_64", |key| vjp_tiles(key, Tile::Small))
@@ -114,12 +122,15 @@ pub static VJP: Op<Key> = Op {
 };
 
 fn cases(backward: bool) -> Vec<Key> {
-    // More than 31 blocks of 128 x 128 outputs, either way.
-    let large = if backward {
-        (1, 250, 2040, 72)
-    } else {
-        (1, 250, 72, 2040)
-    };
+    // 32 blocks of 128 x 128 outputs and more steps than stages; 128 of 128 x 256.
+    let outward = [
+        (1, 250, 264, 2040),
+        (1, 900, if backward { 24 } else { 72 }, 3976),
+    ];
+    let [large, wide] = outward.map(|(samples, rows, k, m)| match backward {
+        true => (samples, rows, m, k),
+        false => (samples, rows, k, m),
+    });
     let sizes = [
         (1, 1, 1, 1),
         (2, 1, 33, 31),
@@ -129,6 +140,7 @@ fn cases(backward: bool) -> Vec<Key> {
         (2, 70, 136, 88),
         (1, 130, 24, 200),
         large,
+        wide,
     ];
     let key = |(i, (samples, rows, k, m)): (usize, (usize, usize, usize, usize))| Key {
         dtype: DType::F32,
@@ -214,20 +226,38 @@ fn fits_small_tiles(key: &Key) -> bool {
 }
 
 fn fits_large_tiles(key: &Key) -> bool {
-    let width = if key.backward { key.k } else { key.m };
-    fits_small_tiles(key) && Tile::is_large([key.rows, width])
+    fits_small_tiles(key) && Tile::is_large(of_sample(key))
+}
+
+fn fits_wide_tiles(key: &Key) -> bool {
+    fits_small_tiles(key) && Tile::is_wide(of_sample(key))
+}
+
+/// One sample's rows and columns of the output.
+fn of_sample(key: &Key) -> [usize; 2] {
+    [key.rows, if key.backward { key.k } else { key.m }]
 }
 
 fn forward_tiles(key: &Key, tile: Tile) -> Plan {
-    let rows = key.samples * key.rows;
-    tile.launch("linear/fwd_2_tensor_cores", key.dtype, [rows, key.m])
-        .ints([rows, key.k, key.m])
-        .into()
+    products("linear/fwd_2_tensor_cores", key, tile)
+}
+
+fn forward_wgmma(key: &Key, tile: Tile) -> Plan {
+    products("linear/fwd_3_wgmma", key, tile)
 }
 
 fn vjp_tiles(key: &Key, tile: Tile) -> Plan {
-    let rows = key.samples * key.rows;
-    tile.launch("linear/vjp_2_tensor_cores", key.dtype, [rows, key.k])
+    products("linear/vjp_2_tensor_cores", key, tile)
+}
+
+fn vjp_wgmma(key: &Key, tile: Tile) -> Plan {
+    products("linear/vjp_3_wgmma", key, tile)
+}
+
+fn products(module: &'static str, key: &Key, tile: Tile) -> Plan {
+    let [rows, width] = of_sample(key);
+    let rows = key.samples * rows;
+    tile.launch(module, key.dtype, [rows, width])
         .ints([rows, key.k, key.m])
         .into()
 }

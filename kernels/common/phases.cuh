@@ -1,0 +1,56 @@
+// The backward pass of a strided convolution, phase by phase: pixels of x whose rows and columns leave the same
+// remainders by the stride meet the same taps, every stride-th one on each axis. So each phase is a product over its
+// own pixels and taps (taps.cuh), and no zeros are gathered; it is a layer of the grid. x has at least `stride` rows
+// and columns.
+#pragma once
+#include "taps.cuh"
+
+namespace phases {
+
+struct Params {
+  int samples, x_height, x_width, y_height, y_width, inputs, outputs, k, stride, before;
+};
+
+// One axis of a phase: pixels `phase`, phase + stride, .. of x and taps `tap`, tap + stride, .. of w. The phase's pixel
+// j meets pixel j + offset - t of dy at its tap t.
+struct Axis {
+  int pixels, taps, tap, offset;
+
+  __device__ __forceinline__ Axis(int length, int phase, const Params& p)
+      : pixels((length - phase + p.stride - 1) / p.stride), tap((phase + p.before) % p.stride),
+        offset((phase + p.before) / p.stride) {
+    taps = (p.k - tap + p.stride - 1) / p.stride;
+  }
+};
+
+// The pixel of x that a pixel of the phase is.
+struct Place {
+  int height, width;  // of the phase
+  int x_height, x_width, stride, row, col;
+
+  __device__ __forceinline__ size_t operator()(int line) const {
+    const int n = line / (height * width), pixel = line % (height * width);
+    const int x_row = pixel / width * stride + row, x_col = pixel % width * stride + col;
+    return (static_cast<size_t>(n) * x_height + x_row) * x_width + x_col;
+  }
+};
+
+// What this block's phase multiplies, and where its lines go.
+struct Phase {
+  taps::Taps taps;
+  taps::Lines lines;
+  Place place;
+
+  static __device__ __forceinline__ Phase of_block(const Params& p) {
+    const int row = blockIdx.z / p.stride, col = blockIdx.z % p.stride;
+    const Axis down(p.x_height, row, p), across(p.x_width, col, p);
+    const int count = p.samples * down.pixels * across.pixels;
+    return {{p.k, down.taps, across.taps, p.stride, down.tap, across.tap},
+            {count, down.pixels, across.pixels, 1, down.offset, across.offset},
+            {down.pixels, across.pixels, p.x_height, p.x_width, p.stride, row, col}};
+  }
+
+  __device__ __forceinline__ int depth(const Params& p) const { return taps.rows * taps.cols * p.outputs; }
+};
+
+}  // namespace phases
