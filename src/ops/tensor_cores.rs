@@ -48,10 +48,10 @@ impl Tile {
         4 * blocks * rows * cols <= 5 * outputs[0] * outputs[1]
     }
 
-    /// Whether one sample's `[rows, cols]` outputs are worth wide tiles: blocks for a whole GPU, and no more of them
-    /// beyond the edges than of large ones.
+    /// Whether one sample's `[rows, cols]` outputs are worth wide tiles: more than half as many as an H200 has
+    /// multiprocessors, so that large ones would not all run at once, and no more beyond the edges than of these.
     pub(super) fn is_wide(outputs: [usize; 2]) -> bool {
-        const ENOUGH: usize = 128;
+        const ENOUGH: usize = 67;
         let [down, across] = Tile::WideWarpgroups.blocks(outputs);
         let none_is_half = Tile::Large.blocks(outputs)[1] == 2 * across;
         down * across >= ENOUGH && none_is_half && Tile::is_large_enough(outputs)
