@@ -53,4 +53,19 @@ struct Phase {
   __device__ __forceinline__ int depth(const Params& p) const { return taps.rows * taps.cols * p.outputs; }
 };
 
+// dx from dy: this block's tile of its phase.
+template <class S, class T>
+ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ w, const float* __restrict__ bias,
+                 const Params& p) {
+  DYN_SMEM(smem);
+  const int row = blockIdx.x * S::ROWS, col = blockIdx.y * S::COLS;
+  const auto phase = Phase::of_block(p);
+  taps::Pixels<T, S, -1> a({dy, p.y_height, p.y_width, p.outputs}, phase.taps, phase.lines, row);
+  taps::Weights<T, S> b(w, phase.taps, p.inputs, p.outputs, col);
+  float acc[S::I][S::J][4];
+  S::template multiply<T>(acc, a, b, phase.depth(p), smem);
+  const tile::Output<T, T, Place> out{dx, bias, nullptr, nullptr, phase.lines.count, p.inputs, 1, phase.place};
+  tile::store<S>(out, acc, row, col, smem);
+}
+
 }  // namespace phases

@@ -12,6 +12,9 @@ namespace tile {
 
 static constexpr int PIECE = 8;  // values that are copied at once
 
+template <class T, class S, class A, class B>
+ARCH_FN void multiply(float (&acc)[S::I][S::J][4], A& a, B& b, int depth, const unsigned char* smem);
+
 // A block's tile: two rows of warps, each warp 16 I x 8 J outputs in fragments of 16 x 8.
 template <int ROWS_, int COLS_> struct Shape {
   static constexpr int ROWS = ROWS_, COLS = COLS_;
@@ -28,6 +31,12 @@ template <int ROWS_, int COLS_> struct Shape {
   // Where a piece is in a step whose rows run along WIDTH columns.
   template <int WIDTH> ARCH_FN u32 along_columns(int row, int piece) {
     return row * (2 * WIDTH) + ((piece ^ (row % PIECE)) << 4);
+  }
+
+  // acc = this block's tile of a b; `smem`: STAGES * STAGE_BYTES.
+  template <class T, class A, class B>
+  ARCH_FN void multiply(float (&acc)[I][J][4], A& a, B& b, int depth, const unsigned char* smem) {
+    tile::multiply<T, Shape>(acc, a, b, depth, smem);
   }
 };
 

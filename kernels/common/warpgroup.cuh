@@ -10,6 +10,9 @@
 
 namespace warpgroup {
 
+template <class T, class S, class A, class B>
+ARCH_FN void multiply(float (&acc)[S::I][S::J][4], A& a, B& b, int depth, const unsigned char* smem);
+
 // A block's tile: two warpgroups, each 64 x COLS outputs. A warp has 16 rows of them, as fragments of mma.
 template <int COLS_> struct Shape {
   static constexpr int ROWS = 128, COLS = COLS_;
@@ -26,6 +29,12 @@ template <int COLS_> struct Shape {
   // Where a piece is in a step whose rows run along columns: 64 of them to a block, whose rows are swizzled alike.
   template <int WIDTH> ARCH_FN u32 along_columns(int row, int piece) {
     return piece / PIECES * BLOCK_BYTES + along_depth(row, piece % PIECES);
+  }
+
+  // acc = this block's tile of a b; `smem`: STAGES * STAGE_BYTES.
+  template <class T, class A, class B>
+  ARCH_FN void multiply(float (&acc)[I][J][4], A& a, B& b, int depth, const unsigned char* smem) {
+    warpgroup::multiply<T, Shape>(acc, a, b, depth, smem);
   }
 };
 

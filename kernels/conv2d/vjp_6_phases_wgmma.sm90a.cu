@@ -6,31 +6,13 @@
 #include "phases.cuh"
 #include "warpgroup.cuh"
 
-namespace {
-
-template <class S, class T>
-ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ w, const float* __restrict__ bias,
-                 const phases::Params& p) {
-  DYN_SMEM(smem);
-  const int row = blockIdx.x * S::ROWS, col = blockIdx.y * S::COLS;
-  const auto phase = phases::Phase::of_block(p);
-  taps::Pixels<T, S, -1> a({dy, p.y_height, p.y_width, p.outputs}, phase.taps, phase.lines, row);
-  taps::Weights<T, S> b(w, phase.taps, p.inputs, p.outputs, col);
-  float acc[S::I][S::J][4];
-  warpgroup::multiply<T, S>(acc, a, b, phase.depth(p), smem);
-  const tile::Output<T, T, phases::Place> out{dx, bias, nullptr, nullptr, phase.lines.count, p.inputs, 1, phase.place};
-  tile::store<S>(out, acc, row, col, smem);
-}
-
-}  // namespace
-
 #define ENTRY_OF(name, T, COLS)                                                    \
   extern "C" __global__ void __launch_bounds__(warpgroup::Shape<COLS>::THREADS)    \
       name(T* dx, const T* dy, const T* w, const float* bias, phases::Params p) {  \
-    vjp<warpgroup::Shape<COLS>>(dx, dy, w, bias, p);                               \
+    phases::vjp<warpgroup::Shape<COLS>>(dx, dy, w, bias, p);                       \
   }                                                                                \
   REGISTER_KERNEL(name)
-#define ENTRY(T, dtype)                                    \
+#define ENTRY(T, dtype)                                   \
   ENTRY_OF(conv2d_vjp_6_phases_wgmma_128_##dtype, T, 128) \
   ENTRY_OF(conv2d_vjp_6_phases_wgmma_256_##dtype, T, 256)
 FOR_EACH_HALF(ENTRY)

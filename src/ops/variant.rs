@@ -170,6 +170,8 @@ pub struct Variant<K> {
     pub name: &'static str,
     /// Which cases it takes; looks at per-sample sizes only.
     pub fits: fn(&K) -> bool,
+    /// Which of these are worth it, where nobody asks for it by name: those it is thought to be fastest at.
+    pub pays: fn(&K) -> bool,
     /// How it runs.
     pub run: Run<K>,
 }
@@ -180,6 +182,7 @@ impl<K> Variant<K> {
         Variant {
             name,
             fits: |_| true,
+            pays: |_| true,
             run: Run::Native { f32, f64 },
         }
     }
@@ -189,6 +192,7 @@ impl<K> Variant<K> {
         Variant {
             name,
             fits: |_| true,
+            pays: |_| true,
             run: Run::Kernels { on: |_| true, plan },
         }
     }
@@ -198,6 +202,7 @@ impl<K> Variant<K> {
         Variant {
             name,
             fits: |_| true,
+            pays: |_| true,
             run: Run::Kernels {
                 on: Arch::is_hopper,
                 plan,
@@ -208,6 +213,11 @@ impl<K> Variant<K> {
     /// The same for the cases that `fits`.
     pub const fn when(self, fits: fn(&K) -> bool) -> Self {
         Variant { fits, ..self }
+    }
+
+    /// The same, taken by itself only where it `pays`.
+    pub const fn where_it_pays(self, pays: fn(&K) -> bool) -> Self {
+        Variant { pays, ..self }
     }
 }
 
@@ -245,7 +255,7 @@ pub struct Op<K: 'static> {
 }
 
 impl<K: Key> Op<K> {
-    /// Runs the first variant that fits, or the one that is forced.
+    /// Runs the first variant that fits and pays, or the one that is forced, where it fits.
     ///
     /// # Errors
     /// [`Error::NoVariant`] when none takes this case; [`Error::Shape`] when an argument's length is wrong.
@@ -286,7 +296,10 @@ impl<K: Key> Op<K> {
         let forced = cx.forced(self.name);
         forced
             .and_then(|name| self.variants.iter().filter(fits).find(|v| v.name == name))
-            .or_else(|| self.variants.iter().find(fits))
+            .or_else(|| {
+                let mut fitting = self.variants.iter().filter(fits);
+                fitting.find(|v| (v.pays)(key))
+            })
             .ok_or_else(|| Error::NoVariant {
                 op: self.name,
                 runtime: cx.rt().name(),

@@ -59,20 +59,19 @@ fn has_pieces(key: &Key) -> bool {
     key.dtype.is_half() && !key.wide && pieces
 }
 
-pub(super) fn fits_small_tiles(key: &Key) -> bool {
+pub(super) fn fits_tiles(key: &Key) -> bool {
     has_pieces(key) && (key.direction != Direction::Vjp || key.geometry.stride == 1)
 }
 
-pub(super) fn fits_large_tiles(key: &Key) -> bool {
-    fits_small_tiles(key)
-        && match key.direction {
-            Direction::Wgrad => Tile::is_large_enough(weights(key)),
-            _ => Tile::is_large(of_sample(key)),
-        }
+pub(super) fn is_large(key: &Key) -> bool {
+    match key.direction {
+        Direction::Wgrad => Tile::is_large_enough(weights(key)),
+        _ => Tile::is_large(of_sample(key)),
+    }
 }
 
-pub(super) fn fits_wide_tiles(key: &Key) -> bool {
-    fits_small_tiles(key) && Tile::is_wide(of_sample(key))
+pub(super) fn is_wide(key: &Key) -> bool {
+    Tile::is_wide(of_sample(key))
 }
 
 /// One sample's pixels and channels of the output.
@@ -108,16 +107,8 @@ fn products(module: &'static str, key: &Key, tile: Tile) -> Plan {
 }
 
 /// No phase is without pixels.
-pub(super) fn fits_small_phases(key: &Key) -> bool {
+pub(super) fn fits_phases(key: &Key) -> bool {
     has_pieces(key) && key.geometry.stride == 2 && key.x.iter().all(|&size| size >= 2)
-}
-
-pub(super) fn fits_large_phases(key: &Key) -> bool {
-    fits_small_phases(key) && Tile::is_large(of_sample(key))
-}
-
-pub(super) fn fits_wide_phases(key: &Key) -> bool {
-    fits_small_phases(key) && Tile::is_wide(of_sample(key))
 }
 
 pub(super) fn vjp_phases(key: &Key, tile: Tile) -> Plan {

@@ -205,19 +205,22 @@ pub static FORWARD: Op<Key> = Op {
         Variant::on_hopper("wgmma_256", |key| {
             kernels::forward_wgmma(key, Tile::WideWarpgroups)
         })
-        .when(kernels::fits_wide_tiles),
+        .when(kernels::fits_tiles)
+        .where_it_pays(kernels::is_wide),
         Variant::on_hopper("wgmma_128", |key| {
             kernels::forward_wgmma(key, Tile::Warpgroups)
         })
-        .when(kernels::fits_large_tiles),
+        .when(kernels::fits_tiles)
+        .where_it_pays(kernels::is_large),
         Variant::kernels("tensor_cores_128", |key| {
             kernels::forward_tiles(key, Tile::Large)
         })
-        .when(kernels::fits_large_tiles),
+        .when(kernels::fits_tiles)
+        .where_it_pays(kernels::is_large),
         Variant::kernels("tensor_cores_64", |key| {
             kernels::forward_tiles(key, Tile::Small)
         })
-        .when(kernels::fits_small_tiles),
+        .when(kernels::fits_tiles),
         Variant::kernels("eight_outputs", kernels::forward_eight_outputs)
             .when(kernels::fits_eight_outputs),
         Variant::kernels("plain", kernels::forward_plain),
@@ -240,29 +243,35 @@ pub static VJP: Op<Key> = Op {
         Variant::on_hopper("phases_wgmma_256", |key| {
             kernels::vjp_phases_wgmma(key, Tile::WideWarpgroups)
         })
-        .when(kernels::fits_wide_phases),
+        .when(kernels::fits_phases)
+        .where_it_pays(kernels::is_wide),
         Variant::on_hopper("phases_wgmma_128", |key| {
             kernels::vjp_phases_wgmma(key, Tile::Warpgroups)
         })
-        .when(kernels::fits_large_phases),
+        .when(kernels::fits_phases)
+        .where_it_pays(kernels::is_large),
         Variant::kernels("phases_128", |key| kernels::vjp_phases(key, Tile::Large))
-            .when(kernels::fits_large_phases),
+            .when(kernels::fits_phases)
+            .where_it_pays(kernels::is_large),
         Variant::kernels("phases_64", |key| kernels::vjp_phases(key, Tile::Small))
-            .when(kernels::fits_small_phases),
+            .when(kernels::fits_phases),
         Variant::on_hopper("wgmma_256", |key| {
             kernels::vjp_wgmma(key, Tile::WideWarpgroups)
         })
-        .when(kernels::fits_wide_tiles),
+        .when(kernels::fits_tiles)
+        .where_it_pays(kernels::is_wide),
         Variant::on_hopper("wgmma_128", |key| kernels::vjp_wgmma(key, Tile::Warpgroups))
-            .when(kernels::fits_large_tiles),
+            .when(kernels::fits_tiles)
+            .where_it_pays(kernels::is_large),
         Variant::kernels("tensor_cores_128", |key| {
             kernels::vjp_tiles(key, Tile::Large)
         })
-        .when(kernels::fits_large_tiles),
+        .when(kernels::fits_tiles)
+        .where_it_pays(kernels::is_large),
         Variant::kernels("tensor_cores_64", |key| {
             kernels::vjp_tiles(key, Tile::Small)
         })
-        .when(kernels::fits_small_tiles),
+        .when(kernels::fits_tiles),
         Variant::kernels("plain", kernels::vjp_plain),
         Variant::native("tiled", tiled::vjp, gathered::vjp::<f64>).when(tiled::fits_vjp),
         Variant::native("gathered_gemm", gathered::vjp::<f32>, gathered::vjp::<f64>),
@@ -282,21 +291,11 @@ fn cases(direction: Direction) -> Vec<Key> {
         before: 1,
         after: 1,
     };
-    // A sample of 32 blocks of 128 x 128 outputs, and of 67 of 128 x 256; or more pixels than one chunk.
-    let same = Geometry::same(3);
-    let [large, wide] = match direction {
-        Direction::Forward => [
-            (2, [62, 66], 8, 120, 3, same),
-            (1, [65, 131], 16, 208, 1, Geometry::same(1)),
-        ],
-        Direction::Vjp => [
-            (2, [62, 66], 120, 8, 3, same),
-            (1, [65, 131], 208, 16, 1, Geometry::same(1)),
-        ],
-        Direction::Wgrad => [
-            (5, [16, 17], 24, 128, 3, halving),
-            (2, [17, 16], 128, 24, 3, halving),
-        ],
+    // More than one tile of each kind either way, and more steps than stages; or more pixels than one chunk.
+    let deep = match direction {
+        Direction::Forward => (2, [9, 15], 72, 264, 3, Geometry::same(3)),
+        Direction::Vjp => (2, [9, 15], 264, 72, 3, Geometry::same(3)),
+        Direction::Wgrad => (5, [16, 17], 24, 128, 3, halving),
     };
     let all = [
         (1, [1, 1], 1, 1, 3, Geometry::same(3)),
@@ -314,7 +313,7 @@ fn cases(direction: Direction) -> Vec<Key> {
         (2, [10, 9], 40, 72, 3, Geometry::same(3)),
         (2, [5, 5], 4, 40, 3, Geometry::same(3)),
         (1, [4, 5], 32, 4, 3, Geometry::same(3)),
-        large,
+        deep,
         (1, [3, 5], 64, 8, 3, Geometry::same(3)),
         (2, [5, 8], 7, 66, 3, halving),
         // A kernel of 4 and stride 2: its transpose is an upsampling and a convolution (ops::upsample_conv).
@@ -322,10 +321,8 @@ fn cases(direction: Direction) -> Vec<Key> {
         (1, [2, 2], 16, 8, 4, halving),
         (3, [13, 18], 72, 136, 4, halving),
         (2, [7, 9], 5, 33, 4, halving),
-        (2, [64, 64], 120, 8, 4, halving),
+        (2, [13, 34], 264, 40, 4, halving),
         (2, [3, 2], 8, 8, 1, halving),
-        wide,
-        (1, [65, 131], 208, 8, 2, halving),
     ];
     let key = |(i, (samples, x, inputs, outputs, k, geometry)): (
         usize,

@@ -15,11 +15,12 @@ pub static WGRAD: Op<Key> = Op {
         Variant::kernels("tensor_cores_128", |key| {
             kernels::wgrad_tiles(key, Tile::Large)
         })
-        .when(kernels::fits_large_tiles),
+        .when(kernels::fits_tiles)
+        .where_it_pays(kernels::is_large),
         Variant::kernels("tensor_cores_64", |key| {
             kernels::wgrad_tiles(key, Tile::Small)
         })
-        .when(kernels::fits_small_tiles),
+        .when(kernels::fits_tiles),
         Variant::kernels("chunks", kernels::wgrad_chunks),
         Variant::kernels("plain", kernels::wgrad_plain),
         Variant::native("tiled", tiled::wgrad, gathered::wgrad::<f64>).when(tiled::fits_wgrad),

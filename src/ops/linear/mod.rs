@@ -76,13 +76,15 @@ pub static FORWARD: Op<Key> = Op {
     name: "linear.forward",
     variants: &[
         Variant::on_hopper("wgmma_256", |key| forward_wgmma(key, Tile::WideWarpgroups))
-            .when(fits_wide_tiles),
+            .when(fits_tiles)
+            .where_it_pays(is_wide),
         Variant::on_hopper("wgmma_128", |key| forward_wgmma(key, Tile::Warpgroups))
-            .when(fits_large_tiles),
+            .when(fits_tiles)
+            .where_it_pays(is_large),
         Variant::kernels("tensor_cores_128", |key| forward_tiles(key, Tile::Large))
-            .when(fits_large_tiles),
-        Variant::kernels("tensor_cores_64", |key| forward_tiles(key, Tile::Small))
-            .when(fits_small_tiles),
+            .when(fits_tiles)
+            .where_it_pays(is_large),
+        Variant::kernels("tensor_cores_64", |key| forward_tiles(key, Tile::Small)).when(fits_tiles),
         Variant::kernels("plain", |key| {
             let rows = key.samples * key.rows;
             Launch::each("linear/fwd_1_plain", key.dtype, rows * key.m)
@@ -101,13 +103,15 @@ pub static VJP: Op<Key> = Op {
     name: "linear.vjp",
     variants: &[
         Variant::on_hopper("wgmma_256", |key| vjp_wgmma(key, Tile::WideWarpgroups))
-            .when(fits_wide_tiles),
+            .when(fits_tiles)
+            .where_it_pays(is_wide),
         Variant::on_hopper("wgmma_128", |key| vjp_wgmma(key, Tile::Warpgroups))
-            .when(fits_large_tiles),
+            .when(fits_tiles)
+            .where_it_pays(is_large),
         Variant::kernels("tensor_cores_128", |key| vjp_tiles(key, Tile::Large))
-            .when(fits_large_tiles),
-        Variant::kernels("tensor_cores_64", |key| vjp_tiles(key, Tile::Small))
-            .when(fits_small_tiles),
+            .when(fits_tiles)
+            .where_it_pays(is_large),
+        Variant::kernels("tensor_cores_64", |key| vjp_tiles(key, Tile::Small)).when(fits_tiles),
         Variant::kernels("plain", |key| {
             let rows = key.samples * key.rows;
             Launch::each("linear/vjp_1_plain", key.dtype, rows * key.k)
@@ -122,15 +126,6 @@ pub static VJP: Op<Key> = Op {
 };
 
 fn cases(backward: bool) -> Vec<Key> {
-    // 32 blocks of 128 x 128 outputs and more steps than stages; 70 of 128 x 256.
-    let outward = [
-        (1, 250, 264, 2040),
-        (1, 600, if backward { 24 } else { 72 }, 3464),
-    ];
-    let [large, wide] = outward.map(|(samples, rows, k, m)| match backward {
-        true => (samples, rows, m, k),
-        false => (samples, rows, k, m),
-    });
     let sizes = [
         (1, 1, 1, 1),
         (2, 1, 33, 31),
@@ -139,8 +134,8 @@ fn cases(backward: bool) -> Vec<Key> {
         (2, 300, 64, 64),
         (2, 70, 136, 88),
         (1, 130, 24, 200),
-        large,
-        wide,
+        // More than one tile of each kind either way, and more steps than stages.
+        (2, 130, 264, 280),
     ];
     let key = |(i, (samples, rows, k, m)): (usize, (usize, usize, usize, usize))| Key {
         dtype: DType::F32,
@@ -221,16 +216,16 @@ fn key(x: &Tensor, w: &Tensor, along: usize, bias: bool, residual: bool) -> Resu
 }
 
 /// 16-byte pieces of the rows on either side.
-fn fits_small_tiles(key: &Key) -> bool {
+fn fits_tiles(key: &Key) -> bool {
     key.dtype.is_half() && key.k.is_multiple_of(8) && key.m.is_multiple_of(8)
 }
 
-fn fits_large_tiles(key: &Key) -> bool {
-    fits_small_tiles(key) && Tile::is_large(of_sample(key))
+fn is_large(key: &Key) -> bool {
+    Tile::is_large(of_sample(key))
 }
 
-fn fits_wide_tiles(key: &Key) -> bool {
-    fits_small_tiles(key) && Tile::is_wide(of_sample(key))
+fn is_wide(key: &Key) -> bool {
+    Tile::is_wide(of_sample(key))
 }
 
 /// One sample's rows and columns of the output.

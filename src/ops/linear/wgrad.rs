@@ -55,8 +55,9 @@ pub static WGRAD: Op<Key> = Op {
     name: "linear.wgrad",
     variants: &[
         Variant::kernels("tensor_cores_128", |key| tiles(key, Tile::Large))
-            .when(|key| fits_small_tiles(key) && Tile::is_large_enough([key.m, key.k])),
-        Variant::kernels("tensor_cores_64", |key| tiles(key, Tile::Small)).when(fits_small_tiles),
+            .when(fits_tiles)
+            .where_it_pays(|key| Tile::is_large_enough([key.m, key.k])),
+        Variant::kernels("tensor_cores_64", |key| tiles(key, Tile::Small)).when(fits_tiles),
         Variant::kernels("plain", |key| {
             let rows = key.samples * key.rows;
             Launch::each("linear/wgrad_1_plain", key.dtype, key.m * key.k)
@@ -119,7 +120,7 @@ pub fn wgrad(cx: &Cx, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
 }
 
 /// 16-byte pieces of the rows on either side.
-fn fits_small_tiles(key: &Key) -> bool {
+fn fits_tiles(key: &Key) -> bool {
     key.dtype.is_half() && key.k.is_multiple_of(8) && key.m.is_multiple_of(8)
 }
 
