@@ -42,8 +42,12 @@ impl Tiling {
             windows.iter().map(strip).collect()
         };
         let (down, across) = (strips(self.size[0])?, strips(self.size[1])?);
-        let tiles_of_row = |down| across.iter().map(move |across| Tile::new(down, across));
-        Ok(down.iter().flat_map(tiles_of_row).collect())
+        let tile = |down: &Strip, across: &Strip| Tile {
+            down: down.clone(),
+            across: across.clone(),
+        };
+        let row = |down| across.iter().map(move |across| tile(down, across));
+        Ok(down.iter().flat_map(row).collect())
     }
 }
 
@@ -87,13 +91,12 @@ fn windows(n: usize, side: usize, scale: usize) -> Vec<Window> {
 /// One tile: what it takes of an image, and what of its own goes back.
 #[derive(Debug)]
 pub struct Tile {
-    cut: Separable,
-    cut_transposed: Separable,
-    blend: Separable,
-    blend_transposed: Separable,
+    down: Strip,
+    across: Strip,
 }
 
 /// The matrices of one window, which all tiles of a row or column share.
+#[derive(Clone, Debug)]
 struct Strip {
     cut: Matrix,
     cut_transposed: Matrix,
@@ -115,14 +118,8 @@ impl Strip {
 }
 
 impl Tile {
-    fn new(down: &Strip, across: &Strip) -> Self {
-        let both = |of: fn(&Strip) -> &Matrix| Separable::of(of(down), of(across));
-        Tile {
-            cut: both(|strip| &strip.cut),
-            cut_transposed: both(|strip| &strip.cut_transposed),
-            blend: both(|strip| &strip.blend),
-            blend_transposed: both(|strip| &strip.blend_transposed),
-        }
+    fn apply(&self, cx: &Cx, x: &Tensor, matrix: fn(&Strip) -> &Matrix) -> Result<Tensor> {
+        Separable::of(matrix(&self.down), matrix(&self.across)).apply(cx, x)
     }
 
     /// The tile of an image.
@@ -130,7 +127,19 @@ impl Tile {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) when the image is not of the size the tile was made for.
     pub fn cut(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
-        self.cut.apply(cx, x)
+        self.apply(cx, x, |strip| &strip.cut)
+    }
+
+    fn cut_transposed(&self, cx: &Cx, dx: &Tensor) -> Result<Tensor> {
+        self.apply(cx, dx, |strip| &strip.cut_transposed)
+    }
+
+    fn blend(&self, cx: &Cx, y: &Tensor) -> Result<Tensor> {
+        self.apply(cx, y, |strip| &strip.blend)
+    }
+
+    fn blend_transposed(&self, cx: &Cx, dy: &Tensor) -> Result<Tensor> {
+        self.apply(cx, dy, |strip| &strip.blend_transposed)
     }
 }
 
@@ -144,8 +153,8 @@ fn tiled(
     sum(
         cx,
         from.iter().zip(to).enumerate().map(|(k, (from, to))| {
-            let y = map(k, &from.cut.apply(cx, x)?)?;
-            to.blend.apply(cx, &y)
+            let y = map(k, &from.cut(cx, x)?)?;
+            to.blend(cx, &y)
         }),
     )
 }
@@ -161,9 +170,9 @@ fn tiled_vjp(
     sum(
         cx,
         from.iter().zip(to).enumerate().map(|(k, (from, to))| {
-            let dy = to.blend_transposed.apply(cx, dy)?;
-            let dx = map_vjp(k, &from.cut.apply(cx, x)?, &dy)?;
-            from.cut_transposed.apply(cx, &dx)
+            let dy = to.blend_transposed(cx, dy)?;
+            let dx = map_vjp(k, &from.cut(cx, x)?, &dy)?;
+            from.cut_transposed(cx, &dx)
         }),
     )
 }
