@@ -44,13 +44,22 @@ pub(crate) fn head(run: &Run, settings: &Settings, device: &Device) -> Result<He
         .texts()
         .filter(|(key, _)| !NO_MATTER.contains(key) && !ELSEWHERE.contains(key))
         .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let mut matter = BTreeMap::from_iter(matter);
+    // A file is known by what it says, too.
+    if let Some(task @ (Task::KernelFile(_) | Task::MaskFile(_))) = &run.task {
+        let said = of_task(&task.clone().written_out()?).to_string();
+        matter.insert(
+            "task".into(),
+            format!("{task}, {}", hex(digest(0, said.as_bytes()))),
+        );
+    }
     Ok(Head {
         engine: ENGINE.into(),
         model: hex(model_fingerprint(&run.model)?),
         cse: run.cse.as_deref().map(fingerprint).transpose()?.map(hex),
         runtime: device.rt().name().into(),
         precision: device.dtype().to_string(),
-        settings: matter.collect(),
+        settings: matter,
     })
 }
 

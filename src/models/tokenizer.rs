@@ -12,6 +12,14 @@ use unicode_normalization::char::is_combining_mark;
 
 use crate::error::{Error, Result};
 
+/// What [`Tokenizer::open`] reads of a folder.
+pub const FILES: [&str; 4] = [
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+];
+
 /// Ids in an encoded prompt.
 pub const CONTEXT: usize = 77;
 

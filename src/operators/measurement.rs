@@ -28,6 +28,21 @@ pub struct Measurement {
     pub photons: Option<f64>,
 }
 
+impl Task {
+    /// The same with kernels and masks written out: those that a file holds are read, those that a seed draws are drawn.
+    ///
+    /// # Errors
+    /// [`Error::File`] when a file cannot be read, [`Error::Argument`] when it holds none.
+    pub fn written_out(self) -> Result<Self> {
+        Ok(match self {
+            Task::MotionBlur(p) => Task::MotionBlur(p.drawn()?),
+            Task::KernelFile(p) => Task::KernelFile(p.read()?),
+            Task::MaskFile(p) => Task::MaskFile(p.read()?),
+            other => other,
+        })
+    }
+}
+
 impl Measurement {
     /// The record of a measurement. Kernels and masks are written out, so that the file
     /// suffices.
@@ -35,14 +50,8 @@ impl Measurement {
     /// # Errors
     /// As [`Measurement::check`].
     pub fn new(task: Task, sigma: f64, seed: u64, image_size: [usize; 2]) -> Result<Self> {
-        let task = match task {
-            Task::MotionBlur(p) => Task::MotionBlur(p.drawn()?),
-            Task::KernelFile(p) => Task::KernelFile(p.read()?),
-            Task::MaskFile(p) => Task::MaskFile(p.read()?),
-            other => other,
-        };
         let measurement = Measurement {
-            task,
+            task: task.written_out()?,
             sigma,
             seed,
             image_size,

@@ -10,13 +10,12 @@ use crate::io::weights::Checkpoint;
 use crate::models::config::Config;
 use crate::models::controlnet::{ControlNet, ControlNetConfig};
 use crate::models::text::{TextConfig, TextModel};
-use crate::models::tokenizer::{CONTEXT, Tokenizer};
+use crate::models::tokenizer::{self, CONTEXT, Tokenizer};
 use crate::models::unet::{Features, UNet, UNetConfig};
 use crate::models::vae::{Vae, VaeConfig};
 use crate::nn::param::Weights;
 use crate::ops::{add, cast, combine};
 use crate::rng::{digest, image_key, mix64};
-use crate::runtime::Runtime;
 use crate::tensor::Tensor;
 
 /// A checkpoint folder in diffusers' layout: `unet/`, `scheduler/`, and for latent models `vae/`,
@@ -138,7 +137,7 @@ pub fn context(cx: &Cx, folder: &Path, width: usize, prompt: &str) -> Result<Ten
         }
         return cx.constant(&vec![0.0; width], [1, 1, width]);
     }
-    if matches!(cx.rt(), Runtime::Dry(_)) {
+    if !cx.rt().computes() {
         return cx.constant(&vec![0.0; CONTEXT * width], [1, CONTEXT, width]);
     }
     let own = folder.join("text_encoder");
@@ -149,14 +148,14 @@ pub fn context(cx: &Cx, folder: &Path, width: usize, prompt: &str) -> Result<Ten
     cx.constant(&context.to_f64()?, context.shape())
 }
 
-/// A number made of the names, shapes and values of a component folder's weights: others have, but for a chance of
-/// 2^-64, another.
+/// A number made of a component folder's configuration and of the names, shapes and values of its weights: others have, but for a
+/// chance of 2^-64, another.
 ///
 /// # Errors
-/// What opening the folder returns.
+/// What opening the folder returns; [`Error::File`] when the configuration cannot be read.
 pub fn fingerprint(folder: &Path) -> Result<u64> {
     let file = Checkpoint::open(folder)?;
-    let mut hash = 0;
+    let mut hash = of_text(&folder.join("config.json"))?;
     for view in file.names().filter_map(|name| file.get(name)) {
         let head = format!("{} {:?} {:?}", view.name, view.dtype, view.shape);
         hash = digest(mix64(hash ^ image_key(&head)), view.bytes);
@@ -164,21 +163,32 @@ pub fn fingerprint(folder: &Path) -> Result<u64> {
     Ok(hash)
 }
 
-/// The [`fingerprint`]s of a model folder's components and the text of its schedule, as one number.
+/// The [`fingerprint`]s of a model folder's components and the texts of its schedule and tokenizer, as one number.
 ///
 /// # Errors
-/// What opening a component returns; [`Error::File`] when the schedule cannot be read.
+/// What opening a component returns; [`Error::File`] when a text cannot be read.
 pub fn model_fingerprint(folder: &Path) -> Result<u64> {
     let schedule = folder.join("scheduler").join("scheduler_config.json");
-    let text = std::fs::read_to_string(&schedule)
-        .map_err(|e| Error::file(&schedule, format!("cannot be read: {e}")))?;
-    ["unet", "vae", "text_encoder"]
-        .map(|component| folder.join(component))
-        .iter()
-        .filter(|component| component.is_dir())
-        .try_fold(image_key(&text), |hash, component| {
-            Ok(mix64(hash ^ fingerprint(component)?))
-        })
+    let mut hash = of_text(&schedule)?;
+    let mut add = |of: u64| hash = mix64(hash ^ of);
+    for component in ["unet", "vae", "text_encoder"].map(|name| folder.join(name)) {
+        if component.is_dir() {
+            add(fingerprint(&component)?);
+        }
+    }
+    for file in tokenizer::FILES.map(|name| folder.join("tokenizer").join(name)) {
+        if file.is_file() {
+            add(of_text(&file)?);
+        }
+    }
+    Ok(hash)
+}
+
+/// A number made of the bytes of a small file.
+fn of_text(path: &Path) -> Result<u64> {
+    let bytes = std::fs::read(path);
+    let bytes = bytes.map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+    Ok(digest(bytes.len() as u64, &bytes))
 }
 
 /// Whether a model folder has a text encoder, or should: one without says so in its `model_index.json`.
@@ -205,7 +215,7 @@ pub fn load<M>(
     unread: &mut Vec<String>,
     new: impl FnOnce(&Weights<'_>) -> Result<M>,
 ) -> Result<M> {
-    if matches!(cx.rt(), Runtime::Dry(_)) {
+    if !cx.rt().computes() {
         return new(&Weights::planned(cx));
     }
     let weights = Weights::open(cx, Checkpoint::open(folder)?);

@@ -14,7 +14,6 @@ use crate::io::image::Image;
 use crate::operators::cropped::Cropped;
 use crate::ops::{cast, combine, noise, residual};
 use crate::rng::{INITIAL, Stream};
-use crate::runtime::Runtime;
 use crate::samplers::{self, Draw, Measurement, Outcome, Problem};
 use crate::tensor::Tensor;
 
@@ -138,6 +137,9 @@ impl Run<'_> {
                 .to_f64()?,
             None => vec![0.0; streams.len()],
         };
+        if !cx.rt().computes() {
+            return Ok(Vec::new());
+        }
         let tile = tiling.and(self.tile);
         let images = download(&images, size)?
             .into_iter()
@@ -208,7 +210,7 @@ impl Run<'_> {
         let cx = &self.cx.for_run(&times)?;
         let of_method = self.job.sampler();
         let sampler = self.own.sampler.unwrap_or(&*of_method);
-        if let Runtime::Dry(_) = cx.rt() {
+        if !cx.rt().computes() {
             plan::thin(&mut steps, sampler);
         }
         let of = steps.len();
@@ -252,8 +254,13 @@ fn upload<'a>(
             let got = format!("[{}, {}, 3]", image.height, image.width);
             return Err(Error::shape("measurement", format!("{shape:?}"), got));
         }
-        values.extend_from_slice(&image.pixels);
+        if cx.rt().computes() {
+            values.extend_from_slice(&image.pixels);
+        }
         n += 1;
+    }
+    if !cx.rt().computes() {
+        return cx.empty([n, shape[0], shape[1], shape[2]]);
     }
     cx.upload(&values, [n, shape[0], shape[1], shape[2]])
 }

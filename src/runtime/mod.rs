@@ -212,6 +212,11 @@ impl Runtime {
         }
     }
 
+    /// Whether tensors hold values: those of a dry run do not.
+    pub fn computes(&self) -> bool {
+        !matches!(self, Runtime::Dry(_))
+    }
+
     /// The kernels it runs, or plans for.
     pub fn target(&self) -> Target {
         match self {

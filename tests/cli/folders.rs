@@ -10,7 +10,8 @@ use posteriori::batch::journal::{Journal, Line};
 
 use posteriori::rng::Philox;
 
-use super::{command, finished, folder, run, tree};
+use super::{command, copy, finished, folder, picture, run, tree};
+use crate::oracle;
 
 const LINE: &str = "restore -i y --model PIXEL --task sr8 --method dmap --steps 3 -q";
 
@@ -212,6 +213,30 @@ fn a_run_with_other_settings_does_not_go_on_in_the_same_folder() {
     )
     .expect(0, &[]);
     assert!(pictures(&dir.path().join("x")) != before);
+}
+
+#[test]
+fn a_run_with_other_files_under_the_same_names_does_not_go_on() {
+    let dir = folder(&["a.png"]);
+    let at = |name: &str| dir.path().join(name);
+    let model = at("model");
+    copy(&oracle::checkpoint("tiny-pixel"), &model);
+    let mask = |seed| picture(4, 4, seed).save(at("mask.png")).unwrap();
+    let line = "restore -i y -o x --model model --task mask:mask.png --method dps --steps 2 -q";
+    mask(1);
+    run(dir.path(), line).expect(0, &[]);
+    mask(2);
+    run(dir.path(), line).expect(
+        2,
+        &["--task: wanted mask:mask.png, ", "another output folder"],
+    );
+    mask(1);
+    run(dir.path(), line).expect(0, &[]);
+    // The same weights under a configuration that means the same: whether it does is not for us to tell.
+    let config = model.join("unet/config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text + "\n").unwrap();
+    run(dir.path(), line).expect(2, &["--model: wanted ", "another output folder"]);
 }
 
 #[test]

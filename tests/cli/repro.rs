@@ -6,7 +6,7 @@ use std::path::Path;
 use posteriori::io::image::{self, Format, Levels, encode};
 use serde_json::Value;
 
-use super::{folder, picture, run};
+use super::{copy, folder, picture, run};
 use crate::oracle;
 
 const RESTORE: &str = "restore -i y -o x --model PIXEL --task sr8 --method dmap --steps 3 -q";
@@ -31,19 +31,6 @@ fn resave(path: &Path, levels: impl Fn(&mut [f32]), change: impl Fn(&mut Value))
         }
     }
     fs::write(path, encode(&picture, Format::Png, &texts).unwrap()).unwrap();
-}
-
-/// Copies a folder of folders of files.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &to),
-            false => drop(fs::copy(entry.path(), to).unwrap()),
-        }
-    }
 }
 
 #[test]

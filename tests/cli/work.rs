@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use posteriori::io::image::{Format, read, read_text, save};
+use posteriori::io::image::{Format, Image, read, read_text, save};
 use serde_json::Value;
 
 use super::{folder, picture, run, tree};
@@ -167,6 +167,22 @@ fn generate_plan_and_dry_run() {
     let ran = run(dir.path(), line).expect(0, &[]);
     assert_eq!(ran.records("item")[0]["verdict"], "planned");
     assert_eq!(ran.records("plan")[0]["steps"], 250);
+    // The measurement twice and the image once, in f32.
+    let image = &read(dir.path().join("y/a.png")).unwrap();
+    let pixels = image.height * image.width * 3;
+    assert_eq!(ran.records("plan")[0]["host"], 4 * (2 + 64) * pixels);
+    assert!(!dir.path().join("x").exists());
+}
+
+#[test]
+fn a_dry_run_of_what_does_not_fit_says_what_would() {
+    let dir = folder(&[]);
+    let side = 1024;
+    let y = Image::new(side, side, vec![0.0; side * side * 3]).unwrap();
+    save(dir.path().join("y/large.png"), &y, Format::Png, &[]).unwrap();
+    let line =
+        "restore -i y -o x --model PIXEL --task sr8 --samples 8 --batch 8 --tile never --dry-run";
+    run(dir.path(), line).expect(5, &["8 images of 8192 x 8192", "GB are free; "]);
     assert!(!dir.path().join("x").exists());
 }
 

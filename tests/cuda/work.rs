@@ -53,6 +53,9 @@ fn a_batch_that_does_not_fit_names_one_that_does() {
     let (_, batch) = ran.stderr.trim().rsplit_once(' ').unwrap();
     let batch: usize = batch.parse().unwrap();
     assert!((1..64).contains(&batch), "{batch}");
+    machine
+        .run(&format!("{many} --dry-run"))
+        .expect(5, &["64 images of 32 x 32", "use --batch "]);
     // It was refused before any work.
     let written = fs::read_dir(machine.path("x")).into_iter().flatten();
     assert_eq!(written.count(), 0);

@@ -16,6 +16,7 @@ use posteriori::pipeline::queue::{Finished, Request, Watch};
 use posteriori::pipeline::{Pipeline, Progress};
 
 use super::input::read;
+use super::room;
 use crate::cli::files::{self, Entry};
 use crate::cli::plan;
 use crate::cli::run::Run;
@@ -104,9 +105,11 @@ fn tell(
         batch,
     };
     let plan = Plan::of(&run.model, run.cse.as_deref(), &job, work, engine)?;
+    let host = images_on_their_way(run, group, batch, size);
     let total = seconds.map(|step| step * (plan.steps * group.images.div_ceil(batch)) as f64);
     let mut fields = plan::fields(&plan, &group.task, run);
     fields["images"] = json!(group.images);
+    fields["host"] = json!(host);
     fields["seconds"] = json!(total);
     ui.record("plan", fields);
     let time = match (seconds, total) {
@@ -114,18 +117,24 @@ fn tell(
         _ => "time not measured: the device is not at hand".into(),
     };
     let (images, line) = (group.images, plan::line(&plan, &group.task));
-    ui.line(format!("{line}; {images} images; {time}"));
+    let gb = host as f64 / 1e9;
+    ui.line(format!(
+        "{line}; images on their way {gb:.3} GB; {images} images; {time}"
+    ));
     Ok(())
+}
+
+/// The most bytes on the host that images of a group take between the disk and the device and back: what waits, a batch, and
+/// one that is read or written, on either side.
+fn images_on_their_way(run: &Run, group: &Group, batch: usize, [h, w]: [usize; 2]) -> usize {
+    let many = (room(run.batch) + batch + 1).min(group.images);
+    let (y, x) = (group.y.pixels.len(), h * w * 3);
+    many * (y + y + x) * size_of::<f32>()
 }
 
 /// The size of the first batch, and what its second step takes, by running it so far. Fails where the run itself would for
 /// want of memory.
-fn measure(
-    run: &Run,
-    group: &Group,
-    pipeline: &Pipeline,
-    cancel: &Cancel,
-) -> posteriori::Result<(usize, f64)> {
+fn measure(run: &Run, group: &Group, pipeline: &Pipeline, cancel: &Cancel) -> Result<(usize, f64)> {
     let job = run.job(&group.task, 0)?;
     let y = Arc::new(group.y.clone());
     let request = |sample| Request {
@@ -145,9 +154,7 @@ fn measure(
     match pipeline.restore_all(requests, run.batch, &clock).next() {
         Some(Finished {
             restored: Err(e), ..
-        }) if !matches!(*e, Error::Cancelled) => {
-            Err(Arc::into_inner(e).unwrap_or(Error::Cancelled))
-        }
+        }) if !matches!(*e, Error::Cancelled) => Err(e.into()),
         _ => Ok((clock.batch.get(), clock.seconds.get())),
     }
 }

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use posteriori::batch::NOTES;
 use posteriori::batch::claims::Claims;
-use posteriori::batch::journal::{Done, Failed, Head, Journal, Line};
+use posteriori::batch::journal::{Done, Failed, Journal, Line};
 use posteriori::batch::shard::Shard;
 use posteriori::io::atomic::sweep;
 use posteriori::io::image::Format;
@@ -108,9 +108,11 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         return dry::run(run, samples, &entries, ui);
     }
     let devices = run.devices()?;
-    if let Some(device) = devices.first() {
-        settings.fill("precision", device.dtype().to_string(), Origin::Default);
-    }
+    let [device, ..] = &devices[..] else {
+        let why = "wanted at least one, got none";
+        return Err(Error::argument("--device", why).into());
+    };
+    settings.fill("precision", device.dtype().to_string(), Origin::Default);
     let cancel = Cancel::new();
     let journal_name = journal(shard, lease);
     let mut teller = Teller::new(ui, &cancel, &writing, run, entries.len() * samples as usize)?;
@@ -118,10 +120,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         teller = teller.reporting(Report::new(&args.output, &journal_name));
     }
     let begin = |events| {
-        let head = match devices.first() {
-            Some(device) => record::head(run, &settings, device)?,
-            None => Head::default(),
-        };
+        let head = record::head(run, &settings, device)?;
         let mut shared = Shared {
             record: record::of_run(run, &head, &settings, writing.seed),
             run,
@@ -172,11 +171,7 @@ fn flow<'a>(
     begin: impl FnOnce(Sender<Event>) -> posteriori::Result<Shared<'a>>,
     mut teller: Teller<'_>,
 ) -> Result<u8> {
-    // As many again as are computed wait on either side, so that nobody waits for a disk.
-    let room = 2 * match run.batch {
-        BatchSize::Auto => BatchSize::MOST,
-        BatchSize::Of(n) => n,
-    };
+    let room = room(run.batch);
     let shared: &OnceLock<Shared<'_>> = &OnceLock::new();
     let (requests, queue) = sync_channel(room);
     let queue = Arc::new(Mutex::new(queue));
@@ -218,6 +213,14 @@ fn flow<'a>(
         scope.spawn(move || input::read_all(shared, entries, &requests));
         teller.tell_all(&told)
     })
+}
+
+/// How many images wait on either side of those that are computed, so that nobody waits for a disk.
+fn room(batch: BatchSize) -> usize {
+    2 * match batch {
+        BatchSize::Auto => BatchSize::MOST,
+        BatchSize::Of(n) => n,
+    }
 }
 
 /// What the threads of a run have in common.

@@ -20,6 +20,8 @@ use crate::cli::settings::{SETTINGS, STUDY, Setting, Settings};
 
 /// Settings that all rows share.
 pub(super) const SHARED: [&str; 6] = ["model", "seed", "device", "precision", "variant", "batch"];
+/// The most rows that the lists of one table make.
+const MOST_ROWS: usize = 4096;
 /// Keys at the top that are no settings.
 const OTHERS: [&str; 7] = [
     "input", "scenes", "subset", "tasks", "noise", "sheet", "row",
@@ -254,6 +256,13 @@ impl Row {
                 };
                 choices.iter().map(with).collect()
             };
+            let many = made.len() * choices.len();
+            if many > MOST_ROWS {
+                let why = format!(
+                    "`{key}`: wanted lists of at most {MOST_ROWS} rows together, got {many}"
+                );
+                return Err(keys.refuse(why));
+            }
             made = made.iter().flat_map(each).collect();
         }
         rows.extend(made);
@@ -384,6 +393,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_named() {
+        let many = format!("{:?}", Vec::from_iter(1..=65));
         for (text, named) in [
             ("", "wanted rows"),
             ("colour = 1\n[[row]]\nname = 'A'", "got `colour`"),
@@ -424,6 +434,10 @@ mod tests {
                 "either `input` or `scenes`",
             ),
             ("subset = 3\n[[row]]\nname = 'A'", "1 to 2 images"),
+            (
+                &format!("[[row]]\nname = 'A'\nzeta = {many}\nsteps = {many}"),
+                "`zeta`: wanted lists of at most 4096 rows together, got 4225",
+            ),
             ("row = 3", "`row`"),
             ("[[row]", "no valid TOML"),
         ] {
