@@ -14,7 +14,8 @@ use std::sync::{Mutex, OnceLock};
 
 use crate::kernels::{Kernel, headers};
 
-/// The GPUs that get code of their own; others of their generation run it too, newer ones compile the PTX.
+/// The GPUs that get code of their own, if the environment does not choose among them; others of their generation run it too, newer
+/// ones compile the PTX.
 const ARCHS: [&str; 5] = ["80", "89", "90a", "100", "120"];
 
 /// The oldest nvcc that knows all of these.
@@ -67,6 +68,7 @@ pub(crate) fn fatbins(kernels: &[Kernel], out: &Path) -> Vec<Option<PathBuf>> {
 struct Nvcc {
     path: PathBuf,
     version: String,
+    archs: Vec<&'static str>,
     /// More flags, from the environment.
     flags: Vec<String>,
 }
@@ -79,6 +81,7 @@ fn find() -> Option<Nvcc> {
     };
     let unwanted = variable("POSTERIORI_KERNELS").is_some_and(|value| value == "nvrtc");
     let flags = variable("POSTERIORI_NVCC_FLAGS").unwrap_or_default();
+    let archs = variable("POSTERIORI_NVCC_ARCHS");
     let named = ["POSTERIORI_NVCC", "NVCC", "CUDACXX"].map(variable);
     let path = variable("PATH").unwrap_or_default();
     let roots = ["CUDA_HOME", "CUDA_PATH"].map(variable);
@@ -112,8 +115,22 @@ fn find() -> Option<Nvcc> {
     Some(Nvcc {
         path,
         version,
+        archs: archs.map_or(ARCHS.to_vec(), |names| chosen(&names.to_string_lossy())),
         flags: flags.split_whitespace().map(String::from).collect(),
     })
+}
+
+/// Those of [`ARCHS`] that a list names, in the order of these.
+fn chosen(names: &str) -> Vec<&'static str> {
+    let names: Vec<&str> = names.split(',').map(str::trim).collect();
+    if let Some(other) = names.iter().find(|name| !ARCHS.contains(name)) {
+        let all = ARCHS.join(",");
+        panic!("POSTERIORI_NVCC_ARCHS: wanted some of {all}, got `{other}`");
+    }
+    ARCHS
+        .into_iter()
+        .filter(|arch| names.contains(arch))
+        .collect()
 }
 
 /// `[13, 0]` of "…, release 13.0, V13.0.88".
@@ -125,9 +142,20 @@ fn release(version: &str) -> Option<[u32; 2]> {
 }
 
 impl Nvcc {
+    fn args(&self, kernel: &Kernel) -> Vec<String> {
+        let mut args: Vec<String> = FLAGS.map(String::from).to_vec();
+        if kernel.hopper {
+            args.push(code("90a", "sm"));
+            return args;
+        }
+        args.extend(self.archs.iter().map(|arch| code(arch, "sm")));
+        args.extend(self.archs.first().map(|oldest| code(oldest, "compute")));
+        args
+    }
+
     /// Compiles a kernel, unless that was done before.
     fn fatbin(&self, kernel: &Kernel, folder: &Path) -> Result<PathBuf, String> {
-        let args = [args(kernel), self.flags.clone()].concat();
+        let args = [self.args(kernel), self.flags.clone()].concat();
         let mut key = DefaultHasher::new();
         (&args, &self.version).hash(&mut key);
         for path in headers().iter().chain([&kernel.path]) {
@@ -157,19 +185,6 @@ impl Nvcc {
         fs::rename(&unfinished, &fatbin).map_err(|e| format!("{}: {e}", fatbin.display()))?;
         Ok(fatbin)
     }
-}
-
-fn args(kernel: &Kernel) -> Vec<String> {
-    let mut args: Vec<String> = FLAGS.map(String::from).to_vec();
-    let archs = ARCHS
-        .iter()
-        .filter(|arch| !kernel.hopper || **arch == "90a");
-    let mut codes: Vec<String> = archs.map(|arch| code(arch, "sm")).collect();
-    if !kernel.hopper {
-        codes.push(code(ARCHS[0], "compute"));
-    }
-    args.extend(codes);
-    args
 }
 
 /// Code for an architecture, as machine code (`sm`) or PTX (`compute`).
