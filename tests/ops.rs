@@ -33,6 +33,35 @@ fn all_pass(rt: &Runtime) {
     }
 }
 
+/// The kernels of attention in tiles, in bf16: the last of three samples, and that one alone.
+#[cfg(feature = "emu")]
+#[test]
+fn attention_gives_a_sample_the_same_bits_in_any_batch() {
+    for variant in ["wgmma", "flash"] {
+        let cx = Cx::new(Runtime::emu(Default::default()), DType::Bf16).unwrap();
+        let cx = cx
+            .forcing("attention.forward", variant)
+            .forcing("attention.vjp", variant)
+            .forcing("attention.vjp_kv", variant);
+        let mut random = posteriori::rng::Philox::new(5);
+        let mut draw = || crate::gradients::normals(&cx, &mut random, &[3, 150, 128]);
+        let all = [draw(), draw(), draw(), draw()];
+        let last = |t: &Tensor| t.samples(t.dims()[0] - 1..t.dims()[0]).unwrap();
+        let run = |[q, k, v, dy]: &[Tensor; 4], kv| {
+            let (o, saved) = attention::forward(&cx, q, k, v, 2, false).unwrap();
+            let (dq, keys) = attention::vjp(&cx, saved, dy, kv).unwrap();
+            let mut outputs = vec![o, dq];
+            outputs.extend(keys.into_iter().flat_map(<[Tensor; 2]>::from));
+            let values = outputs.iter().map(|t| last(t).to_f64().unwrap());
+            values.collect::<Vec<_>>()
+        };
+        for kv in [false, true] {
+            let alone = all.each_ref().map(last);
+            assert!(run(&all, kv) == run(&alone, kv), "{variant}, kv {kv}");
+        }
+    }
+}
+
 /// Wrong shapes, types and values come back as errors, never as panics.
 #[test]
 fn what_does_not_fit_is_an_error() {

@@ -14,23 +14,12 @@ struct Params {
   float scale_log2e;
 };
 
-// The largest value among the four lanes that share a row.
-ARCH_FN float row_max(float v) {
-  v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
-  return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
-}
-// Their sum.
-ARCH_FN float row_sum(float v) {
-  v += __shfl_xor_sync(0xffffffffu, v, 1);
-  return v + __shfl_xor_sync(0xffffffffu, v, 2);
-}
-
 template <class T, int D, int I, int KEYS>
 ARCH_FN void attention(T* __restrict__ o, float* __restrict__ lse, const T* __restrict__ q, const T* __restrict__ k,
                        const T* __restrict__ v, Params p) {
   constexpr int QUERIES = flash::WARPS * 16 * I, PITCH = flash::PITCH<D>, J = KEYS / 8;
   DYN_SMEM(dynamic);
-  const int h = blockIdx.y, n = blockIdx.z, lane = threadIdx.x % 32;
+  const int h = blockIdx.y, n = blockIdx.z;
   const int block = blockIdx.x * QUERIES, own = threadIdx.x / 32 * 16 * I, first = block + own;
   const size_t width = static_cast<size_t>(p.heads) * p.d;
   const size_t at = static_cast<size_t>(n) * p.tq * width + h * p.d;
@@ -41,13 +30,9 @@ ARCH_FN void attention(T* __restrict__ o, float* __restrict__ lse, const T* __re
   const u32 tiles = q_tile + QUERIES * PITCH;  // two of (KEYS of k, KEYS of v)
   const int last = p.causal ? min(p.tk, block + QUERIES) : p.tk;  // keys that this block sees
 
-  float sums[D / 16][I][2][4], most[I][2], total[I][2], rounded[I][2];
+  float sums[D / 16][I][2][4];
   flash::zero(sums);
-#pragma unroll
-  for (int r = 0; r < 2 * I; ++r) {
-    most[r / 2][r % 2] = -flash::infinity();
-    total[r / 2][r % 2] = rounded[r / 2][r % 2] = 0.0f;
-  }
+  flash::Softmax<I> softmax(p.scale_log2e);
   flash::load<D, QUERIES>(q_tile, queries, block);
   flash::load<D, KEYS>(tiles, keys, 0);
   flash::load<D, KEYS>(tiles + KEYS * PITCH, values, 0);
@@ -67,43 +52,16 @@ ARCH_FN void attention(T* __restrict__ o, float* __restrict__ lse, const T* __re
     flash::scores<T, D>(s, q_tile + own * PITCH, k_tile);
     flash::hide(s, first, start, p.tk, p.causal);
     float shrink[I][2];
-#pragma unroll
-    for (int r = 0; r < 2 * I; ++r) {
-      const int i = r / 2, e = r % 2 * 2;
-      float now = most[i][r % 2];
-#pragma unroll
-      for (int j = 0; j < J; ++j) now = fmaxf(now, fmaxf(s[i][j][e], s[i][j][e + 1]));
-      now = row_max(now);
-      shrink[i][r % 2] = arch::ex2(p.scale_log2e * (most[i][r % 2] - now));
-      most[i][r % 2] = now;
-      float sum = 0.0f, rounded_sum = 0.0f;
-#pragma unroll
-      for (int j = 0; j < J; ++j)
-#pragma unroll
-        for (int c = e; c < e + 2; ++c) {
-          const float share = arch::ex2(p.scale_log2e * s[i][j][c] - p.scale_log2e * now);
-          s[i][j][c] = arch::to_f32(arch::from_f32<T>(share));
-          sum += share;
-          rounded_sum += s[i][j][c];
-        }
-      total[i][r % 2] = total[i][r % 2] * shrink[i][r % 2] + sum;
-      rounded[i][r % 2] = rounded[i][r % 2] * shrink[i][r % 2] + rounded_sum;
-    }
+    softmax.weigh(s, shrink);
+    u32 weights[J / 2][I][4];
+    flash::pack<T>(weights, s);
+    softmax.template count<T>(weights);
     flash::scale(sums, shrink);
-    flash::accumulate<T, D>(sums, s, v_tile);
+    flash::accumulate<T, D>(sums, weights, v_tile);
   }
 
   float share[I][2];
-#pragma unroll
-  for (int r = 0; r < 2 * I; ++r) {
-    const int row = first + r / 2 * 16 + r % 2 * 8 + lane / 4;
-    const float denominator = row_sum(total[r / 2][r % 2]);
-    share[r / 2][r % 2] = 1.0f / row_sum(rounded[r / 2][r % 2]);
-    if (lane % 4 == 0 && row < p.tq) {
-      lse[(static_cast<size_t>(n) * p.heads + h) * p.tq + row] =
-          p.scale_log2e * most[r / 2][r % 2] / flash::LOG2E + logf(denominator);
-    }
-  }
+  softmax.finish(share, lse + (static_cast<size_t>(n) * p.heads + h) * p.tq, first, p.tq);
   flash::scale(sums, share);
   flash::store<T, D>(flash::Rows<T>{o + at, width, p.tq, p.d}, first, dynamic + own * PITCH, sums);
 }

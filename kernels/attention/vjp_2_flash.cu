@@ -71,7 +71,9 @@ ARCH_FN void attention_vjp(T* __restrict__ dq, const T* __restrict__ dy, const T
           const float weight = arch::ex2(p.scale_log2e * s[i][j][e] - lse[i][e / 2]);
           ds[i][j][e] = weight * (ds[i][j][e] - delta[i][e / 2]);
         }
-    flash::accumulate<T, D>(sums, ds, k_tile);
+    u32 operand[J / 2][I][4];
+    flash::pack<T>(operand, ds);
+    flash::accumulate<T, D>(sums, operand, k_tile);
   }
   flash::scale(sums, p.scale);
   flash::store<T, D>(flash::Rows<T>{dq + at, width, p.tq, p.d}, first, dynamic + own * PITCH, sums);

@@ -74,8 +74,11 @@ ARCH_FN void attention_vjp_kv(T* __restrict__ dk, T* __restrict__ dv, const T* _
         x = weight * (x - two.v[e % 2 * 2 + 1]);
       }
     }
-    flash::accumulate<T, D>(value_sums, s, dy_tile);
-    flash::accumulate<T, D>(key_sums, ds, q_tile);
+    u32 operand[J / 2][I][4];
+    flash::pack<T>(operand, s);
+    flash::accumulate<T, D>(value_sums, operand, dy_tile);
+    flash::pack<T>(operand, ds);
+    flash::accumulate<T, D>(key_sums, operand, q_tile);
   }
   flash::scale(key_sums, p.scale);
   flash::store<T, D>(flash::Rows<T>{dk + source, width, p.tk, p.d}, first, dynamic + own * PITCH, key_sums);

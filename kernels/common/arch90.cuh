@@ -1,5 +1,5 @@
-// Hopper's instructions (sm_90a): mbarriers, the tensor memory accelerator (TMA), wgmma. Same pattern as arch.cuh, each
-// instruction beside its host twin.
+// Hopper's instructions (sm_90a): mbarriers, the tensor memory accelerator (TMA), wgmma, and what warpgroups with
+// different roles need. Same pattern as arch.cuh, each instruction beside its host twin.
 //
 // A TMA tile is 1024-byte aligned when it is swizzled by 128 bytes; the emulator has no other swizzle for wgmma.
 #pragma once
@@ -149,7 +149,7 @@ template <int N> ARCH_FN void stmatrix(const u32 (&r)[N][4], const u32 (&address
 
 // ---- wgmma: 64 x N x 16 by a warpgroup ----------------------------------------------------------------------------
 
-// Before the first wgmma, and after registers of d were touched.
+// Before the first wgmma, and after registers of d or A were touched.
 ARCH_FN void wgmma_fence() {
 #ifdef __CUDACC__
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -164,7 +164,7 @@ ARCH_FN void wgmma_commit() {
   emu::wgmma_commit();
 #endif
 }
-// Until at most N groups are under way: their operands may be overwritten and, with N = 0, d may be read.
+// Until at most N groups are under way: the others' operands may be overwritten, and their d be read.
 template <int N> ARCH_FN void wgmma_wait(ARCH_LOC_ONLY) {
 #ifdef __CUDACC__
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
@@ -217,6 +217,19 @@ ARCH_WGMMA(bf16, 128, ARCH_R64, ARCH_D64(0), "64", "65", "66", "67", "68")
 ARCH_WGMMA(f16, 128, ARCH_R64, ARCH_D64(0), "64", "65", "66", "67", "68")
 ARCH_WGMMA(bf16, 256, ARCH_R128, ARCH_D128(0), "128", "129", "130", "131", "132")
 ARCH_WGMMA(f16, 256, ARCH_R128, ARCH_D128(0), "128", "129", "130", "131", "132")
+
+// The same with four registers of A.
+#define ARCH_WGMMA_REGISTERS(T)                                                                                     \
+  template <int B_TRANS>                                                                                          \
+  ARCH_FN void wgmma_of(As<T>, float (&d)[32], const u32 (&a)[4], u64 b, int scale_d) {                           \
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %37, 0;\n"                                                       \
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." #T "." #T " {" ARCH_R32 "}, "                      \
+                 "{%32,%33,%34,%35}, %36, p, 1, 1, %38; }"                                                        \
+                 : ARCH_D32(0)                                                                                    \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(scale_d), "n"(B_TRANS));               \
+  }
+ARCH_WGMMA_REGISTERS(bf16)
+ARCH_WGMMA_REGISTERS(f16)
 #endif
 
 // d (64 x 2R, accumulators as of mma for every 8 columns, warp w has rows 16 w ..) = A B + (scale_d ? d : 0).
@@ -228,6 +241,28 @@ ARCH_FN void wgmma(float (&d)[R], u64 a, u64 b, int scale_d ARCH_LOC) {
   wgmma_of<A_TRANS, B_TRANS>(As<T>{}, Width<2 * R>{}, d, a, b, scale_d);
 #else
   emu::wgmma(d, 2 * R, a, b, A_TRANS != 0, B_TRANS != 0, scale_d != 0, HalfKind<T>::kind, file_, line_);
+#endif
+}
+
+// d (64 x 64) = A B + (scale_d ? d : 0), with A (64 x 16) in registers, as of mma: warp w has rows 16 w .. They are in
+// use until a wait.
+template <class T, int B_TRANS>
+ARCH_FN void wgmma_registers(float (&d)[32], const u32 (&a)[4], u64 b, int scale_d ARCH_LOC) {
+#ifdef __CUDACC__
+  wgmma_of<B_TRANS>(As<T>{}, d, a, b, scale_d);
+#else
+  emu::wgmma_registers(d, 64, a, b, B_TRANS != 0, scale_d != 0, HalfKind<T>::kind, file_, line_);
+#endif
+}
+
+// ---- roles --------------------------------------------------------------------------------------------------------
+
+// Counts this thread at a named barrier (arch.cuh) without waiting there.
+ARCH_FN void bar_arrive(int id, int threads ARCH_LOC) {
+#ifdef __CUDACC__
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+#else
+  emu::bar_sync(id, threads, false, file_, line_);
 #endif
 }
 

@@ -83,27 +83,111 @@ ARCH_FN void hide(float (&s)[I][J][4], int first, int start, int keys, bool caus
     }
 }
 
-// x += s b, over b's rows (8 J).
-template <class T, int D, int I, int J>
-ARCH_FN void accumulate(float (&x)[D / 16][I][2][4], const float (&s)[I][J][4], u32 b) {
+// s in 16 bits, as mma's first operand: a[k] has the columns 16 k ..
+template <class T, int I, int J> ARCH_FN void pack(u32 (&a)[J / 2][I][4], const float (&s)[I][J][4]) {
+#pragma unroll
+  for (int j = 0; j < J; ++j)
+#pragma unroll
+    for (int r = 0; r < 2 * I; ++r) {
+      const float(&v)[4] = s[r / 2][j];
+      a[j / 2][r / 2][j % 2 * 2 + r % 2] = arch::pack2<T>(v[r % 2 * 2], v[r % 2 * 2 + 1]);
+    }
+}
+
+// x += a b, over b's rows (16 K).
+template <class T, int D, int I, int K>
+ARCH_FN void accumulate(float (&x)[D / 16][I][2][4], const u32 (&a)[K][I][4], u32 b) {
   b = lane_at<D>(b);
 #pragma unroll
-  for (int j = 0; j < J; j += 2) {
-    u32 a[I][4];
-#pragma unroll
-    for (int i = 0; i < I; ++i)
-#pragma unroll
-      for (int e = 0; e < 4; ++e) a[i][e] = arch::pack2<T>(s[i][j + e / 2][e % 2 * 2], s[i][j + e / 2][e % 2 * 2 + 1]);
+  for (int k = 0; k < K; ++k)
 #pragma unroll
     for (int n = 0; n < D / 16; ++n) {
-      const u32 at[1] = {b + j * 8 * PITCH<D> + n * 32};
+      const u32 at[1] = {b + k * 16 * PITCH<D> + n * 32};
       u32 r[1][4];
       arch::ldmatrix_trans(r, at);
       const u32 pair[2][2] = {{r[0][0], r[0][1]}, {r[0][2], r[0][3]}};
-      arch::mma<T>(x[n], a, pair);
+      arch::mma<T>(x[n], a[k], pair);
+    }
+}
+
+// What the four lanes that share a row have: the largest, and the sum.
+ARCH_FN float row_max(float v) {
+  v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
+  return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
+}
+ARCH_FN float row_sum(float v) {
+  v += __shfl_xor_sync(0xffffffffu, v, 1);
+  return v + __shfl_xor_sync(0xffffffffu, v, 2);
+}
+
+// The softmax of rows whose scores pass by in tiles: of the tiles so far, each row's largest score and this lane's sums
+// of weights, exp(scale (score - most)), as they are and in 16 bits. Products take the latter.
+template <int I> struct Softmax {
+  float scale_log2e;
+  float most[I][2], total[I][2], rounded[I][2];
+
+  __device__ __forceinline__ explicit Softmax(float scale) : scale_log2e(scale) {
+#pragma unroll
+    for (int r = 0; r < 2 * I; ++r) {
+      most[r / 2][r % 2] = -infinity();
+      total[r / 2][r % 2] = rounded[r / 2][r % 2] = 0.0f;
     }
   }
-}
+
+  // Turns a tile's scores into weights, and says what to multiply by what was summed of the tiles before. At least one
+  // score of the first tile's rows is seen.
+  template <int J> __device__ __forceinline__ void weigh(float (&s)[I][J][4], float (&shrink)[I][2]) {
+#pragma unroll
+    for (int r = 0; r < 2 * I; ++r) {
+      const int i = r / 2, e = r % 2 * 2;
+      float now = most[i][r % 2];
+#pragma unroll
+      for (int j = 0; j < J; ++j) now = fmaxf(now, fmaxf(s[i][j][e], s[i][j][e + 1]));
+      now = row_max(now);
+      shrink[i][r % 2] = arch::ex2(scale_log2e * (most[i][r % 2] - now));
+      most[i][r % 2] = now;
+      float sum = 0.0f;
+#pragma unroll
+      for (int j = 0; j < J; ++j)
+#pragma unroll
+        for (int c = e; c < e + 2; ++c) {
+          s[i][j][c] = arch::ex2(scale_log2e * s[i][j][c] - scale_log2e * now);
+          sum += s[i][j][c];
+        }
+      total[i][r % 2] = total[i][r % 2] * shrink[i][r % 2] + sum;
+      rounded[i][r % 2] *= shrink[i][r % 2];
+    }
+  }
+
+  // Counts the tile's weights in 16 bits.
+  template <class T, int K> __device__ __forceinline__ void count(const u32 (&a)[K][I][4]) {
+#pragma unroll
+    for (int r = 0; r < 2 * I; ++r) {
+      float sum = 0.0f;
+#pragma unroll
+      for (int k = 0; k < K; ++k)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const u32 pair = a[k][r / 2][half * 2 + r % 2];
+          sum += arch::low2<T>(pair) + arch::high2<T>(pair);
+        }
+      rounded[r / 2][r % 2] += sum;
+    }
+  }
+
+  // After the last tile: what makes each row's weights, as the products took them, sum to one; and lse, of queries
+  // first .., to one head's.
+  __device__ __forceinline__ void finish(float (&share)[I][2], float* lse, int first, int queries) const {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int r = 0; r < 2 * I; ++r) {
+      const int row = first + r / 2 * 16 + r % 2 * 8 + lane / 4;
+      const float denominator = row_sum(total[r / 2][r % 2]);
+      share[r / 2][r % 2] = 1.0f / row_sum(rounded[r / 2][r % 2]);
+      if (lane % 4 == 0 && row < queries) lse[row] = scale_log2e * most[r / 2][r % 2] / LOG2E + logf(denominator);
+    }
+  }
+};
 
 template <int N, int I> ARCH_FN void zero(float (&x)[N][I][2][4]) {
 #pragma unroll
@@ -124,6 +208,7 @@ template <int N, int I> ARCH_FN void scale(float (&x)[N][I][2][4], const float (
       for (int e = 0; e < 8; ++e) x[n][i][e / 4][e % 4] *= factor[i][e % 4 / 2];
 }
 
+// factor times all of x.
 template <int N, int I> ARCH_FN void scale(float (&x)[N][I][2][4], float factor) {
 #pragma unroll
   for (int n = 0; n < N; ++n)

@@ -129,6 +129,9 @@ void wgmma_wait(u32 keep_groups, const char* file, int line);
 // d (64 x n, n / 2 registers) = A B + (scale_d ? d : 0); transposed operands are the ones not contiguous along k.
 void wgmma(float* d, int n, u64 a, u64 b, bool a_transposed, bool b_transposed, bool scale_d, Half kind,
            const char* file, int line);
+// The same with A in registers, four of each lane.
+void wgmma_registers(float* d, int n, const u32* a, u64 b, bool b_transposed, bool scale_d, Half kind,
+                     const char* file, int line);
 
 // ---- registered kernels -------------------------------------------------------------------------------------------
 

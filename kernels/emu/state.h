@@ -147,13 +147,14 @@ constexpr u32 MAX_TENSOR_LOADS = 64;
 struct WgmmaOperands {  // the same in all 128 threads
   u64 a, b;
   int n;
-  bool a_transposed, b_transposed, scale_d;
+  bool a_transposed, b_transposed, scale_d, a_in_registers;
   Half kind;
 };
 struct Wgmma {
   WgmmaOperands operands;
   u32 arrived;
   float* d[128];
+  const u32* a[128];  // where it is in registers
 };
 struct WarpGroup {
   List<Wgmma> ops;

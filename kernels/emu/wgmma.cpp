@@ -1,8 +1,9 @@
 // wgmma: 64 x n x 16 by the four warps of a warpgroup, operands named by descriptors of shared memory with the 128-byte
-// swizzle.
+// swizzle, A also in registers.
 //
-// Lanes only leave the address of their accumulators and go on. The operation runs when the 128th lane has issued it or
-// when a wait requires it: whoever reads d without waiting finds the old values.
+// Lanes only leave the addresses of their registers and go on. The operation runs when the 128th lane has issued it or
+// when a wait requires it: whoever reads d without waiting finds the old values, whoever writes a without waiting
+// changes the product.
 #include "state.h"
 
 namespace emu {
@@ -48,6 +49,17 @@ static void load_operand(u64 bits, u32 size, bool transposed, Half kind, float* 
   }
 }
 
+// A from registers, laid out like that of mma: warp w of the group holds rows 16 w .. 16 w + 15.
+static void load_registers(const Wgmma& op, float* to) {
+  for (u32 lane = 0; lane < 128; ++lane) {
+    for (u32 e = 0; e < 8; ++e) {
+      const u32 row = lane / 32 * 16 + lane / 4 % 8 + e / 2 % 2 * 8, k = 2 * (lane % 4) + e / 4 * 8 + e % 2;
+      const u16 half = static_cast<u16>(op.a[lane][e / 2] >> e % 2 * 16);
+      to[row * 16 + k] = op.operands.kind == Half::Bf16 ? bf16_to_f32(half) : f16_to_f32(half);
+    }
+  }
+}
+
 // ---- execution ----------------------------------------------------------------------------------------------------
 
 // Warp w of the group holds rows 16 w .. 16 w + 15, laid out like the accumulators of mma for every 8 columns.
@@ -81,9 +93,10 @@ static void run_next(WarpGroup& group) {
   const WgmmaOperands& x = op.operands;
   const u32 n = static_cast<u32>(x.n);
   enter_engine(Engine::Tensor, &group.issued_edge);
-  load_operand(x.a, 64, x.a_transposed, x.kind, core->space.a, 16, 1);
+  if (!x.a_in_registers) load_operand(x.a, 64, x.a_transposed, x.kind, core->space.a, 16, 1);
   load_operand(x.b, n, x.b_transposed, x.kind, core->space.b, 1, n);
   leave_engine(&group.done_edge);
+  if (x.a_in_registers) load_registers(op, core->space.a);
   load_accumulators(op, n);
   product16(core->space.c, core->space.a, core->space.b, 64, x.n);
   store_accumulators(op, n);
@@ -117,20 +130,18 @@ static void check_descriptor(u64 bits, const char* file, int line) {
 
 static bool same_operation(const WgmmaOperands& x, const WgmmaOperands& y) {
   return x.a == y.a && x.b == y.b && x.n == y.n && x.scale_d == y.scale_d && x.kind == y.kind &&
-         x.a_transposed == y.a_transposed && x.b_transposed == y.b_transposed;
+         x.a_transposed == y.a_transposed && x.b_transposed == y.b_transposed && x.a_in_registers == y.a_in_registers;
 }
 
-void wgmma(float* d, int n, u64 a, u64 b, bool a_transposed, bool b_transposed, bool scale_d, Half kind,
-           const char* file, int line) {
+static void issue(float* d, const u32* a, const WgmmaOperands& mine, const char* file, int line) {
   Lane* lane = running();
   WarpGroup& group = group_of(lane);
   core->used_wgmma = true;
   const u32 group_end = ((lane->warp->id | 3u) + 1) * 32;
   if (group_end > core->threads) fail("wgmma at %s:%d: the warpgroup is not whole", file, line);
-  if (!group.fenced[index_of(lane)]) fail("wgmma at %s:%d: no wgmma.fence since the last wait", file, line);
-  check_descriptor(a, file, line);
-  check_descriptor(b, file, line);
-  const WgmmaOperands mine{a, b, n, a_transposed, b_transposed, scale_d, kind};
+  if (!group.fenced[index_of(lane)]) fail("wgmma at %s:%d: no wgmma.fence since the last wait or commit", file, line);
+  if (!mine.a_in_registers) check_descriptor(mine.a, file, line);
+  check_descriptor(mine.b, file, line);
   const u32 index = lane->wgmmas_issued++;
   if (index == group.ops.count) {
     Wgmma& fresh = group.ops.push_unset();
@@ -142,6 +153,7 @@ void wgmma(float* d, int n, u64 a, u64 b, bool a_transposed, bool b_transposed, 
     fail("wgmma at %s:%d: threads of the warpgroup differ in its operands", file, line);
   }
   op.d[index_of(lane)] = d;
+  op.a[index_of(lane)] = a;
   release(&group.issued_edge);
   if (++op.arrived < 128) return;
   wake_waiting(lane);
@@ -149,17 +161,28 @@ void wgmma(float* d, int n, u64 a, u64 b, bool a_transposed, bool b_transposed, 
   while (group.done <= index) run_next(group);
 }
 
+void wgmma(float* d, int n, u64 a, u64 b, bool a_transposed, bool b_transposed, bool scale_d, Half kind,
+           const char* file, int line) {
+  issue(d, nullptr, {a, b, n, a_transposed, b_transposed, scale_d, false, kind}, file, line);
+}
+
+void wgmma_registers(float* d, int n, const u32* a, u64 b, bool b_transposed, bool scale_d, Half kind,
+                     const char* file, int line) {
+  issue(d, a, {0, b, n, false, b_transposed, scale_d, true, kind}, file, line);
+}
+
 void wgmma_commit() {
   Lane* lane = running();
   WarpGroup& group = group_of(lane);
   core->used_wgmma = true;
+  group.fenced[index_of(lane)] = false;  // stricter than the manual: a group without a fence draws a note of ptxas
   if (lane->wgmma_groups++ == group.group_ends.count) group.group_ends.push(lane->wgmmas_issued);
 }
 
 void wgmma_wait(u32 keep_groups, const char* file, int line) {
   Lane* lane = running();
   WarpGroup& group = group_of(lane);
-  if (keep_groups == 0) group.fenced[index_of(lane)] = false;  // registers may now be touched
+  group.fenced[index_of(lane)] = false;  // registers may now be touched
   if (lane->wgmma_groups <= keep_groups) return;
   const u32 needed = group.group_ends[lane->wgmma_groups - keep_groups - 1];
   while (group.done < needed) {

@@ -26,6 +26,9 @@ static Fault in_wgmma(Product& product, const char* kernel, const char* says, u3
 static Fault through_shared(Product& product, const char* kernel, const char* says) {
   return {kernel, says, [=, &product](const emu_schedule& s) { return product.run_through_shared(kernel, s); }};
 }
+static Fault from_registers(Product& product, const char* kernel, const char* says) {
+  return {kernel, says, [=, &product](const emu_schedule& s) { return product.run_from_registers(kernel, s); }};
+}
 
 static const std::vector<Fault>& faults() {
   static Product mma(Type::Bf16, false, 128, 64, 224), wgmma(Type::Bf16, false, 128, 64, 448);
@@ -71,6 +74,8 @@ static const std::vector<Fault>& faults() {
       in_wgmma(wgmma, "hopper_no_wgmma_fence", "no wgmma.fence"),
       through_shared(square, "hopper_no_proxy_fence", "without fence.proxy.async"),
       through_shared(square, "hopper_no_store_wait", ""),
+      from_registers(square, "hopper_from_registers_no_fence", "no wgmma.fence"),
+      from_registers(square, "hopper_from_registers_overwritten", ""),
   };
   return all;
 }

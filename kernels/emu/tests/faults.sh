@@ -58,6 +58,15 @@ planted warpgroup_unfinished linear.vjp linear/vjp_3_wgmma.sm90a common/warpgrou
 planted flash_before_a_tile attention.forward attention/fwd_2_flash attention/fwd_2_flash.cu \
   '/__syncthreads();  \/\/ the tile is there/d'
 planted flash_wait attention.forward attention/fwd_2_flash attention/fwd_2_flash.cu 's/cp_async_wait<0>/cp_async_wait<1>/'
+planted flash90_operands attention.forward attention/fwd_4_wgmma.sm90a common/flash90.cuh '/nor is its stage/d'
+planted flash90_scores attention.vjp attention/vjp_4_wgmma.sm90a common/flash90.cuh '/the scores are there/d'
+planted flash90_sums attention.vjp_kv attention/vjp_kv_4_wgmma.sm90a common/flash90.cuh '/the sums are there/d'
+planted flash90_copies attention.forward attention/fwd_4_wgmma.sm90a common/flash90.cuh 's/cp_async_wait<1>/cp_async_wait<2>/'
+planted flash90_proxy_fence attention.forward attention/fwd_4_wgmma.sm90a common/flash90.cuh '/fence_proxy_async/d'
+planted flash90_operand_fence attention.forward attention/fwd_4_wgmma.sm90a common/flash90.cuh \
+  '/wgmma_fence();  \/\/ x was scaled/d'
+planted flash90_stage attention.vjp attention/vjp_4_wgmma.sm90a common/flash90.cuh 's/release(i - 1)/release(i)/'
+planted flash90_whole_rows attention.forward attention/fwd_4_wgmma.sm90a common/flash90.cuh '/whole rows are there/d'
 planted chunks_sums group_norm.forward group_norm/fwd_2_chunks group_norm/fwd_2_chunks.cu \
   '/__syncthreads();  \/\/ sums are complete/d'
 planted sum_before_reuse group_norm.forward group_norm/fwd_3_resident common/reduce.cuh \
@@ -79,6 +88,12 @@ planted taps_column conv2d.forward conv2d/fwd_2_tensor_cores common/taps.cuh \
 planted phases_place conv2d.vjp conv2d/vjp_4_phases common/phases.cuh 's/pixel % width \* stride + col/pixel % width * stride/'
 planted phases_taps conv2d.vjp conv2d/vjp_4_phases common/phases.cuh 's/tap((phase + p.before) % p.stride)/tap(phase % p.stride)/'
 planted flash_causal attention.forward attention/fwd_2_flash common/flash.cuh 's/% 2 >= seen/% 2 > seen/'
+planted flash90_swizzle attention.forward attention/fwd_4_wgmma.sm90a common/flash90.cuh 's/piece ^ (row % 8)/piece ^ (row \/ 2 % 8)/'
+planted flash90_parity attention.vjp attention/vjp_4_wgmma.sm90a common/flash90.cuh 's/(i \/ STAGES + 1) % 2/i \/ STAGES % 2/'
+planted flash90_rows attention.vjp_kv attention/vjp_kv_4_wgmma.sm90a attention/vjp_kv_4_wgmma.sm90a.cu \
+  's/GROUP \* flash90::OWN/GROUP * 56/'
+planted flash90_causal attention.vjp_kv attention/vjp_kv_4_wgmma.sm90a attention/vjp_kv_4_wgmma.sm90a.cu \
+  's/query < key + 8;/query < key;/'
 planted chunks_tail group_norm.forward group_norm/fwd_2_chunks group_norm/fwd_2_chunks.cu \
   's/pixels = min(p.chunk, p.pixels - first);/pixels = p.chunk;/'
 planted rows_tail layer_norm.forward layer_norm/fwd_2_registers layer_norm/fwd_2_registers.cu \

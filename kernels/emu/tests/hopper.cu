@@ -13,7 +13,7 @@ struct Params {
 enum Fault {
   NONE, WRONG_STRIDE, WRONG_LEADING, WRONG_ADVANCE, SWAPPED_COORDINATES, NO_FULL_WAIT, WRONG_PARITY, NO_EMPTY_WAIT,
   TOO_FEW_BYTES, NO_EXPECT, EARLY_RELEASE, NO_BARRIER_AFTER_INIT, NO_WGMMA_WAIT, NO_WGMMA_FENCE, NO_PROXY_FENCE,
-  NO_STORE_WAIT
+  NO_STORE_WAIT, A_OVERWRITTEN
 };
 
 [[maybe_unused]] constexpr int STAGES = 4;  // not seen below sm_90a
@@ -140,6 +140,38 @@ template <int FAULT> ARCH_FN void through_shared(const TensorMap* y, const bf16*
 #endif
 }
 
+// y = x w, 64 x 64 x 64, x in registers, in two groups of products; w written by ordinary stores, (n, k) or, when
+// TRANSPOSED, (k, n).
+template <class T, bool TRANSPOSED, int FAULT> ARCH_FN void from_registers(float* y, const T* x, const T* w) {
+#ifdef HAVE_SM90A
+  DYN_SMEM(smem);
+  for (int i = threadIdx.x; i < 64 * 8; i += 128) {
+    const int row = i / 8, chunk = i % 8, to = row * 128 + ((chunk ^ (row & 7)) << 4);
+    *reinterpret_cast<uint4*>(smem + to) = *reinterpret_cast<const uint4*>(w + row * 64 + chunk * 8);
+  }
+  arch::fence_proxy_async();
+  __syncthreads();  // w is there
+  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
+  const u64 b = arch::wgmma_descriptor(arch::smem_u32(smem), 16, 1024);
+  float d[32];
+  u32 a[2][4];
+  for (int k = 0; k < 4; k += 2) {
+    for (int i = 0; i < 8; ++i) {
+      const int at = (row + i % 2 * 8) * 64 + (k + i / 4) * 16 + i / 2 % 2 * 8 + 2 * (lane % 4);
+      a[i / 4][i % 4] = *reinterpret_cast<const u32*>(x + at);
+    }
+    if (FAULT != NO_WGMMA_FENCE) arch::wgmma_fence();
+    for (int i = 0; i < 2; ++i) {
+      arch::wgmma_registers<T, TRANSPOSED>(d, a[i], b + (TRANSPOSED ? 128 : 2) * (k + i), k + i > 0);
+    }
+    arch::wgmma_commit();
+    if (FAULT != A_OVERWRITTEN) arch::wgmma_wait<0>();
+  }
+  if (FAULT == A_OVERWRITTEN) arch::wgmma_wait<0>();
+  for (int i = 0; i < 32; ++i) y[(row + i / 2 % 2 * 8) * 64 + i / 4 * 8 + lane % 4 * 2 + i % 2] = d[i];
+#endif
+}
+
 }  // namespace
 
 #define KERNEL(T, name, N, TRANSPOSED, FAULT)                                                                       \
@@ -175,3 +207,13 @@ KERNEL(bf16, hopper_no_wgmma_fence, 64, false, NO_WGMMA_FENCE)
 SHARED_KERNEL(hopper_through_shared, NONE)
 SHARED_KERNEL(hopper_no_proxy_fence, NO_PROXY_FENCE)
 SHARED_KERNEL(hopper_no_store_wait, NO_STORE_WAIT)
+
+#define REGISTERS_KERNEL(T, name, TRANSPOSED, FAULT)                                                                \
+  extern "C" __global__ void __launch_bounds__(128) name(float* y, const T* x, const T* w) {                        \
+    from_registers<T, TRANSPOSED, FAULT>(y, x, w);                                                                  \
+  }                                                                                                                 \
+  REGISTER_KERNEL(name)
+REGISTERS_KERNEL(bf16, hopper_from_registers_bf16, true, NONE)
+REGISTERS_KERNEL(f16, hopper_from_registers_f16, false, NONE)
+REGISTERS_KERNEL(bf16, hopper_from_registers_no_fence, true, NO_WGMMA_FENCE)
+REGISTERS_KERNEL(bf16, hopper_from_registers_overwritten, true, A_OVERWRITTEN)

@@ -65,6 +65,11 @@ std::string Product::run_through_shared(const std::string& kernel, const emu_sch
   return verdict(launch(kernel, schedule, {{1, 1, 1}, {128, 1, 1}, 32768}, y, x_.data(), w_.data()));
 }
 
+std::string Product::run_from_registers(const std::string& kernel, const emu_schedule& schedule) {
+  y_.fill(0xff);
+  return verdict(launch(kernel, schedule, {{1, 1, 1}, {128, 1, 1}, 8192}, y_.data(), x_.data(), w_.data()));
+}
+
 std::string run_block(const std::string& kernel, const emu_schedule& schedule) {
   constexpr u32 BLOCKS = 3, THREADS = 128;
   Buffer<float> out(BLOCKS * 2), x(BLOCKS * THREADS);
@@ -92,7 +97,7 @@ void test_products(u64 seeds) {
   Product mma_bf16(Type::Bf16, false, 128, 64, 224), mma_f16(Type::F16, false, 64, 128, 160);
   Product bf16_64(Type::Bf16, false, 128, 64, 448), f16_128(Type::F16, false, 64, 256, 384);
   Product bf16_128(Type::Bf16, true, 64, 256, 384), f16_256(Type::F16, true, 64, 256, 320);
-  Product through_shared(Type::Bf16, true, 64, 64, 64);
+  Product square_bf16(Type::Bf16, true, 64, 64, 64), square_f16(Type::F16, false, 64, 64, 64);
   for (const Named& s : schedules(seeds)) {
     auto right = [&](const char* kernel, const std::string& error) {
       check(kernel + (", " + s.name), error.empty(), error);
@@ -104,7 +109,9 @@ void test_products(u64 seeds) {
     right("hopper_f16_128", f16_128.run_wgmma("hopper_f16_128", s.schedule, 128));
     right("hopper_bf16_128_transposed", bf16_128.run_wgmma("hopper_bf16_128_transposed", s.schedule, 128));
     right("hopper_f16_256_transposed", f16_256.run_wgmma("hopper_f16_256_transposed", s.schedule, 256));
-    right("hopper_through_shared", through_shared.run_through_shared("hopper_through_shared", s.schedule));
+    right("hopper_through_shared", square_bf16.run_through_shared("hopper_through_shared", s.schedule));
+    right("hopper_from_registers_bf16", square_bf16.run_from_registers("hopper_from_registers_bf16", s.schedule));
+    right("hopper_from_registers_f16", square_f16.run_from_registers("hopper_from_registers_f16", s.schedule));
   }
 }
 

@@ -10,6 +10,7 @@ class Product {
   std::string run_mma(const std::string& kernel, const emu_schedule& schedule);
   std::string run_wgmma(const std::string& kernel, const emu_schedule& schedule, u32 tile);
   std::string run_through_shared(const std::string& kernel, const emu_schedule& schedule);
+  std::string run_from_registers(const std::string& kernel, const emu_schedule& schedule);
   double flops() const { return 2.0 * m_ * n_ * k_; }
 
  private:

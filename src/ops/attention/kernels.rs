@@ -118,19 +118,81 @@ impl Flash {
     }
 }
 
+/// Whole 16-byte loads of a head dim that is one swizzled row of shared memory.
+pub(super) fn in_wgmma(key: &Key) -> bool {
+    key.dtype().is_half() && key.d.is_multiple_of(8) && key.d <= 64
+}
+
+/// Little beyond a sample's edges in tiles of 128 queries and keys of 64 channels.
+pub(super) fn pays_by_wgmma(key: &Key) -> bool {
+    let is_mostly_filled = |size: usize, tile| 4 * size.next_multiple_of(tile) <= 5 * size;
+    is_mostly_filled(key.d, 64) && is_mostly_filled(key.tq, 128) && is_mostly_filled(key.tk, 128)
+}
+
+/// The same by wgmma: a block owns 128 rows, of head dims to 64.
+struct Wgmma {
+    module: &'static str,
+    /// Rows of a tile.
+    tile: usize,
+    /// Tensors of which a block keeps the rows it owns.
+    kept: usize,
+    /// Bytes that pass beside a tile.
+    beside: usize,
+}
+
+const FORWARD_WGMMA: Wgmma = Wgmma {
+    module: "attention/fwd_4_wgmma",
+    tile: 128,
+    kept: 1,
+    beside: 0,
+};
+
+const VJP_WGMMA: Wgmma = Wgmma {
+    module: "attention/vjp_4_wgmma",
+    tile: 128,
+    kept: 2,
+    beside: 0,
+};
+
+const VJP_KV_WGMMA: Wgmma = Wgmma {
+    module: "attention/vjp_kv_4_wgmma",
+    tile: 64,
+    kept: 2,
+    beside: 1024,
+};
+
+impl Wgmma {
+    /// Blocks for `count` rows of each head and sample.
+    fn launch(&self, key: &Key, count: usize) -> Launch {
+        // Rows, stages and mbarriers as in flash90.cuh.
+        let (own, row, stages) = (128, 128, 4);
+        let stage = 2 * self.tile * row + self.beside;
+        let grid = [count.div_ceil(own), key.heads, key.samples];
+        Launch::new(self.module, key.dtype(), grid, 384)
+            .shared(self.kept * own * row + stages * (stage + 16))
+    }
+}
+
 /// One launch: scores never leave the registers.
-pub(super) fn forward_flash(key: &Key) -> Plan {
-    FORWARD
-        .launch(key, key.tq)
+fn forward(key: &Key, launch: Launch) -> Plan {
+    launch
         .ints([key.heads, key.d, key.tq, key.tk])
         .ints([key.shared.into(), key.causal.into()])
         .floats([key.scale::<f64>() * LOG2_E])
         .into()
 }
 
-/// `dq` from its pointers and those of the inputs of a backward pass.
-fn vjp_queries(key: &Key, dq: Ptr, [dy, q, k, v, _, _]: [Ptr; 6]) -> Launch {
-    VJP.launch(key, key.tq)
+pub(super) fn forward_flash(key: &Key) -> Plan {
+    forward(key, FORWARD.launch(key, key.tq))
+}
+
+pub(super) fn forward_wgmma(key: &Key) -> Plan {
+    forward(key, FORWARD_WGMMA.launch(key, key.tq))
+}
+
+/// `dq` from its pointer and those of the inputs of a backward pass.
+fn vjp_queries(key: &Key, launch: Launch, dq: Ptr, [dy, q, k, v, _, _]: [Ptr; 6]) -> Launch {
+    launch
         .pointers([dq, dy, q, k, v, Ptr::Scratch(0)])
         .ints([key.heads, key.d, key.tq, key.tk, padded(key)])
         .ints([key.shared.into(), key.causal.into()])
@@ -138,33 +200,53 @@ fn vjp_queries(key: &Key, dq: Ptr, [dy, q, k, v, _, _]: [Ptr; 6]) -> Launch {
 }
 
 /// Statistics, then `dq`.
-pub(super) fn vjp_flash(key: &Key) -> Plan {
+fn vjp(key: &Key, queries: Launch) -> Plan {
     let inputs: [Ptr; 6] = std::array::from_fn(|i| Ptr::Arg(1 + i));
     let [dy, .., o, lse] = inputs;
     Plan {
         launches: vec![
             stats(key, [dy, o, lse]),
-            vjp_queries(key, Ptr::Arg(0), inputs),
+            vjp_queries(key, queries, Ptr::Arg(0), inputs),
         ],
         scratch: stats_bytes(key),
     }
 }
 
+pub(super) fn vjp_flash(key: &Key) -> Plan {
+    vjp(key, VJP.launch(key, key.tq))
+}
+
+pub(super) fn vjp_wgmma(key: &Key) -> Plan {
+    vjp(key, VJP_WGMMA.launch(key, key.tq))
+}
+
 /// Statistics, then `dq`, then `dk` and `dv`, each by blocks that alone write their rows.
-pub(super) fn vjp_kv_flash(key: &Key) -> Plan {
+fn vjp_kv(key: &Key, queries: Launch, keys: Launch) -> Plan {
     let [dq, dk, dv] = std::array::from_fn(Ptr::Arg);
     let inputs: [Ptr; 6] = std::array::from_fn(|i| Ptr::Arg(3 + i));
     let [dy, q, k, v, o, lse] = inputs;
-    let keys = VJP_KV
-        .launch(key, key.tk)
+    let keys = keys
         .pointers([dk, dv, dy, q, k, v, Ptr::Scratch(0)])
         .ints([key.heads, key.d, key.tq, key.tk, padded(key)])
         .ints([key.causal.into()])
         .floats([key.scale(), key.scale::<f64>() * LOG2_E]);
     Plan {
-        launches: vec![stats(key, [dy, o, lse]), vjp_queries(key, dq, inputs), keys],
+        launches: vec![
+            stats(key, [dy, o, lse]),
+            vjp_queries(key, queries, dq, inputs),
+            keys,
+        ],
         scratch: stats_bytes(key),
     }
+}
+
+pub(super) fn vjp_kv_flash(key: &Key) -> Plan {
+    vjp_kv(key, VJP.launch(key, key.tq), VJP_KV.launch(key, key.tk))
+}
+
+pub(super) fn vjp_kv_wgmma(key: &Key) -> Plan {
+    let queries = VJP_WGMMA.launch(key, key.tq);
+    vjp_kv(key, queries, VJP_KV_WGMMA.launch(key, key.tk))
 }
 
 /// Whole 16-byte loads, and products on tensor cores.

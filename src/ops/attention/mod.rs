@@ -5,8 +5,8 @@
 //! Backward, with `p = exp(scale q k^T - lse)` computed again, `delta = sum over d of dy o`:
 //! `ds = scale p (dy v^T - delta)`, `dq = ds k`, `dk = ds^T q`, `dv = p^T dy`.
 //!
-//! On a GPU, in 16 bits: `flash` keeps scores in registers, for head dims to 160; `wide` has them in scratch
-//! memory, for the autoencoder's 512.
+//! On a GPU, in 16 bits: `flash` keeps scores in registers, for head dims to 160, `wgmma` too, on Hopper, for
+//! head dims to 64; `wide` has them in scratch memory, for the autoencoder's 512.
 
 mod flash;
 mod kernels;
@@ -136,6 +136,9 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "attention.forward",
     variants: &[
+        Variant::on_hopper("wgmma", kernels::forward_wgmma)
+            .when(kernels::in_wgmma)
+            .where_it_pays(kernels::pays_by_wgmma),
         Variant::kernels("flash", kernels::forward_flash).when(kernels::in_flash),
         Variant::kernels("wide", kernels::forward_wide).when(kernels::in_wide),
         Variant::kernels("plain", kernels::forward_plain),
@@ -149,6 +152,9 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "attention.vjp",
     variants: &[
+        Variant::on_hopper("wgmma", kernels::vjp_wgmma)
+            .when(kernels::in_wgmma)
+            .where_it_pays(kernels::pays_by_wgmma),
         Variant::kernels("flash", kernels::vjp_flash).when(kernels::in_flash),
         Variant::kernels("wide", kernels::vjp_wide).when(kernels::in_wide),
         Variant::kernels("plain", kernels::vjp_plain),
@@ -162,6 +168,9 @@ pub static VJP: Op<Key> = Op {
 pub static VJP_KV: Op<Key> = Op {
     name: "attention.vjp_kv",
     variants: &[
+        Variant::on_hopper("wgmma", kernels::vjp_kv_wgmma)
+            .when(kernels::in_wgmma)
+            .where_it_pays(kernels::pays_by_wgmma),
         Variant::kernels("flash", kernels::vjp_kv_flash).when(kernels::in_flash),
         Variant::kernels("wide", kernels::vjp_kv_wide).when(kernels::in_wide),
         Variant::kernels("plain", kernels::vjp_kv_plain),
@@ -194,6 +203,8 @@ fn cases(pass: Pass) -> Vec<Key> {
         (1, 2, 64, 130, 77),
         (2, 1, 80, 70, 140),
         (1, 1, 160, 70, 100),
+        // By wgmma: more tiles than stages either way, a block of which one warpgroup has no rows.
+        (1, 1, 56, 300, 700),
     ]
     .map(key)
     .to_vec();
