@@ -319,17 +319,11 @@ fn cases(direction: Direction) -> Vec<Key> {
         Direction::Vjp => (2, [9, 15], 264, 72, 3, Geometry::same(3)),
         Direction::Wgrad => (5, [16, 17], 24, 128, 3, halving),
     };
-    // Deep enough to be cut: into three chunks that begin amid taps, and into two; all of them end amid steps.
+    // Deep enough to be cut, into three chunks that begin amid taps and end amid steps.
     let cut = match direction {
-        Direction::Forward => vec![
-            (2, [5, 7], 600, 72, 3, Geometry::same(3)),
-            (1, [3, 3], 3592, 8, 1, Geometry::same(1)),
-        ],
-        Direction::Vjp => vec![
-            (2, [5, 7], 72, 600, 3, Geometry::same(3)),
-            (1, [3, 3], 8, 3592, 1, Geometry::same(1)),
-        ],
-        Direction::Wgrad => Vec::new(),
+        Direction::Forward => Some((2, [5, 7], 600, 72, 3, Geometry::same(3))),
+        Direction::Vjp => Some((2, [5, 7], 72, 600, 3, Geometry::same(3))),
+        Direction::Wgrad => None,
     };
     let all = [
         (1, [1, 1], 1, 1, 3, Geometry::same(3)),
