@@ -111,3 +111,65 @@ fn what_does_not_fit_is_an_error() {
         assert!(embed::timestep(&cx, &w, dim, wave).is_err());
     }
 }
+
+/// Products whose depth is cut give a sample the same bits alone, and last of three: the cut is that of one sample, whose
+/// rows lie elsewhere in the tiles.
+#[cfg(feature = "emu")]
+#[test]
+fn a_sample_of_a_cut_product_has_the_same_bits_in_any_batch() {
+    use posteriori::Shape;
+    use posteriori::ops::bench::cases;
+    use posteriori::ops::conv2d::{self, Epilogue, Geometry};
+    use posteriori::ops::linear;
+    use posteriori::rng::Stream;
+
+    type Run = fn(&Cx, &Tensor, &Tensor) -> Tensor;
+    let ops: [(&str, Shape, Shape, Run); 4] = [
+        (
+            "conv2d.forward",
+            [3, 3, 3, 424].into(),
+            [3, 3, 424, 16].into(),
+            |cx, x, w| conv2d::forward(cx, x, w, Geometry::same(3), Epilogue::default()).unwrap(),
+        ),
+        (
+            "conv2d.vjp",
+            [3, 3, 3, 424].into(),
+            [3, 3, 16, 424].into(),
+            |cx, dy, w| conv2d::vjp(cx, w, Geometry::same(3), [3, 3], dy).unwrap(),
+        ),
+        (
+            "linear.forward",
+            [3, 5, 3720].into(),
+            [16, 3720].into(),
+            |cx, x, w| linear::forward(cx, x, w, None, None).unwrap(),
+        ),
+        (
+            "linear.vjp",
+            [3, 5, 3720].into(),
+            [3720, 16].into(),
+            |cx, dy, w| linear::vjp(cx, w, dy).unwrap(),
+        ),
+    ];
+    let normals = |cx: &Cx, arg, shape: Shape| {
+        let mut values = vec![0.0f32; shape.elements()];
+        Stream::new(5, 0, 0).normals_from(0, arg, 0, &mut values);
+        cx.upload(&values, shape).unwrap()
+    };
+    for (op, x, w, run) in ops {
+        for variant in ["split_wgmma_128", "split_128", "split_64"] {
+            let cx = Cx::new(Runtime::emu(Default::default()), DType::Bf16).unwrap();
+            let (cx, launches) = cx.forcing(op, variant).counted();
+            let (x, w) = (normals(&cx, 0, x), normals(&cx, 1, w));
+            let of = |x: &Tensor| run(&cx, x, &w).to_f64().unwrap();
+            let (all, alone) = (of(&x), of(&x.samples(2..3).unwrap()));
+            assert!(
+                alone[..] == all[all.len() - alone.len()..],
+                "{op} {variant}"
+            );
+            for (case, _) in cases(&launches.borrow()) {
+                let plan = case.plan(&cx).unwrap().unwrap();
+                assert_eq!((case.pick(&cx).unwrap(), plan.launches.len()), (variant, 2));
+            }
+        }
+    }
+}

@@ -5,12 +5,16 @@
 
 namespace chunks {
 
-// The part of the depth that this block sums.
+// The part of the depth that a block sums.
 struct Chunk {
   int first, depth;
 
-  __device__ __forceinline__ Chunk(int of_all, int each) : first(blockIdx.z * each), depth(of_all - first) {
-    if (depth > each) depth = each;
+  static __device__ __forceinline__ Chunk whole(int depth) { return {0, depth}; }
+
+  // This block's, of chunks of `each`: the last one may be shorter.
+  static __device__ __forceinline__ Chunk of_block(int depth, int each) {
+    const int first = blockIdx.z * each;
+    return {first, min(depth - first, each)};
   }
 };
 

@@ -60,10 +60,11 @@ ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restri
   DYN_SMEM(smem);
   const int row = blockIdx.x * S::ROWS, col = blockIdx.y * S::COLS;
   const auto phase = Phase::of_block(p);
-  taps::Pixels<T, S, -1> a({dy, p.y_height, p.y_width, p.outputs}, phase.taps, phase.lines, row);
-  taps::Weights<T, S> b(w, phase.taps, p.inputs, p.outputs, col);
+  const auto chunk = chunks::Chunk::whole(phase.depth(p));
+  taps::Pixels<T, S, -1> a({dy, p.y_height, p.y_width, p.outputs}, phase.taps, phase.lines, row, chunk);
+  taps::Weights<T, S> b(w, phase.taps, p.inputs, p.outputs, col, chunk);
   float acc[S::I][S::J][4];
-  S::template multiply<T>(acc, a, b, phase.depth(p), smem);
+  S::template multiply<T>(acc, a, b, chunk.depth, smem);
   const tile::Output<T, T, Place> out{dx, bias, nullptr, nullptr, phase.lines.count, p.inputs, 1, phase.place};
   tile::store<S>(out, acc, row, col, smem);
 }

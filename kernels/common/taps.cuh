@@ -1,6 +1,7 @@
 // Convolutions as matrix products (tile.cuh): a is gathered from the image on its way to shared memory.
 //
-// The depth runs over taps of a k x k kernel, and over the channels within each tap.
+// The depth runs over taps of a k x k kernel, and over the channels within each tap; a block goes through a chunk of
+// it.
 #pragma once
 #include "tile.cuh"
 
@@ -15,17 +16,21 @@ struct Taps {
 
 // Where on the depth this thread's pieces are: the same piece of each row, so the same tap and channel.
 template <class S> struct Walk {
-  int rows, cols, channels;
+  int cols, channels;
   int row, col, channel;  // of the tap, among those that the depth runs over; its first channel of this step
+  int left;               // of the chunk, from the piece on
 
-  __device__ __forceinline__ Walk(const Taps& taps, int channels_)
-      : rows(taps.rows), cols(taps.cols), channels(channels_), row(0), col(0),
-        channel(threadIdx.x % S::PIECES * tile::PIECE) {
+  __device__ __forceinline__ Walk(const Taps& taps, int channels_, chunks::Chunk chunk)
+      : cols(taps.cols), channels(channels_), row(0), col(0) {
+    const int before = threadIdx.x % S::PIECES * tile::PIECE;
+    channel = chunk.first + before;
+    left = chunk.depth - before;
     wrap();
   }
 
   __device__ __forceinline__ void advance() {
     channel += S::DEPTH;
+    left -= S::DEPTH;
     wrap();
   }
 
@@ -39,7 +44,7 @@ template <class S> struct Walk {
     }
   }
 
-  __device__ __forceinline__ bool inside() const { return row < rows; }
+  __device__ __forceinline__ bool inside() const { return left > 0; }
 };
 
 // The side of a convolution that is gathered from: [samples, height, width, channels].
@@ -63,8 +68,9 @@ template <class T, class S, int DIRECTION> struct Pixels {
   const T* sample[EACH];
   int row[EACH], col[EACH];  // of the first tap
 
-  __device__ __forceinline__ Pixels(Image<T> image_, const Taps& taps, const Lines& lines, int first)
-      : image(image_), walk(taps, image_.channels) {
+  __device__ __forceinline__ Pixels(Image<T> image_, const Taps& taps, const Lines& lines, int first,
+                                    chunks::Chunk chunk)
+      : image(image_), walk(taps, image_.channels, chunk) {
 #pragma unroll
     for (int i = 0; i < EACH; ++i) {
       const int line = first + threadIdx.x / S::PIECES + i * (S::THREADS / S::PIECES);
@@ -101,8 +107,9 @@ template <class T, class S> struct Weights {
   Walk<S> walk;
   int channels, channel;  // the first one of this thread
 
-  __device__ __forceinline__ Weights(const T* w_, const Taps& taps_, int channels_, int depth, int first)
-      : w(w_), taps(taps_), walk(taps_, depth), channels(channels_), channel(first + threadIdx.x / S::PIECES) {}
+  __device__ __forceinline__ Weights(const T* w_, const Taps& taps_, int channels_, int depth, int first,
+                                     chunks::Chunk chunk)
+      : w(w_), taps(taps_), walk(taps_, depth, chunk), channels(channels_), channel(first + threadIdx.x / S::PIECES) {}
 
   __device__ __forceinline__ void copy(u32 to) {
     const int tap_row = taps.row + walk.row * taps.step, tap_col = taps.col + walk.col * taps.step;
@@ -129,18 +136,18 @@ template <class T, class S> struct TransposedPixels {
   int left;                         // pixels of the depth from this thread's first on
   int sample[EACH], row[EACH], col[EACH];
 
-  // `depth` pixels of the other side from pixel `start` on, taps and channels from `first` on.
+  // A chunk of the pixels of the other side, taps and channels from `first` on.
   __device__ __forceinline__ TransposedPixels(Image<T> image_, int k, int stride_, int before, int height_, int width_,
-                                              int start, int depth, int first)
+                                              chunks::Chunk chunk, int first)
       : image(image_), height(height_), width(width_), stride(stride_) {
     const int line = first + threadIdx.x % ACROSS * tile::PIECE, tap = line / image.channels;
     tap_row = tap / k - before;
     tap_col = tap % k - before;
     channel = line % image.channels;
-    left = tap < k * k ? depth - static_cast<int>(threadIdx.x) / ACROSS : 0;
+    left = tap < k * k ? chunk.depth - static_cast<int>(threadIdx.x) / ACROSS : 0;
 #pragma unroll
     for (int i = 0; i < EACH; ++i) {
-      const int pixel = start + threadIdx.x / ACROSS + i * DOWN;
+      const int pixel = chunk.first + threadIdx.x / ACROSS + i * DOWN;
       sample[i] = pixel / (height * width);
       row[i] = pixel % (height * width) / width;
       col[i] = pixel % width;

@@ -4,9 +4,10 @@
 // operands are is left to objects that copy their part of one step to shared memory and go on to the next: Rows and
 // Columns here, pixels of an image in taps.cuh. A copy moves pieces of 8 values (16 bytes), zeros beyond the edges: the
 // depth or the columns, whichever lie side by side in memory, must be a multiple of 8. Where a piece goes is up to the
-// shape of the tile: here they are swizzled so that neither the copies nor ldmatrix meet a bank twice.
+// shape of the tile: here they are swizzled so that neither the copies nor ldmatrix meet a bank twice. The depth may be
+// a chunk of a longer one (chunks.cuh), in whole pieces.
 #pragma once
-#include "arch.cuh"
+#include "chunks.cuh"
 
 namespace tile {
 
@@ -40,21 +41,21 @@ template <int ROWS_, int COLS_> struct Shape {
   }
 };
 
-// a of a row-major matrix, or b of a transposed one: LINES of the `lines` rows of `from` (lines, depth).
+// a of a row-major matrix, or b of a transposed one: a chunk of LINES of the `lines` rows of `from` (lines, depth).
 template <class T, class S, int LINES> struct Rows {
   static constexpr bool ALONG_DEPTH = true;
   const T* from;
-  int lines, depth;
-  int line, at;  // this thread's first row; where its piece of this step starts
+  int lines, depth, end;  // end: of the chunk
+  int line, at;           // this thread's first row; where its piece of this step starts
 
-  __device__ __forceinline__ Rows(const T* matrix, int lines_, int depth_, int first)
-      : from(matrix), lines(lines_), depth(depth_), line(first + threadIdx.x / S::PIECES),
-        at(threadIdx.x % S::PIECES * PIECE) {}
+  __device__ __forceinline__ Rows(const T* matrix, int lines_, int depth_, int first, chunks::Chunk chunk)
+      : from(matrix), lines(lines_), depth(depth_), end(chunk.first + chunk.depth),
+        line(first + threadIdx.x / S::PIECES), at(chunk.first + threadIdx.x % S::PIECES * PIECE) {}
 
   __device__ __forceinline__ void copy(u32 to) {
 #pragma unroll
     for (int i = 0; i < LINES; i += S::THREADS / S::PIECES) {
-      const bool inside = line + i < lines && at < depth;
+      const bool inside = line + i < lines && at < end;
       const T* const piece = inside ? from + static_cast<size_t>(line + i) * depth + at : from;
       arch::cp_async16(to + S::along_depth(threadIdx.x / S::PIECES + i, threadIdx.x % S::PIECES), piece, inside);
     }
@@ -62,7 +63,7 @@ template <class T, class S, int LINES> struct Rows {
   }
 };
 
-// b of a row-major matrix, or a of a transposed one: COLS of the `cols` columns of `from` (depth, cols).
+// b of a row-major matrix, or a of a transposed one: a chunk of COLS of the `cols` columns of `from` (depth, cols).
 template <class T, class S, int COLS> struct Columns {
   static constexpr bool ALONG_DEPTH = false;
   static constexpr int ACROSS = COLS / PIECE;
@@ -70,9 +71,9 @@ template <class T, class S, int COLS> struct Columns {
   int depth, cols;
   int at, col;  // this thread's first row of this step, and its piece of it
 
-  __device__ __forceinline__ Columns(const T* matrix, int depth_, int cols_, int first)
-      : from(matrix), depth(depth_), cols(cols_), at(threadIdx.x / ACROSS),
-        col(first + threadIdx.x % ACROSS * PIECE) {}
+  __device__ __forceinline__ Columns(const T* matrix, int cols_, int first, chunks::Chunk chunk)
+      : from(matrix + static_cast<size_t>(chunk.first) * cols_), depth(chunk.depth), cols(cols_),
+        at(threadIdx.x / ACROSS), col(first + threadIdx.x % ACROSS * PIECE) {}
 
   __device__ __forceinline__ void copy(u32 to) {
 #pragma unroll
@@ -211,6 +212,11 @@ template <class O, class T, class Place = InOrder> struct Output {
   Place place = {};             // the row of y that a row of the products is
 };
 
+// This block's chunk of the products, in float: sums (chunks, rows, cols), which sum/parts.cu adds.
+template <class T> ARCH_FN Output<float, T> part(float* sums, int rows, int cols) {
+  return {chunks::sums(sums, static_cast<size_t>(rows) * cols), nullptr, nullptr, nullptr, rows, cols, 1};
+}
+
 // sum += scale * the piece at `from`
 template <class T> ARCH_FN void add_piece(float (&sum)[PIECE], const T* from, float scale = 1.0f) {
   constexpr int N = 16 / sizeof(T);
@@ -231,6 +237,15 @@ template <class O> ARCH_FN void store_piece(O* to, const float (&sum)[PIECE]) {
     for (int e = 0; e < N; ++e) part.v[e] = arch::from_f32<O>(sum[c + e]);
     *reinterpret_cast<Pack<O, N>*>(to + c) = part;
   }
+}
+
+// Stores a piece of y, of the products `sum` and what is added to them.
+template <class Out> ARCH_FN void finish(const Out& out, float (&sum)[PIECE], int row, int col) {
+  const size_t at = out.place(row) * out.cols + col;
+  if (out.bias) add_piece(sum, out.bias + col);
+  if (out.shift) add_piece(sum, out.shift + static_cast<size_t>(row / out.sample_rows) * out.cols + col);
+  if (out.residual) add_piece(sum, out.residual + at);
+  store_piece(out.y + at, sum);
 }
 
 // Stores the tile at (row, col). Fragments go through shared memory, so that a thread has whole pieces to move.
@@ -259,13 +274,9 @@ ARCH_FN void store(const Out& out, const float (&acc)[S::I][S::J][4], int row, i
     for (int r = 0; r < 16; r += 8) {
       const int y_row = row + 16 * i + r, y_col = col + 8 * first;
       if (y_row < out.rows && y_col < out.cols) {
-        const size_t at = out.place(y_row) * out.cols + y_col;
         float sum[PIECE] = {};
         add_piece(sum, part + (group + r) * PITCH + in_group * PIECE);
-        if (out.bias) add_piece(sum, out.bias + y_col);
-        if (out.shift) add_piece(sum, out.shift + static_cast<size_t>(y_row / out.sample_rows) * out.cols + y_col);
-        if (out.residual) add_piece(sum, out.residual + at);
-        store_piece(out.y + at, sum);
+        finish(out, sum, y_row, y_col);
       }
     }
     __syncwarp();  // the part is read: the next one goes there

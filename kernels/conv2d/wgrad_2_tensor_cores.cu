@@ -4,7 +4,6 @@
 // [pixels of dy, o]: x is gathered on its way to shared memory, see taps.cuh. A block computes a tile of dw over a chunk
 // of the pixels; sum/parts.cu adds the chunks. Both operands lie across the depth, so ldmatrix transposes them on the way.
 // Any stride, k and padding; i and o are multiples of 8. The parts are tile sizes.
-#include "chunks.cuh"
 #include "taps.cuh"
 
 namespace {
@@ -18,14 +17,13 @@ template <class S, class T>
 ARCH_FN void wgrad(float* __restrict__ dw, const T* __restrict__ x, const T* __restrict__ dy, const Params& p) {
   DYN_SMEM(smem);
   const int row = blockIdx.x * S::ROWS, col = blockIdx.y * S::COLS, lines = p.k * p.k * p.inputs;
-  const chunks::Chunk chunk(p.rows, p.each);
+  const auto chunk = chunks::Chunk::of_block(p.rows, p.each);
   taps::TransposedPixels<T, S> a({x, p.x_height, p.x_width, p.inputs}, p.k, p.stride, p.before,
-                                    p.y_height, p.y_width, chunk.first, chunk.depth, row);
-  tile::Columns<T, S, S::COLS> b(dy + static_cast<size_t>(chunk.first) * p.outputs, chunk.depth, p.outputs, col);
+                                 p.y_height, p.y_width, chunk, row);
+  tile::Columns<T, S, S::COLS> b(dy, p.outputs, col, chunk);
   float acc[S::I][S::J][4];
   tile::multiply<T, S>(acc, a, b, chunk.depth, smem);
-  float* const to = chunks::sums(dw, static_cast<size_t>(lines) * p.outputs);
-  tile::store<S>(tile::Output<float, T>{to, nullptr, nullptr, nullptr, lines, p.outputs, 1}, acc, row, col, smem);
+  tile::store<S>(tile::part<T>(dw, lines, p.outputs), acc, row, col, smem);
 }
 
 }  // namespace

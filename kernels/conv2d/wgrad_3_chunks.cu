@@ -25,7 +25,7 @@ ARCH_FN void wgrad(float* __restrict__ dw, const T* __restrict__ x, const T* __r
   SHARED_ARRAY(Pixel, pixels, TILE);
   SHARED_ARRAY(float, a, TILE * TILE);  // (pixel, line)
   SHARED_ARRAY(float, b, TILE * TILE);  // (pixel, output)
-  const chunks::Chunk chunk(p.rows, p.each);
+  const auto chunk = chunks::Chunk::of_block(p.rows, p.each);
   const int lines = p.k * p.k * p.inputs, first_line = blockIdx.x * TILE, first_output = blockIdx.y * TILE;
   // What this thread copies of each pixel: one line, one output.
   const int in_tile = threadIdx.x % TILE, line = first_line + in_tile, output = first_output + in_tile;

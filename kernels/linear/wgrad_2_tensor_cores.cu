@@ -3,7 +3,6 @@
 // dw: [chunks, m, k] in float, x: [rows, k], dy: [rows, m]. A block computes a tile of dw over a chunk of the rows, see
 // tile.cuh; sum/parts.cu adds the chunks. Both operands lie across the depth, the rows, so ldmatrix transposes them on
 // the way. k and m are multiples of 8. The parts are tile sizes.
-#include "chunks.cuh"
 #include "tile.cuh"
 
 namespace {
@@ -16,13 +15,12 @@ template <class S, class T>
 ARCH_FN void wgrad(float* __restrict__ dw, const T* __restrict__ x, const T* __restrict__ dy, const Params& p) {
   DYN_SMEM(smem);
   const int row = blockIdx.x * S::ROWS, col = blockIdx.y * S::COLS;
-  const chunks::Chunk chunk(p.rows, p.each);
-  tile::Columns<T, S, S::ROWS> a(dy + static_cast<size_t>(chunk.first) * p.m, chunk.depth, p.m, row);
-  tile::Columns<T, S, S::COLS> b(x + static_cast<size_t>(chunk.first) * p.k, chunk.depth, p.k, col);
+  const auto chunk = chunks::Chunk::of_block(p.rows, p.each);
+  tile::Columns<T, S, S::ROWS> a(dy, p.m, row, chunk);
+  tile::Columns<T, S, S::COLS> b(x, p.k, col, chunk);
   float acc[S::I][S::J][4];
   tile::multiply<T, S>(acc, a, b, chunk.depth, smem);
-  float* const to = chunks::sums(dw, static_cast<size_t>(p.m) * p.k);
-  tile::store<S>(tile::Output<float, T>{to, nullptr, nullptr, nullptr, p.m, p.k, 1}, acc, row, col, smem);
+  tile::store<S>(tile::part<T>(dw, p.m, p.k), acc, row, col, smem);
 }
 
 }  // namespace

@@ -6,7 +6,7 @@ use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::ops::variant::{Key, Op, Spec};
-use crate::runtime::kernel::{Launch, Target};
+use crate::runtime::kernel::{Plan, Target};
 use crate::runtime::{Arg, Cost};
 
 /// An op in one direction, of any key type.
@@ -42,11 +42,11 @@ pub trait AnyCase {
     /// # Errors
     /// As [`Op::pick`].
     fn pick(&self, cx: &Cx) -> Result<&'static str>;
-    /// The kernels that [`AnyCase::launch`] would launch; none on the processors.
+    /// The kernels that [`AnyCase::launch`] would launch; `None` on the processors.
     ///
     /// # Errors
     /// As [`Op::pick`].
-    fn kernels(&self, cx: &Cx) -> Result<Vec<Launch>>;
+    fn plan(&self, cx: &Cx) -> Result<Option<Plan>>;
     /// Runs it.
     ///
     /// # Errors
@@ -122,8 +122,8 @@ impl<K: Key> AnyCase for Case<K> {
         Ok(self.op.pick(cx, &self.key)?.name)
     }
 
-    fn kernels(&self, cx: &Cx) -> Result<Vec<Launch>> {
-        Ok(self.op.pick(cx, &self.key)?.kernels_of(&self.key))
+    fn plan(&self, cx: &Cx) -> Result<Option<Plan>> {
+        Ok(self.op.pick(cx, &self.key)?.plan(&self.key))
     }
 
     fn launch(&self, cx: &Cx, args: &[Arg<'_>]) -> Result<()> {

@@ -1,14 +1,16 @@
 //! What a GPU would take for a launch, by its counts: a prediction, for where there is no GPU to measure on.
 //!
 //! A kernel takes the larger of its operations at the rate of its instructions, in waves of one block for each multiprocessor of which
-//! the last counts as a whole one, and its bytes at the rate of copying; each launch takes a constant on top. What that leaves out (tiles whose
-//! loads are not hidden, caches, clocks under load) makes kernels slower than predicted, never faster.
+//! the last counts as a whole one, and its bytes at the rate of copying. What its launches leave in memory for one another is written and
+//! read once at that rate, on top, and each launch takes a constant. What that leaves out (tiles whose loads are not hidden, clocks under
+//! load) makes kernels slower than predicted; only scratch memory that stays in the cache makes them faster.
 
 use super::case::AnyCase;
 use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::runtime::kernel::Launch;
+use crate::runtime::Cost;
+use crate::runtime::kernel::{Launch, Plan};
 
 /// What a prediction knows of a GPU.
 #[derive(Clone, Copy, Debug)]
@@ -57,12 +59,19 @@ pub struct Prediction {
 /// # Errors
 /// [`Error::NoVariant`](crate::Error::NoVariant) when no variant of kernels takes it.
 pub fn predict(cx: &Cx, case: &dyn AnyCase, gpu: &Gpu) -> Result<Prediction> {
-    let (cost, launches) = (case.cost(), case.kernels(cx)?);
     let best = match case.dtype() {
         DType::Bf16 | DType::F16 => gpu.product,
         _ => gpu.lanes,
     };
+    let plan = case.plan(cx)?;
+    Ok(of_plan(plan.as_ref(), case.cost(), best, gpu))
+}
+
+/// Predicts launches that do the work of `cost`, on a GPU whose best instructions have the rate `best`.
+fn of_plan(plan: Option<&Plan>, cost: Cost, best: f64, gpu: &Gpu) -> Prediction {
+    let launches = plan.map_or(&[][..], |plan| &plan.launches);
     let (flops, bytes) = (cost.flops as f64, cost.bytes as f64 / gpu.bytes);
+    let scratch = 2.0 * plan.map_or(0, |plan| plan.scratch) as f64 / gpu.bytes;
     // The work is that of the largest kernel of the fastest instructions; others prepare it or add its parts up.
     let of = |launch: &Launch| flops / rate(launch, gpu) * idle(launch, gpu);
     let fastest = launches
@@ -74,11 +83,11 @@ pub fn predict(cx: &Cx, case: &dyn AnyCase, gpu: &Gpu) -> Result<Prediction> {
         .filter(|launch| rate(launch, gpu) == fastest)
         .max_by_key(|launch| threads(launch));
     let busy = main.map_or(0.0, of).max(bytes);
-    Ok(Prediction {
+    Prediction {
         floor: (flops / best).max(bytes),
-        predicted: busy + gpu.launch * launches.len() as f64,
+        predicted: busy + scratch + gpu.launch * launches.len() as f64,
         launches: launches.len() as u64,
-    })
+    }
 }
 
 /// The rate of a kernel's instructions, which its file is named after.
@@ -86,7 +95,7 @@ fn rate(launch: &Launch, gpu: &Gpu) -> f64 {
     let is_one_of = |ends: &[&str]| ends.iter().any(|end| launch.entry.module.ends_with(end));
     if is_one_of(&["_wgmma"]) {
         gpu.product
-    } else if is_one_of(&["_tensor_cores", "_phases", "_flash", "_wide"]) {
+    } else if is_one_of(&["_tensor_cores", "_phases", "_split", "_flash", "_wide"]) {
         gpu.mma
     } else {
         gpu.lanes
@@ -123,18 +132,46 @@ mod tests {
         assert!((of(133) - 264.0 / 133.0).abs() < 1e-12);
     }
 
+    /// A cut busies the GPU; its parts are written and read, and there is a launch more.
+    #[test]
+    fn a_cut_is_paid_for() {
+        let launch = |module, blocks| Launch::new(module, DType::Bf16, [22, 1, blocks], 256);
+        let cost = Cost {
+            flops: 7_900_000_000,
+            bytes: 4_300_000,
+        };
+        let of = |launches, scratch| {
+            let plan = Plan { launches, scratch };
+            let told = of_plan(Some(&plan), cost, H200.product, &H200);
+            assert_eq!(told.floor, 1e-5);
+            assert_eq!(told.launches, plan.launches.len() as u64);
+            told.predicted
+        };
+        let whole = of(vec![launch("linear/fwd_3_wgmma", 1)], 0);
+        assert!((whole - (6.0 * 1e-5 + 1.5e-6)).abs() < 1e-15);
+        let sum = launch("sum/parts", 100);
+        let cut = of(
+            vec![launch("linear/fwd_5_split_wgmma", 6), sum],
+            6 * 4_300_000,
+        );
+        assert!((cut - (1e-5 + 2.0 * 6.0 * 1e-6 + 2.0 * 1.5e-6)).abs() < 1e-15);
+    }
+
     #[test]
     fn kernels_on_tensor_cores_are_known_by_their_names() {
         let of = |module| rate(&Launch::each(module, DType::Bf16, 1), &H200);
         for module in [
             "conv2d/fwd_2_tensor_cores",
             "conv2d/vjp_4_phases",
+            "conv2d/fwd_6_split",
             "attention/vjp_2_flash",
             "attention/fwd_3_wide",
         ] {
             assert_eq!(of(module), H200.mma);
         }
-        assert_eq!(of("linear/fwd_3_wgmma"), H200.product);
+        for module in ["linear/fwd_3_wgmma", "linear/fwd_5_split_wgmma"] {
+            assert_eq!(of(module), H200.product);
+        }
         assert_eq!(of("conv2d/fwd_1_plain"), H200.lanes);
     }
 }

@@ -57,9 +57,28 @@ impl Tile {
         down * across >= ENOUGH && none_is_half && Tile::is_large_enough(outputs)
     }
 
-    /// How the depth of a product with few `[rows, cols]` outputs is cut.
+    /// How the depth of a weight gradient with few `[rows, cols]` outputs is cut.
     pub(super) fn chunks(self, outputs: [usize; 2], depth: usize) -> Chunks {
         Chunks::new(self.blocks(outputs).iter().product(), depth)
+    }
+
+    /// How the depth of a product is cut, of which one sample has `[rows, cols]` outputs.
+    pub(super) fn split(self, outputs: [usize; 2], depth: usize) -> Chunks {
+        Chunks::of_tiles(self.blocks(outputs).iter().product(), depth)
+    }
+
+    /// Whether that is a cut.
+    pub(super) fn is_split(self, outputs: [usize; 2], depth: usize) -> bool {
+        self.split(outputs, depth).count() > 1
+    }
+
+    /// Whether it is worth it: one sample's chunks busy three quarters of an H200, and large tiles lose little beyond the
+    /// edges.
+    pub(super) fn is_worth_splitting(self, outputs: [usize; 2], depth: usize) -> bool {
+        const ENOUGH: usize = 99;
+        let blocks: usize = self.blocks(outputs).iter().product();
+        let busy = blocks * self.split(outputs, depth).count() >= ENOUGH;
+        busy && (matches!(self, Tile::Small) || Tile::is_large_enough(outputs))
     }
 
     /// A launch for `[rows, cols]` outputs.

@@ -9,7 +9,7 @@ use std::fmt::Debug;
 use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::runtime::kernel::{Arch, Launch, Plan, Target};
+use crate::runtime::kernel::{Arch, Plan, Target};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::{Arg, Cost, Runtime};
 
@@ -234,11 +234,11 @@ impl<K: Key> Variant<K> {
         runs && (self.fits)(key)
     }
 
-    /// The kernels it launches; none when it is native.
-    pub fn kernels_of(&self, key: &K) -> Vec<Launch> {
+    /// The kernels it launches; `None` when it is native.
+    pub fn plan(&self, key: &K) -> Option<Plan> {
         match self.run {
-            Run::Native { .. } => Vec::new(),
-            Run::Kernels { plan, .. } => plan(key).launches,
+            Run::Native { .. } => None,
+            Run::Kernels { plan, .. } => Some(plan(key)),
         }
     }
 }

@@ -63,6 +63,8 @@ pub enum Ptr {
     Arg(usize),
     /// This byte of the plan's scratch memory.
     Scratch(usize),
+    /// None: for what a kernel may be given and this launch has not.
+    Null,
 }
 
 /// One kernel launch of an op.

@@ -45,6 +45,7 @@ impl<F> Call<F> {
         let pointer = |ptr: &Ptr| match *ptr {
             Ptr::Arg(i) => args.get(i).map_or(0, address),
             Ptr::Scratch(offset) => scratch.map_or(0, |s| s.address() + offset as u64),
+            Ptr::Null => 0,
         };
         let pointers = match &launch.pointers {
             None => args.iter().map(address).collect(),

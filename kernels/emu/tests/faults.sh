@@ -87,6 +87,13 @@ planted taps_column conv2d.forward conv2d/fwd_2_tensor_cores common/taps.cuh \
   's/at_col = col\[i\] + DIRECTION \* walk.col/& + 1/'
 planted phases_place conv2d.vjp conv2d/vjp_4_phases common/phases.cuh 's/pixel % width \* stride + col/pixel % width * stride/'
 planted phases_taps conv2d.vjp conv2d/vjp_4_phases common/phases.cuh 's/tap((phase + p.before) % p.stride)/tap(phase % p.stride)/'
+planted split_start conv2d.forward conv2d/fwd_6_split common/chunks.cuh 's/first = blockIdx.z \* each/& - 8 * blockIdx.z/'
+planted split_end conv2d.vjp conv2d/vjp_8_split_wgmma.sm90a common/taps.cuh 's/left = chunk.depth/left = chunk.depth + 32/'
+planted split_end_of_rows linear.forward linear/fwd_5_split_wgmma.sm90a common/tile.cuh \
+  's/end(chunk.first + chunk.depth)/end(depth_)/'
+planted split_sums linear.vjp linear/vjp_4_split common/chunks.cuh 's/blockIdx.z \* len/blockIdx.z * (len - 8)/'
+planted parts_first conv2d.forward sum/parts sum/parts.cu 's/int chunk = 0;/int chunk = 1;/'
+planted parts_twice linear.forward sum/parts sum/parts.cu 's/parts + chunk \* len + at/&, 2.0f/'
 planted flash_causal attention.forward attention/fwd_2_flash common/flash.cuh 's/% 2 >= seen/% 2 > seen/'
 planted flash90_swizzle attention.forward attention/fwd_4_wgmma.sm90a common/flash90.cuh 's/piece ^ (row % 8)/piece ^ (row \/ 2 % 8)/'
 planted flash90_parity attention.vjp attention/vjp_4_wgmma.sm90a common/flash90.cuh 's/(i \/ STAGES + 1) % 2/i \/ STAGES % 2/'

@@ -99,11 +99,60 @@ pub(super) fn vjp_wgmma(key: &Key, tile: Tile) -> Plan {
 }
 
 fn products(module: &'static str, key: &Key, tile: Tile) -> Plan {
+    product(module, key, tile).into()
+}
+
+fn product(module: &'static str, key: &Key, tile: Tile) -> Launch {
     let [pixels, channels] = of_sample(key);
     let rows = key.samples * pixels;
     tile.launch(module, key.dtype, [rows, channels])
         .ints(sizes(key, rows))
-        .into()
+}
+
+/// Taps and channels that one output adds up.
+fn depth(key: &Key) -> usize {
+    match key.direction {
+        Direction::Vjp => key.taps() * key.outputs,
+        _ => key.taps() * key.inputs,
+    }
+}
+
+pub(super) fn fits_split(key: &Key, tile: Tile) -> bool {
+    fits_tiles(key) && tile.is_split(of_sample(key), depth(key))
+}
+
+pub(super) fn is_worth_splitting(key: &Key, tile: Tile) -> bool {
+    tile.is_worth_splitting(of_sample(key), depth(key))
+}
+
+pub(super) fn forward_split(key: &Key, tile: Tile) -> Plan {
+    split("conv2d/fwd_6_split", key, tile)
+}
+
+pub(super) fn forward_split_wgmma(key: &Key, tile: Tile) -> Plan {
+    split("conv2d/fwd_7_split_wgmma", key, tile)
+}
+
+pub(super) fn vjp_split(key: &Key, tile: Tile) -> Plan {
+    split("conv2d/vjp_7_split", key, tile)
+}
+
+pub(super) fn vjp_split_wgmma(key: &Key, tile: Tile) -> Plan {
+    split("conv2d/vjp_8_split_wgmma", key, tile)
+}
+
+fn split(module: &'static str, key: &Key, tile: Tile) -> Plan {
+    let [pixels, channels] = of_sample(key);
+    let added = match key.direction {
+        Direction::Vjp => [Ptr::Arg(3), Ptr::Null, Ptr::Null],
+        _ => [3, 4, 5].map(Ptr::Arg),
+    };
+    tile.split([pixels, channels], depth(key)).product(
+        product(module, key, tile),
+        [key.samples * pixels, channels],
+        pixels,
+        added,
+    )
 }
 
 /// No phase is without pixels.

@@ -207,16 +207,27 @@ pub static FORWARD: Op<Key> = Op {
         })
         .when(kernels::fits_tiles)
         .where_it_pays(kernels::is_wide),
+        Variant::on_hopper("split_wgmma_128", |key| {
+            kernels::forward_split_wgmma(key, Tile::Warpgroups)
+        })
+        .when(|key| kernels::fits_split(key, Tile::Warpgroups))
+        .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Warpgroups)),
         Variant::on_hopper("wgmma_128", |key| {
             kernels::forward_wgmma(key, Tile::Warpgroups)
         })
         .when(kernels::fits_tiles)
         .where_it_pays(kernels::is_large),
+        Variant::kernels("split_128", |key| kernels::forward_split(key, Tile::Large))
+            .when(|key| kernels::fits_split(key, Tile::Large))
+            .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Large)),
         Variant::kernels("tensor_cores_128", |key| {
             kernels::forward_tiles(key, Tile::Large)
         })
         .when(kernels::fits_tiles)
         .where_it_pays(kernels::is_large),
+        Variant::kernels("split_64", |key| kernels::forward_split(key, Tile::Small))
+            .when(|key| kernels::fits_split(key, Tile::Small))
+            .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Small)),
         Variant::kernels("tensor_cores_64", |key| {
             kernels::forward_tiles(key, Tile::Small)
         })
@@ -260,14 +271,25 @@ pub static VJP: Op<Key> = Op {
         })
         .when(kernels::fits_tiles)
         .where_it_pays(kernels::is_wide),
+        Variant::on_hopper("split_wgmma_128", |key| {
+            kernels::vjp_split_wgmma(key, Tile::Warpgroups)
+        })
+        .when(|key| kernels::fits_split(key, Tile::Warpgroups))
+        .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Warpgroups)),
         Variant::on_hopper("wgmma_128", |key| kernels::vjp_wgmma(key, Tile::Warpgroups))
             .when(kernels::fits_tiles)
             .where_it_pays(kernels::is_large),
+        Variant::kernels("split_128", |key| kernels::vjp_split(key, Tile::Large))
+            .when(|key| kernels::fits_split(key, Tile::Large))
+            .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Large)),
         Variant::kernels("tensor_cores_128", |key| {
             kernels::vjp_tiles(key, Tile::Large)
         })
         .when(kernels::fits_tiles)
         .where_it_pays(kernels::is_large),
+        Variant::kernels("split_64", |key| kernels::vjp_split(key, Tile::Small))
+            .when(|key| kernels::fits_split(key, Tile::Small))
+            .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Small)),
         Variant::kernels("tensor_cores_64", |key| {
             kernels::vjp_tiles(key, Tile::Small)
         })
@@ -296,6 +318,12 @@ fn cases(direction: Direction) -> Vec<Key> {
         Direction::Forward => (2, [9, 15], 72, 264, 3, Geometry::same(3)),
         Direction::Vjp => (2, [9, 15], 264, 72, 3, Geometry::same(3)),
         Direction::Wgrad => (5, [16, 17], 24, 128, 3, halving),
+    };
+    // Deep enough to be cut, into three chunks that begin amid taps and end amid steps.
+    let cut = match direction {
+        Direction::Forward => Some((2, [5, 7], 600, 72, 3, Geometry::same(3))),
+        Direction::Vjp => Some((2, [5, 7], 72, 600, 3, Geometry::same(3))),
+        Direction::Wgrad => None,
     };
     let all = [
         (1, [1, 1], 1, 1, 3, Geometry::same(3)),
@@ -348,7 +376,7 @@ fn cases(direction: Direction) -> Vec<Key> {
             direction,
         }
     };
-    all.into_iter().enumerate().map(key).collect()
+    all.into_iter().chain(cut).enumerate().map(key).collect()
 }
 
 /// `y` from `x: [n, h, w, i]` and `w: [k, k, i, o]`.

@@ -17,7 +17,7 @@ use crate::ops::tensor_cores::Tile;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::runtime::gemm::{Mat, gemm};
-use crate::runtime::kernel::{Launch, Plan};
+use crate::runtime::kernel::{Launch, Plan, Ptr};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::product::{self, Product};
 use crate::tensor::Tensor;
@@ -78,12 +78,23 @@ pub static FORWARD: Op<Key> = Op {
         Variant::on_hopper("wgmma_256", |key| forward_wgmma(key, Tile::WideWarpgroups))
             .when(fits_tiles)
             .where_it_pays(is_wide),
+        Variant::on_hopper("split_wgmma_128", |key| {
+            forward_split_wgmma(key, Tile::Warpgroups)
+        })
+        .when(|key| fits_split(key, Tile::Warpgroups))
+        .where_it_pays(|key| is_worth_splitting(key, Tile::Warpgroups)),
         Variant::on_hopper("wgmma_128", |key| forward_wgmma(key, Tile::Warpgroups))
             .when(fits_tiles)
             .where_it_pays(is_large),
+        Variant::kernels("split_128", |key| forward_split(key, Tile::Large))
+            .when(|key| fits_split(key, Tile::Large))
+            .where_it_pays(|key| is_worth_splitting(key, Tile::Large)),
         Variant::kernels("tensor_cores_128", |key| forward_tiles(key, Tile::Large))
             .when(fits_tiles)
             .where_it_pays(is_large),
+        Variant::kernels("split_64", |key| forward_split(key, Tile::Small))
+            .when(|key| fits_split(key, Tile::Small))
+            .where_it_pays(|key| is_worth_splitting(key, Tile::Small)),
         Variant::kernels("tensor_cores_64", |key| forward_tiles(key, Tile::Small)).when(fits_tiles),
         Variant::kernels("plain", |key| {
             let rows = key.samples * key.rows;
@@ -105,12 +116,23 @@ pub static VJP: Op<Key> = Op {
         Variant::on_hopper("wgmma_256", |key| vjp_wgmma(key, Tile::WideWarpgroups))
             .when(fits_tiles)
             .where_it_pays(is_wide),
+        Variant::on_hopper("split_wgmma_128", |key| {
+            vjp_split_wgmma(key, Tile::Warpgroups)
+        })
+        .when(|key| fits_split(key, Tile::Warpgroups))
+        .where_it_pays(|key| is_worth_splitting(key, Tile::Warpgroups)),
         Variant::on_hopper("wgmma_128", |key| vjp_wgmma(key, Tile::Warpgroups))
             .when(fits_tiles)
             .where_it_pays(is_large),
+        Variant::kernels("split_128", |key| vjp_split(key, Tile::Large))
+            .when(|key| fits_split(key, Tile::Large))
+            .where_it_pays(|key| is_worth_splitting(key, Tile::Large)),
         Variant::kernels("tensor_cores_128", |key| vjp_tiles(key, Tile::Large))
             .when(fits_tiles)
             .where_it_pays(is_large),
+        Variant::kernels("split_64", |key| vjp_split(key, Tile::Small))
+            .when(|key| fits_split(key, Tile::Small))
+            .where_it_pays(|key| is_worth_splitting(key, Tile::Small)),
         Variant::kernels("tensor_cores_64", |key| vjp_tiles(key, Tile::Small)).when(fits_tiles),
         Variant::kernels("plain", |key| {
             let rows = key.samples * key.rows;
@@ -137,6 +159,12 @@ fn cases(backward: bool) -> Vec<Key> {
         // More than one tile of each kind either way, and more steps than stages.
         (2, 130, 264, 280),
     ];
+    // Deep enough to be cut: into two chunks, which end amid steps, and into three.
+    let cut = if backward {
+        [(2, 35, 72, 3720), (1, 5, 8, 5544)]
+    } else {
+        [(2, 35, 3720, 72), (1, 5, 5544, 8)]
+    };
     let key = |(i, (samples, rows, k, m)): (usize, (usize, usize, usize, usize))| Key {
         dtype: DType::F32,
         samples,
@@ -147,7 +175,7 @@ fn cases(backward: bool) -> Vec<Key> {
         residual: i % 3 == 0,
         backward,
     };
-    sizes.into_iter().enumerate().map(key).collect()
+    sizes.into_iter().chain(cut).enumerate().map(key).collect()
 }
 
 /// `y = x w^T + bias + residual`.
@@ -250,11 +278,58 @@ fn vjp_wgmma(key: &Key, tile: Tile) -> Plan {
 }
 
 fn products(module: &'static str, key: &Key, tile: Tile) -> Plan {
+    product(module, key, tile).into()
+}
+
+fn product(module: &'static str, key: &Key, tile: Tile) -> Launch {
     let [rows, width] = of_sample(key);
     let rows = key.samples * rows;
     tile.launch(module, key.dtype, [rows, width])
         .ints([rows, key.k, key.m])
-        .into()
+}
+
+/// What one output adds up.
+fn depth(key: &Key) -> usize {
+    if key.backward { key.m } else { key.k }
+}
+
+fn fits_split(key: &Key, tile: Tile) -> bool {
+    fits_tiles(key) && tile.is_split(of_sample(key), depth(key))
+}
+
+fn is_worth_splitting(key: &Key, tile: Tile) -> bool {
+    tile.is_worth_splitting(of_sample(key), depth(key))
+}
+
+fn forward_split(key: &Key, tile: Tile) -> Plan {
+    split("linear/fwd_4_split", key, tile)
+}
+
+fn forward_split_wgmma(key: &Key, tile: Tile) -> Plan {
+    split("linear/fwd_5_split_wgmma", key, tile)
+}
+
+fn vjp_split(key: &Key, tile: Tile) -> Plan {
+    split("linear/vjp_4_split", key, tile)
+}
+
+fn vjp_split_wgmma(key: &Key, tile: Tile) -> Plan {
+    split("linear/vjp_5_split_wgmma", key, tile)
+}
+
+fn split(module: &'static str, key: &Key, tile: Tile) -> Plan {
+    let [rows, width] = of_sample(key);
+    let added = if key.backward {
+        [Ptr::Null; 3]
+    } else {
+        [Ptr::Arg(3), Ptr::Null, Ptr::Arg(4)]
+    };
+    tile.split([rows, width], depth(key)).product(
+        product(module, key, tile),
+        [key.samples * rows, width],
+        rows,
+        added,
+    )
 }
 
 fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
