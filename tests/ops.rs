@@ -18,7 +18,7 @@ fn every_kernel_is_within_the_computed_bound_and_gives_the_same_bits_under_every
 
 fn all_pass(rt: &Runtime) {
     for op in ops::ALL {
-        for row in op.check(rt).unwrap() {
+        for row in op.check(rt, false).unwrap() {
             assert!(
                 row.passed(),
                 "{} {} in {} on {}: {:.2} of the bound, {}",

@@ -22,6 +22,9 @@ pub(super) struct Args {
     /// Only on this runtime: native, emu, cuda, cuda:N
     #[arg(long, value_name = "NAME")]
     runtime: Option<String>,
+    /// Stop at the first row that fails
+    #[arg(long)]
+    fail_fast: bool,
 }
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
@@ -33,15 +36,18 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         "runtime", "op", "variant", "type", "bound", "verdict"
     ));
     let (mut passed, mut failed) = (0, 0);
-    for rt in &runtimes {
+    'all: for rt in &runtimes {
         for op in &chosen {
-            for row in op.check(rt)? {
+            for row in op.check(rt, args.fail_fast)? {
                 *(if row.passed() {
                     &mut passed
                 } else {
                     &mut failed
                 }) += 1;
                 show(&row, rt.name(), ui);
+            }
+            if args.fail_fast && failed > 0 {
+                break 'all;
             }
         }
     }

@@ -10,7 +10,7 @@ kernels=()  # that mistakes are planted in
 ops=()      # that run them
 
 check() {  # FOLDER OP
-  POSTERIORI_EMU_KERNELS=$PWD/$1/library.so timeout 120 "$posteriori" check --runtime emu --op "$2" > "$1/log" 2>&1
+  POSTERIORI_EMU_KERNELS=$PWD/$1/library.so timeout 120 "$posteriori" check --runtime emu --fail-fast --op "$2" > "$1/log" 2>&1
 }
 
 # try FOLDER OP KERNEL FILE EDIT: whether that mistake is caught, and how.

@@ -152,7 +152,7 @@ fn self_test(chart: &mut Chart<'_>) {
     const OP: &str = "linear.forward";
     const FIX: &str = "run `posteriori check` and report its failures with this output";
     let op = ALL.iter().find(|op| op.name() == OP);
-    match op.map(|op| op.check(&posteriori::runtime::Runtime::native())) {
+    match op.map(|op| op.check(&posteriori::runtime::Runtime::native(), false)) {
         Some(Ok(rows)) if rows.iter().all(|row| row.passed()) => {
             let text = format!("{OP} on native: {} cases within their bounds", rows.len());
             chart.fine("self test", &text);
