@@ -82,23 +82,8 @@ fn of_sample(key: &Key) -> [usize; 2] {
     }
 }
 
-pub(super) fn forward_tiles(key: &Key, tile: Tile) -> Plan {
-    products("conv2d/fwd_2_tensor_cores", key, tile)
-}
-
-pub(super) fn forward_wgmma(key: &Key, tile: Tile) -> Plan {
-    products("conv2d/fwd_5_wgmma", key, tile)
-}
-
-pub(super) fn vjp_tiles(key: &Key, tile: Tile) -> Plan {
-    products("conv2d/vjp_2_tensor_cores", key, tile)
-}
-
-pub(super) fn vjp_wgmma(key: &Key, tile: Tile) -> Plan {
-    products("conv2d/vjp_5_wgmma", key, tile)
-}
-
-fn products(module: &'static str, key: &Key, tile: Tile) -> Plan {
+/// Tiles of the whole depth.
+pub(super) fn products(module: &'static str, key: &Key, tile: Tile) -> Plan {
     product(module, key, tile).into()
 }
 
@@ -125,23 +110,8 @@ pub(super) fn is_worth_splitting(key: &Key, tile: Tile) -> bool {
     tile.is_worth_splitting(of_sample(key), depth(key))
 }
 
-pub(super) fn forward_split(key: &Key, tile: Tile) -> Plan {
-    split("conv2d/fwd_6_split", key, tile)
-}
-
-pub(super) fn forward_split_wgmma(key: &Key, tile: Tile) -> Plan {
-    split("conv2d/fwd_7_split_wgmma", key, tile)
-}
-
-pub(super) fn vjp_split(key: &Key, tile: Tile) -> Plan {
-    split("conv2d/vjp_7_split", key, tile)
-}
-
-pub(super) fn vjp_split_wgmma(key: &Key, tile: Tile) -> Plan {
-    split("conv2d/vjp_8_split_wgmma", key, tile)
-}
-
-fn split(module: &'static str, key: &Key, tile: Tile) -> Plan {
+/// Tiles of chunks of the depth, and their sum.
+pub(super) fn split(module: &'static str, key: &Key, tile: Tile) -> Plan {
     let [pixels, channels] = of_sample(key);
     let added = match key.direction {
         Direction::Vjp => [Ptr::Arg(3), Ptr::Null, Ptr::Null],

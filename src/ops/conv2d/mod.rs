@@ -203,33 +203,37 @@ pub static FORWARD: Op<Key> = Op {
         Variant::kernels("few_outputs", kernels::forward_few_outputs)
             .when(kernels::fits_few_outputs),
         Variant::on_hopper("wgmma_256", |key| {
-            kernels::forward_wgmma(key, Tile::WideWarpgroups)
+            kernels::products("conv2d/fwd_5_wgmma", key, Tile::WideWarpgroups)
         })
         .when(kernels::fits_tiles)
         .where_it_pays(kernels::is_wide),
         Variant::on_hopper("split_wgmma_128", |key| {
-            kernels::forward_split_wgmma(key, Tile::Warpgroups)
+            kernels::split("conv2d/fwd_7_split_wgmma", key, Tile::Warpgroups)
         })
         .when(|key| kernels::fits_split(key, Tile::Warpgroups))
         .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Warpgroups)),
         Variant::on_hopper("wgmma_128", |key| {
-            kernels::forward_wgmma(key, Tile::Warpgroups)
+            kernels::products("conv2d/fwd_5_wgmma", key, Tile::Warpgroups)
         })
         .when(kernels::fits_tiles)
         .where_it_pays(kernels::is_large),
-        Variant::kernels("split_128", |key| kernels::forward_split(key, Tile::Large))
-            .when(|key| kernels::fits_split(key, Tile::Large))
-            .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Large)),
+        Variant::kernels("split_128", |key| {
+            kernels::split("conv2d/fwd_6_split", key, Tile::Large)
+        })
+        .when(|key| kernels::fits_split(key, Tile::Large))
+        .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Large)),
         Variant::kernels("tensor_cores_128", |key| {
-            kernels::forward_tiles(key, Tile::Large)
+            kernels::products("conv2d/fwd_2_tensor_cores", key, Tile::Large)
         })
         .when(kernels::fits_tiles)
         .where_it_pays(kernels::is_large),
-        Variant::kernels("split_64", |key| kernels::forward_split(key, Tile::Small))
-            .when(|key| kernels::fits_split(key, Tile::Small))
-            .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Small)),
+        Variant::kernels("split_64", |key| {
+            kernels::split("conv2d/fwd_6_split", key, Tile::Small)
+        })
+        .when(|key| kernels::fits_split(key, Tile::Small))
+        .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Small)),
         Variant::kernels("tensor_cores_64", |key| {
-            kernels::forward_tiles(key, Tile::Small)
+            kernels::products("conv2d/fwd_2_tensor_cores", key, Tile::Small)
         })
         .when(kernels::fits_tiles),
         Variant::kernels("eight_outputs", kernels::forward_eight_outputs)
@@ -267,31 +271,37 @@ pub static VJP: Op<Key> = Op {
         Variant::kernels("phases_64", |key| kernels::vjp_phases(key, Tile::Small))
             .when(kernels::fits_phases),
         Variant::on_hopper("wgmma_256", |key| {
-            kernels::vjp_wgmma(key, Tile::WideWarpgroups)
+            kernels::products("conv2d/vjp_5_wgmma", key, Tile::WideWarpgroups)
         })
         .when(kernels::fits_tiles)
         .where_it_pays(kernels::is_wide),
         Variant::on_hopper("split_wgmma_128", |key| {
-            kernels::vjp_split_wgmma(key, Tile::Warpgroups)
+            kernels::split("conv2d/vjp_8_split_wgmma", key, Tile::Warpgroups)
         })
         .when(|key| kernels::fits_split(key, Tile::Warpgroups))
         .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Warpgroups)),
-        Variant::on_hopper("wgmma_128", |key| kernels::vjp_wgmma(key, Tile::Warpgroups))
-            .when(kernels::fits_tiles)
-            .where_it_pays(kernels::is_large),
-        Variant::kernels("split_128", |key| kernels::vjp_split(key, Tile::Large))
-            .when(|key| kernels::fits_split(key, Tile::Large))
-            .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Large)),
-        Variant::kernels("tensor_cores_128", |key| {
-            kernels::vjp_tiles(key, Tile::Large)
+        Variant::on_hopper("wgmma_128", |key| {
+            kernels::products("conv2d/vjp_5_wgmma", key, Tile::Warpgroups)
         })
         .when(kernels::fits_tiles)
         .where_it_pays(kernels::is_large),
-        Variant::kernels("split_64", |key| kernels::vjp_split(key, Tile::Small))
-            .when(|key| kernels::fits_split(key, Tile::Small))
-            .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Small)),
+        Variant::kernels("split_128", |key| {
+            kernels::split("conv2d/vjp_7_split", key, Tile::Large)
+        })
+        .when(|key| kernels::fits_split(key, Tile::Large))
+        .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Large)),
+        Variant::kernels("tensor_cores_128", |key| {
+            kernels::products("conv2d/vjp_2_tensor_cores", key, Tile::Large)
+        })
+        .when(kernels::fits_tiles)
+        .where_it_pays(kernels::is_large),
+        Variant::kernels("split_64", |key| {
+            kernels::split("conv2d/vjp_7_split", key, Tile::Small)
+        })
+        .when(|key| kernels::fits_split(key, Tile::Small))
+        .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Small)),
         Variant::kernels("tensor_cores_64", |key| {
-            kernels::vjp_tiles(key, Tile::Small)
+            kernels::products("conv2d/vjp_2_tensor_cores", key, Tile::Small)
         })
         .when(kernels::fits_tiles),
         Variant::kernels("plain", kernels::vjp_plain),

@@ -75,27 +75,40 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "linear.forward",
     variants: &[
-        Variant::on_hopper("wgmma_256", |key| forward_wgmma(key, Tile::WideWarpgroups))
-            .when(fits_tiles)
-            .where_it_pays(is_wide),
+        Variant::on_hopper("wgmma_256", |key| {
+            products("linear/fwd_3_wgmma", key, Tile::WideWarpgroups)
+        })
+        .when(fits_tiles)
+        .where_it_pays(is_wide),
         Variant::on_hopper("split_wgmma_128", |key| {
-            forward_split_wgmma(key, Tile::Warpgroups)
+            split("linear/fwd_5_split_wgmma", key, Tile::Warpgroups)
         })
         .when(|key| fits_split(key, Tile::Warpgroups))
         .where_it_pays(|key| is_worth_splitting(key, Tile::Warpgroups)),
-        Variant::on_hopper("wgmma_128", |key| forward_wgmma(key, Tile::Warpgroups))
-            .when(fits_tiles)
-            .where_it_pays(is_large),
-        Variant::kernels("split_128", |key| forward_split(key, Tile::Large))
-            .when(|key| fits_split(key, Tile::Large))
-            .where_it_pays(|key| is_worth_splitting(key, Tile::Large)),
-        Variant::kernels("tensor_cores_128", |key| forward_tiles(key, Tile::Large))
-            .when(fits_tiles)
-            .where_it_pays(is_large),
-        Variant::kernels("split_64", |key| forward_split(key, Tile::Small))
-            .when(|key| fits_split(key, Tile::Small))
-            .where_it_pays(|key| is_worth_splitting(key, Tile::Small)),
-        Variant::kernels("tensor_cores_64", |key| forward_tiles(key, Tile::Small)).when(fits_tiles),
+        Variant::on_hopper("wgmma_128", |key| {
+            products("linear/fwd_3_wgmma", key, Tile::Warpgroups)
+        })
+        .when(fits_tiles)
+        .where_it_pays(is_large),
+        Variant::kernels("split_128", |key| {
+            split("linear/fwd_4_split", key, Tile::Large)
+        })
+        .when(|key| fits_split(key, Tile::Large))
+        .where_it_pays(|key| is_worth_splitting(key, Tile::Large)),
+        Variant::kernels("tensor_cores_128", |key| {
+            products("linear/fwd_2_tensor_cores", key, Tile::Large)
+        })
+        .when(fits_tiles)
+        .where_it_pays(is_large),
+        Variant::kernels("split_64", |key| {
+            split("linear/fwd_4_split", key, Tile::Small)
+        })
+        .when(|key| fits_split(key, Tile::Small))
+        .where_it_pays(|key| is_worth_splitting(key, Tile::Small)),
+        Variant::kernels("tensor_cores_64", |key| {
+            products("linear/fwd_2_tensor_cores", key, Tile::Small)
+        })
+        .when(fits_tiles),
         Variant::kernels("plain", |key| {
             let rows = key.samples * key.rows;
             Launch::each("linear/fwd_1_plain", key.dtype, rows * key.m)
@@ -113,27 +126,40 @@ pub static FORWARD: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "linear.vjp",
     variants: &[
-        Variant::on_hopper("wgmma_256", |key| vjp_wgmma(key, Tile::WideWarpgroups))
-            .when(fits_tiles)
-            .where_it_pays(is_wide),
+        Variant::on_hopper("wgmma_256", |key| {
+            products("linear/vjp_3_wgmma", key, Tile::WideWarpgroups)
+        })
+        .when(fits_tiles)
+        .where_it_pays(is_wide),
         Variant::on_hopper("split_wgmma_128", |key| {
-            vjp_split_wgmma(key, Tile::Warpgroups)
+            split("linear/vjp_5_split_wgmma", key, Tile::Warpgroups)
         })
         .when(|key| fits_split(key, Tile::Warpgroups))
         .where_it_pays(|key| is_worth_splitting(key, Tile::Warpgroups)),
-        Variant::on_hopper("wgmma_128", |key| vjp_wgmma(key, Tile::Warpgroups))
-            .when(fits_tiles)
-            .where_it_pays(is_large),
-        Variant::kernels("split_128", |key| vjp_split(key, Tile::Large))
-            .when(|key| fits_split(key, Tile::Large))
-            .where_it_pays(|key| is_worth_splitting(key, Tile::Large)),
-        Variant::kernels("tensor_cores_128", |key| vjp_tiles(key, Tile::Large))
-            .when(fits_tiles)
-            .where_it_pays(is_large),
-        Variant::kernels("split_64", |key| vjp_split(key, Tile::Small))
-            .when(|key| fits_split(key, Tile::Small))
-            .where_it_pays(|key| is_worth_splitting(key, Tile::Small)),
-        Variant::kernels("tensor_cores_64", |key| vjp_tiles(key, Tile::Small)).when(fits_tiles),
+        Variant::on_hopper("wgmma_128", |key| {
+            products("linear/vjp_3_wgmma", key, Tile::Warpgroups)
+        })
+        .when(fits_tiles)
+        .where_it_pays(is_large),
+        Variant::kernels("split_128", |key| {
+            split("linear/vjp_4_split", key, Tile::Large)
+        })
+        .when(|key| fits_split(key, Tile::Large))
+        .where_it_pays(|key| is_worth_splitting(key, Tile::Large)),
+        Variant::kernels("tensor_cores_128", |key| {
+            products("linear/vjp_2_tensor_cores", key, Tile::Large)
+        })
+        .when(fits_tiles)
+        .where_it_pays(is_large),
+        Variant::kernels("split_64", |key| {
+            split("linear/vjp_4_split", key, Tile::Small)
+        })
+        .when(|key| fits_split(key, Tile::Small))
+        .where_it_pays(|key| is_worth_splitting(key, Tile::Small)),
+        Variant::kernels("tensor_cores_64", |key| {
+            products("linear/vjp_2_tensor_cores", key, Tile::Small)
+        })
+        .when(fits_tiles),
         Variant::kernels("plain", |key| {
             let rows = key.samples * key.rows;
             Launch::each("linear/vjp_1_plain", key.dtype, rows * key.k)
@@ -261,22 +287,7 @@ fn of_sample(key: &Key) -> [usize; 2] {
     [key.rows, if key.backward { key.k } else { key.m }]
 }
 
-fn forward_tiles(key: &Key, tile: Tile) -> Plan {
-    products("linear/fwd_2_tensor_cores", key, tile)
-}
-
-fn forward_wgmma(key: &Key, tile: Tile) -> Plan {
-    products("linear/fwd_3_wgmma", key, tile)
-}
-
-fn vjp_tiles(key: &Key, tile: Tile) -> Plan {
-    products("linear/vjp_2_tensor_cores", key, tile)
-}
-
-fn vjp_wgmma(key: &Key, tile: Tile) -> Plan {
-    products("linear/vjp_3_wgmma", key, tile)
-}
-
+/// Tiles of the whole depth.
 fn products(module: &'static str, key: &Key, tile: Tile) -> Plan {
     product(module, key, tile).into()
 }
@@ -301,22 +312,7 @@ fn is_worth_splitting(key: &Key, tile: Tile) -> bool {
     tile.is_worth_splitting(of_sample(key), depth(key))
 }
 
-fn forward_split(key: &Key, tile: Tile) -> Plan {
-    split("linear/fwd_4_split", key, tile)
-}
-
-fn forward_split_wgmma(key: &Key, tile: Tile) -> Plan {
-    split("linear/fwd_5_split_wgmma", key, tile)
-}
-
-fn vjp_split(key: &Key, tile: Tile) -> Plan {
-    split("linear/vjp_4_split", key, tile)
-}
-
-fn vjp_split_wgmma(key: &Key, tile: Tile) -> Plan {
-    split("linear/vjp_5_split_wgmma", key, tile)
-}
-
+/// Tiles of chunks of the depth, and their sum.
 fn split(module: &'static str, key: &Key, tile: Tile) -> Plan {
     let [rows, width] = of_sample(key);
     let added = if key.backward {
