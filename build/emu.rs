@@ -36,6 +36,7 @@ fn compiler() -> cc::Build {
         "-fstack-clash-protection",
         "-Wno-unknown-pragmas",
         "-Wno-unused-parameter",
+        "-Wno-psabi",
     ] {
         build.flag(flag);
     }

@@ -195,13 +195,16 @@ fn elementwise_cases() -> Vec<Case> {
     all
 }
 
+/// Each beside its input, whose cotangent the backward pass adds: `y = norm(x) + x`.
 fn norm_cases() -> Vec<Case> {
     let layer = case("layer_norm", &[&[77, 33]], &[&[33], &[33]], |cx, _, x| {
-        Ok(vec![layer_norm::forward(cx, &x[0], &x[1], &x[2], 1e-5)?.0])
+        let (y, _) = layer_norm::forward(cx, &x[0], &x[1], &x[2], 1e-5)?;
+        Ok(vec![add::forward(cx, &y, &x[0])?])
     })
     .vjp(|cx, _, x, dy| {
         let saved = layer_norm::forward(cx, &x[0], &x[1], &x[2], 1e-5)?.1;
-        Ok(vec![layer_norm::vjp(cx, saved, &x[1], &dy[0])?])
+        let dx = layer_norm::vjp(cx, saved, &x[1], &dy[0], Some(&dy[0]))?;
+        Ok(vec![dx])
     });
     let mut all = vec![layer];
     for (groups, silu) in [(1, false), (6, true), (30, false), (30, true)] {
@@ -209,12 +212,16 @@ fn norm_cases() -> Vec<Case> {
             "group_norm",
             &[&[13, 11, 30]],
             &[&[30], &[30]],
-            |cx, c, x| Ok(vec![group_norm::forward(cx, &x[0], norm_params(c, x))?.0]),
+            |cx, c, x| {
+                let (y, _) = group_norm::forward(cx, &x[0], norm_params(c, x))?;
+                Ok(vec![add::forward(cx, &y, &x[0])?])
+            },
         )
         .vjp(|cx, c, x, dy| {
             let p = norm_params(c, x);
             let saved = group_norm::forward(cx, &x[0], p)?.1;
-            Ok(vec![group_norm::vjp(cx, saved, p, &dy[0])?])
+            let dx = group_norm::vjp(cx, saved, p, &dy[0], Some(&dy[0]))?;
+            Ok(vec![dx])
         });
         all.push(group.with(&format!("groups {groups} silu {silu}"), |s| {
             (s.groups, s.silu) = (groups, silu);
@@ -228,13 +235,15 @@ fn trained_cases() -> Vec<Case> {
     let layer: Vjp = |cx, _, x, dy| {
         let saved = layer_norm::forward(cx, &x[0], &x[1], &x[2], 1e-5)?.1;
         let (dw, db) = layer_norm::wgrad(cx, &saved, &dy[0])?;
-        Ok(vec![layer_norm::vjp(cx, saved, &x[1], &dy[0])?, dw, db])
+        let dx = layer_norm::vjp(cx, saved, &x[1], &dy[0], Some(&dy[0]))?;
+        Ok(vec![dx, dw, db])
     };
     let group: Vjp = |cx, c, x, dy| {
         let p = norm_params(c, x);
         let saved = group_norm::forward(cx, &x[0], p)?.1;
         let (dw, db) = group_norm::wgrad(cx, &saved, p, &dy[0])?;
-        Ok(vec![group_norm::vjp(cx, saved, p, &dy[0])?, dw, db])
+        let dx = group_norm::vjp(cx, saved, p, &dy[0], Some(&dy[0]))?;
+        Ok(vec![dx, dw, db])
     };
     let train = |c: Case| {
         let vjp = if c.name.starts_with("layer") {
@@ -309,15 +318,28 @@ fn linear_cases() -> Vec<Case> {
         let plain = case("linear", &[&[rows, k]], &[&[m, k]], |cx, _, x| {
             Ok(vec![linear::forward(cx, &x[0], &x[1], None, None)?])
         })
-        .vjp(|cx, _, x, dy| Ok(vec![linear::vjp(cx, &x[1], &dy[0])?]));
+        .vjp(|cx, _, x, dy| Ok(vec![linear::vjp(cx, &x[1], &dy[0], None)?]));
         all.push(plain.linear().with(&format!("{rows} {k} {m}"), |_| ()));
         let inputs = [&[rows, k][..], &[rows, m][..]];
         let affine = case("linear", &inputs, &[&[m, k], &[m]], |cx, _, x| {
             let y = linear::forward(cx, &x[0], &x[2], Some(&x[3]), Some(&x[1]))?;
             Ok(vec![y])
         })
-        .vjp(|cx, _, x, dy| Ok(vec![linear::vjp(cx, &x[2], &dy[0])?, dy[0].clone()]));
+        .vjp(|cx, _, x, dy| {
+            let dx = linear::vjp(cx, &x[2], &dy[0], None)?;
+            Ok(vec![dx, dy[0].clone()])
+        });
         all.push(affine.with(&format!("affine {rows} {k} {m}"), |_| ()));
+        let two = case("linear", &[&[rows, k]], &[&[m, k], &[m, k]], |cx, _, x| {
+            let y = linear::forward(cx, &x[0], &x[1], None, None)?;
+            let y = linear::forward(cx, &x[0], &x[2], None, Some(&y))?;
+            Ok(vec![y])
+        })
+        .vjp(|cx, _, x, dy| {
+            let dx = linear::vjp(cx, &x[1], &dy[0], None)?;
+            Ok(vec![linear::vjp(cx, &x[2], &dy[0], Some(&dx))?])
+        });
+        all.push(two.linear().with(&format!("two {rows} {k} {m}"), |_| ()));
     }
     all
 }

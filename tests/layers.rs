@@ -84,7 +84,7 @@ fn convolutions_and_linear_maps() {
         cx,
         [3, 32],
         |x| layer.forward(cx, x, None),
-        |_, dy| layer.vjp(cx, dy),
+        |_, dy| layer.vjp(cx, dy, None),
     );
     let layer = Conv2d::same(&w.at("conv_in"), 4, 32, 3).unwrap();
     check(
@@ -119,14 +119,14 @@ fn norms() {
         let layer = GroupNorm::new(&w.at("conv_norm_out"), 32, 8, 1e-5, silu).unwrap();
         let forward = |x: &Tensor| Ok(layer.forward(cx, x)?.0);
         check("group norm", cx, [2, 3, 5, 32], forward, |x, dy| {
-            layer.vjp(cx, layer.forward(cx, x)?.1, dy)
+            layer.vjp(cx, layer.forward(cx, x)?.1, dy, None)
         });
     }
     let block = w.at("down_blocks.0.attentions.0.transformer_blocks.0");
     let layer = LayerNorm::new(&block.at("norm1"), 32, 1e-5).unwrap();
     let forward = |x: &Tensor| Ok(layer.forward(cx, x)?.0);
     check("layer norm", cx, [2, 7, 32], forward, |x, dy| {
-        layer.vjp(cx, layer.forward(cx, x)?.1, dy)
+        layer.vjp(cx, layer.forward(cx, x)?.1, dy, None)
     });
 }
 
@@ -283,6 +283,6 @@ fn a_backward_pass_needs_a_keeping_forward_pass() {
     let layer = GroupNorm::new(&w.at("conv_norm_out"), 32, 8, 1e-5, true).unwrap();
     let x = normals(&cx, &mut Philox::new(1), [1, 2, 2, 32].into());
     let (y, saved) = layer.forward(&cx.forward_only(), &x).unwrap();
-    let message = layer.vjp(&cx, saved, &y).unwrap_err().to_string();
+    let message = layer.vjp(&cx, saved, &y, None).unwrap_err().to_string();
     assert!(message.contains("kept nothing"), "{message}");
 }

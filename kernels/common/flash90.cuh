@@ -5,8 +5,8 @@
 // the tensor cores read along the channels, for scores, and across them, for sums over rows. Scores and sums lie in
 // registers as in flash.cuh, whose fragments have the same layout, with I = 1.
 #pragma once
-#include "arch90.cuh"
 #include "flash.cuh"
+#include "ring90.cuh"
 
 namespace flash90 {
 
@@ -35,50 +35,25 @@ template <int COUNT, class T> ARCH_FN void load(u32 tile, flash::Rows<const T> f
   }
 }
 
-// Stages of BYTES in shared memory, which the copying warpgroup fills and both others use.
-template <int BYTES> struct Ring {
-  static_assert(BYTES % ATOM_BYTES == 0, "the swizzle counts from there");
-  u32 start;
-
-  // Tile i's stage, and its mbarriers: that it has been filled, and that it is no longer in use.
-  __device__ __forceinline__ u32 stage(int i) const { return start + i % STAGES * BYTES; }
-  __device__ __forceinline__ u32 full(int i) const { return start + STAGES * BYTES + i % STAGES * 16; }
-  __device__ __forceinline__ u32 empty(int i) const { return full(i) + 8; }
-
+// Stages of tiles, which the copying warpgroup fills and both others use.
+template <int BYTES> struct Ring : ring90::Ring<STAGES, BYTES> {
   // By one thread, before a __syncthreads.
-  __device__ __forceinline__ void init() const {
-    for (int i = 0; i < STAGES; ++i) {
-      arch::mbar_init(full(i), WARPS);
-      arch::mbar_init(empty(i), 2 * WARPS);
-    }
-    arch::fence_mbar_init();
-  }
+  __device__ __forceinline__ void init() const { ring90::Ring<STAGES, BYTES>::init(WARPS, 2 * WARPS); }
 
   // Fills the stages by copy(stage, i), one tile ahead of the one that must have arrived.
   template <class Copy> __device__ __forceinline__ void fill(int tiles, Copy copy) const {
     for (int i = 0; i <= tiles; ++i) {
       if (i < tiles) {
-        arch::mbar_wait(empty(i), (i / STAGES + 1) % 2);
-        copy(stage(i), i);
+        this->await_empty(i);
+        copy(this->stage(i), i);
       }
       arch::cp_async_commit();
       if (i > 0) {
         arch::cp_async_wait<1>();
         arch::fence_proxy_async();  // the tensor cores see what this thread has copied
-        announce(full(i - 1));
+        this->announce(this->full(i - 1));
       }
     }
-  }
-
-  // Until tile i is there.
-  __device__ __forceinline__ void await(int i) const { arch::mbar_wait(full(i), i / STAGES % 2); }
-  // This warp has done with tile i.
-  __device__ __forceinline__ void release(int i) const { announce(empty(i)); }
-
- private:
-  __device__ __forceinline__ void announce(u32 barrier) const {
-    __syncwarp();  // it is true of all lanes
-    if (threadIdx.x % 32 == 0) arch::mbar_arrive(barrier);
   }
 };
 

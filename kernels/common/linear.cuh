@@ -38,7 +38,7 @@ ARCH_FN void forward(float* __restrict__ parts, const T* __restrict__ x, const T
   forward<S>(tile::part<T>(parts, p.all.rows, p.all.m), x, w, p.all, chunks::Chunk::of_block(p.all.k, p.each));
 }
 
-// dx = dy w; w lies across the depth m.
+// dx = dy w + residual; w lies across the depth m.
 template <class S, class T, class Out>
 ARCH_FN void vjp(const Out& out, const T* __restrict__ dy, const T* __restrict__ w, const Params& p,
                  chunks::Chunk chunk) {
@@ -52,8 +52,9 @@ ARCH_FN void vjp(const Out& out, const T* __restrict__ dy, const T* __restrict__
 }
 
 template <class S, class T>
-ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ w, const Params& p) {
-  const tile::Output<T, T> out{dx, nullptr, nullptr, nullptr, p.rows, p.k, 1};
+ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ w,
+                 const T* __restrict__ residual, const Params& p) {
+  const tile::Output<T, T> out{dx, nullptr, nullptr, residual, p.rows, p.k, 1};
   vjp<S>(out, dy, w, p, chunks::Chunk::whole(p.m));
 }
 

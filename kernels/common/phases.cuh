@@ -41,8 +41,10 @@ struct Phase {
   taps::Lines lines;
   Place place;
 
-  static __device__ __forceinline__ Phase of_block(const Params& p) {
-    const int row = blockIdx.z / p.stride, col = blockIdx.z % p.stride;
+  static __device__ __forceinline__ Phase of_block(const Params& p) { return of(p, blockIdx.z); }
+
+  static __device__ __forceinline__ Phase of(const Params& p, int number) {
+    const int row = number / p.stride, col = number % p.stride;
     const Axis down(p.x_height, row, p), across(p.x_width, col, p);
     const int count = p.samples * down.pixels * across.pixels;
     return {{p.k, down.taps, across.taps, p.stride, down.tap, across.tap},

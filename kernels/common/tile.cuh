@@ -248,17 +248,20 @@ template <class Out> ARCH_FN void finish(const Out& out, float (&sum)[PIECE], in
   store_piece(out.y + at, sum);
 }
 
-// Stores the tile at (row, col). Fragments go through shared memory, so that a thread has whole pieces to move.
+static constexpr int STORE_PITCH = 40;  // floats from row to row: four rows of a fragment meet different banks
+// What a tile is stored by way of, in bytes.
+template <class S> static constexpr int STORE_BYTES = S::THREADS / 32 * 16 * STORE_PITCH * 4;
+
+// Stores the tile at (row, col), by way of STORE_BYTES of shared memory that nobody else uses, so that a thread has
+// whole pieces to move. Warps do not wait for each other.
 template <class S, class Out>
-ARCH_FN void store(const Out& out, const float (&acc)[S::I][S::J][4], int row, int col, unsigned char* smem) {
-  constexpr int PITCH = 40;  // floats from row to row: four rows of a fragment meet different banks
-  constexpr int EACH = 4;    // fragments of a part, side by side
-  static_assert(S::THREADS / 32 * 16 * PITCH * 4 <= S::STAGES * S::STAGE_BYTES, "the parts fit where the steps were");
+ARCH_FN void store_apart(const Out& out, const float (&acc)[S::I][S::J][4], int row, int col, unsigned char* smem) {
+  constexpr int PITCH = STORE_PITCH;
+  constexpr int EACH = 4;  // fragments of a part, side by side
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, in_group = lane % 4;
   float* const part = reinterpret_cast<float*>(smem) + warp * 16 * PITCH;  // (16, 32) of this warp's outputs
   row += warp / S::WARPS_ACROSS * (16 * S::I) + group;
   col += warp % S::WARPS_ACROSS * (8 * S::J) + in_group * PIECE;
-  __syncthreads();  // all warps are done with the steps, which the parts overwrite
 #pragma unroll
   for (int f = 0; f < S::I * S::J; f += EACH) {
     const int i = f / S::J, first = f % S::J;
@@ -281,6 +284,14 @@ ARCH_FN void store(const Out& out, const float (&acc)[S::I][S::J][4], int row, i
     }
     __syncwarp();  // the part is read: the next one goes there
   }
+}
+
+// The same where the steps were.
+template <class S, class Out>
+ARCH_FN void store(const Out& out, const float (&acc)[S::I][S::J][4], int row, int col, unsigned char* smem) {
+  static_assert(STORE_BYTES<S> <= S::STAGES * S::STAGE_BYTES, "it fits");
+  __syncthreads();  // all warps are done with the steps
+  store_apart<S>(out, acc, row, col, smem);
 }
 
 }  // namespace tile

@@ -1,9 +1,9 @@
-// Backward of group normalisation: dx = rstd (dxhat - m1 - xhat m2), m1 = mean(dxhat), m2 = mean(dxhat xhat) over the
-// group, with dxhat = du w, and du = dy, or dy times the slope of SiLU at u = xhat w + b when `silu`.
+// Backward of group normalisation: dx = residual + rstd (dxhat - m1 - xhat m2), m1 = mean(dxhat), m2 = mean(dxhat xhat)
+// over the group, with dxhat = du w, and du = dy, or dy times the slope of SiLU at u = xhat w + b when `silu`.
 //
-// dx, dy, x: [n, pixels, c]; mean, rstd: f32 [n, groups]; w, b: f32 [c].
+// dx, dy, x, residual: [n, pixels, c]; mean, rstd: f32 [n, groups]; w, b: f32 [c].
 // A block takes a chunk of whole pixels, as in fwd_2_chunks. Three kernels: the two sums of each chunk and group; their
-// sum, folded into u = x scale + shift and dx = du scale + x slope + offset for each channel; the result.
+// sum, folded into u = x scale + shift and dx = du scale + x slope + offset + residual for each channel; the result.
 // Wants c to be whole 16 bytes, in at most 640 packs. Grid: chunks, n; a thread for each pack of `rows` pixels.
 #include "math.cuh"
 #include "reduce.cuh"
@@ -101,7 +101,7 @@ ARCH_FN void fold(float* __restrict__ scale, float* __restrict__ shift, float* _
 template <class T>
 ARCH_FN void apply(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ x,
                    const float* __restrict__ scale, const float* __restrict__ shift, const float* __restrict__ slope,
-                   const float* __restrict__ offset, Params p) {
+                   const float* __restrict__ offset, const T* __restrict__ residual, Params p) {
   constexpr int N = vec::WIDTH<T>;
   const int packs = p.c / N, row = threadIdx.x / packs, c = threadIdx.x % packs * N;
   const int first = blockIdx.x * p.chunk, pixels = row < p.rows ? min(p.chunk, p.pixels - first) : 0;
@@ -115,13 +115,14 @@ ARCH_FN void apply(T* __restrict__ dx, const T* __restrict__ dy, const T* __rest
 #pragma unroll 2
   for (int pixel = row; pixel < pixels; pixel += p.rows) {
     const size_t at = start + static_cast<size_t>(pixel) * p.c;
-    float v[N], du[N];
+    float v[N], du[N], more[N] = {};
     vec::load(v, x + at);
     vec::load(du, dy + at);
+    if (residual) vec::load(more, residual + at);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       if (p.silu) du[i] *= math::fast_silu_slope(v[i] * a[i] + s[i]);
-      v[i] = du[i] * a[i] + (v[i] * q[i] + o[i]);
+      v[i] = du[i] * a[i] + (v[i] * q[i] + o[i]) + more[i];
     }
     vec::store(dx + at, v);
   }
@@ -143,8 +144,9 @@ ARCH_FN void apply(T* __restrict__ dx, const T* __restrict__ dy, const T* __rest
   }                                                                                                                \
   REGISTER_KERNEL(group_norm_vjp_2_chunks_fold_##dtype)                                                            \
   extern "C" __global__ void __launch_bounds__(640, 1) group_norm_vjp_2_chunks_apply_##dtype(T* dx, const T* dy,   \
-          const T* x, const float* scale, const float* shift, const float* slope, const float* offset, Params p) { \
-    apply(dx, dy, x, scale, shift, slope, offset, p);                                                              \
+          const T* x, const float* scale, const float* shift, const float* slope, const float* offset,             \
+          const T* residual, Params p) {                                                                           \
+    apply(dx, dy, x, scale, shift, slope, offset, residual, p);                                                    \
   }                                                                                                                \
   REGISTER_KERNEL(group_norm_vjp_2_chunks_apply_##dtype)
 FOR_EACH_DTYPE(ENTRY)

@@ -1,7 +1,7 @@
-// Backward of group normalisation: dx = rstd (dxhat - mean(dxhat) - xhat mean(dxhat xhat)), the means over the group,
-// with dxhat = du w, and du = dy, or dy times the slope of SiLU at u = xhat w + b when `silu`.
+// Backward of group normalisation: dx = residual + rstd (dxhat - mean(dxhat) - xhat mean(dxhat xhat)), the means over
+// the group, with dxhat = du w, and du = dy, or dy times the slope of SiLU at u = xhat w + b when `silu`.
 //
-// dx, dy, x: [n, pixels, c]; mean, rstd: f32 [n, groups]; w, b: f32 [c].
+// dx, dy, x, residual: [n, pixels, c]; mean, rstd: f32 [n, groups]; w, b: f32 [c].
 // One block a sample and group, whose dy and x stay in shared memory between the two sums and the result, as in
 // fwd_3_resident. Wants N to divide the channels of a group, and the group to fit. Grid: groups, n.
 #include "math.cuh"
@@ -16,7 +16,7 @@ struct Params {
 template <int N, class T>
 ARCH_FN void group_norm(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ x,
                         const float* __restrict__ mean, const float* __restrict__ rstd, const float* __restrict__ w,
-                        const float* __restrict__ b, Params p) {
+                        const float* __restrict__ b, const T* __restrict__ residual, Params p) {
   using Some = Pack<T, N>;
   DYN_SMEM(smem);
   SHARED_ARRAY(float, part, reduce::MAX_WARPS);
@@ -53,12 +53,12 @@ ARCH_FN void group_norm(T* __restrict__ dx, const T* __restrict__ dy, const T* _
 
   for (int i = threadIdx.x; i < count; i += blockDim.x) {
     Some v = kept_x[i];
-    const Some d = kept_dy[i];
+    const Some d = kept_dy[i], beside = residual ? *reinterpret_cast<const Some*>(residual + at(i)) : Some{};
 #pragma unroll
     for (int k = 0; k < N; ++k) {
       const float xhat = (arch::to_f32(v.v[k]) - mu) * r;
       const float cotangent = dxhat(arch::to_f32(d.v[k]), xhat, channel + i % packs * N + k);
-      v.v[k] = arch::from_f32<T>(r * (cotangent - m1 - xhat * m2));
+      v.v[k] = arch::from_f32<T>(r * (cotangent - m1 - xhat * m2) + arch::to_f32(beside.v[k]));
     }
     *reinterpret_cast<Some*>(dx + at(i)) = v;
   }
@@ -69,8 +69,8 @@ ARCH_FN void group_norm(T* __restrict__ dx, const T* __restrict__ dy, const T* _
 #define ENTRY_BY(N, T, dtype)                                                                      \
   extern "C" __global__ void __launch_bounds__(512, 1)                                             \
       group_norm_vjp_3_resident_by##N##_##dtype(T* dx, const T* dy, const T* x, const float* mean, \
-          const float* rstd, const float* w, const float* b, Params p) {                           \
-    group_norm<N>(dx, dy, x, mean, rstd, w, b, p);                                                 \
+          const float* rstd, const float* w, const float* b, const T* residual, Params p) {        \
+    group_norm<N>(dx, dy, x, mean, rstd, w, b, residual, p);                                       \
   }                                                                                                \
   REGISTER_KERNEL(group_norm_vjp_3_resident_by##N##_##dtype)
 #define ENTRY(T, dtype) ENTRY_BY(2, T, dtype) ENTRY_BY(4, T, dtype) ENTRY_BY(8, T, dtype)

@@ -1,13 +1,13 @@
-// dx = dy w, on tensor cores
+// dx = dy w + residual, on tensor cores
 //
-// dx: [rows, k], dy: [rows, m], w: [m, k]. A block computes a tile of dx, see tile.cuh; w lies across the depth m, so
-// ldmatrix transposes it on the way. k and m are multiples of 8. The parts are tile sizes.
+// dx, residual: [rows, k], dy: [rows, m], w: [m, k]. A block computes a tile of dx, see tile.cuh; w lies across
+// the depth m, so ldmatrix transposes it on the way. k and m are multiples of 8. The parts are tile sizes.
 #include "linear.cuh"
 
 #define ENTRY_OF(name, T, SIZE, BLOCKS)                                                   \
   extern "C" __global__ void __launch_bounds__(tile::Shape<SIZE, SIZE>::THREADS, BLOCKS)  \
-      name(T* dx, const T* dy, const T* w, linear::Params p) {                            \
-    linear::vjp<tile::Shape<SIZE, SIZE>>(dx, dy, w, p);                                   \
+      name(T* dx, const T* dy, const T* w, const T* residual, linear::Params p) {         \
+    linear::vjp<tile::Shape<SIZE, SIZE>>(dx, dy, w, residual, p);                         \
   }                                                                                       \
   REGISTER_KERNEL(name)
 #define ENTRY(T, dtype)                                      \

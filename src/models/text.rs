@@ -9,7 +9,7 @@ use crate::nn::linear::Linear;
 use crate::nn::norm::LayerNorm;
 use crate::nn::param::{Weights, accumulate};
 use crate::ops::activation::{self, Activation};
-use crate::ops::{add, attention, embed, layer_norm};
+use crate::ops::{attention, embed, layer_norm};
 use crate::tensor::Tensor;
 
 /// The text encoder's `config.json`.
@@ -146,7 +146,9 @@ impl TextModel {
     /// # Errors
     /// [`Error::Shape`]; [`Error::Argument`] after a pass that kept nothing.
     pub fn vjp(&self, cx: &Cx, saved: TextSaved, dy: &Tensor) -> Result<Tensor> {
-        let mut dh = self.final_layer_norm.vjp(cx, saved.final_layer_norm, dy)?;
+        let mut dh = self
+            .final_layer_norm
+            .vjp(cx, saved.final_layer_norm, dy, None)?;
         for (layer, saved) in self.layers.iter().zip(saved.layers).rev() {
             dh = layer.vjp(cx, saved, dh)?;
         }
@@ -214,13 +216,13 @@ impl Layer {
     }
 
     fn vjp(&self, cx: &Cx, saved: LayerSaved, mut dy: Tensor) -> Result<Tensor> {
-        let mut dh = self.fc2.vjp(cx, &dy)?;
+        let mut dh = self.fc2.vjp(cx, &dy, None)?;
         dh = activation::vjp(cx, saved.hidden.get()?, self.activation, &dh)?;
-        dh = self.fc1.vjp(cx, &dh)?;
-        dh = self.layer_norm2.vjp(cx, saved.layer_norm2, &dh)?;
-        dy = add::forward(cx, &dy, &dh)?;
+        dh = self.fc1.vjp(cx, &dh, None)?;
+        dy = self
+            .layer_norm2
+            .vjp(cx, saved.layer_norm2, &dh, Some(&dy))?;
         dh = self.self_attn.vjp(cx, saved.self_attn, &dy)?;
-        dh = self.layer_norm1.vjp(cx, saved.layer_norm1, &dh)?;
-        add::forward(cx, &dy, &dh)
+        self.layer_norm1.vjp(cx, saved.layer_norm1, &dh, Some(&dy))
     }
 }

@@ -525,7 +525,7 @@ impl UNet {
     pub fn residuals_vjp(&self, cx: &Cx, saved: DecoderSaved, dy: &Tensor) -> Result<Features> {
         // 5. out
         let mut dh = self.conv_out.vjp_same(cx, dy)?;
-        dh = self.conv_norm_out.vjp(cx, saved.norm, &dh)?;
+        dh = self.conv_norm_out.vjp(cx, saved.norm, &dh, None)?;
         // 4. up
         let mut skips = Vec::new();
         for (block, saved) in self.up_blocks.iter().zip(saved.up).rev() {

@@ -268,7 +268,7 @@ impl Encoder {
     fn vjp(&self, cx: &Cx, saved: EncodeSaved, dy: &Tensor) -> Result<Tensor> {
         // 4. out
         let mut dh = self.conv_out.vjp_same(cx, dy)?;
-        dh = self.conv_norm_out.vjp(cx, saved.norm, &dh)?;
+        dh = self.conv_norm_out.vjp(cx, saved.norm, &dh, None)?;
         // 3. mid
         dh = self.mid_block.vjp(cx, saved.mid, &dh)?;
         // 2. down
@@ -347,7 +347,7 @@ impl Decoder {
     fn vjp(&self, cx: &Cx, saved: DecodeSaved, dy: &Tensor) -> Result<Tensor> {
         // 4. out
         let mut dh = self.conv_out.vjp_same(cx, dy)?;
-        dh = self.conv_norm_out.vjp(cx, saved.norm, &dh)?;
+        dh = self.conv_norm_out.vjp(cx, saved.norm, &dh, None)?;
         // 3. up
         for (block, saved) in self.up_blocks.iter().zip(saved.up).rev() {
             dh = block.vjp(cx, saved, dh, &mut Vec::new())?;

@@ -111,15 +111,15 @@ impl Attention {
     /// [`Error::Shape`].
     pub fn vjp(&self, cx: &Cx, saved: attention::Saved, dy: &Tensor) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
-        let d_o = self.to_out.vjp(cx, dy)?;
+        let d_o = self.to_out.vjp(cx, dy, None)?;
         let (dq, dkv) = attention::vjp(cx, saved, &d_o, true)?;
         drop(d_o);
         let (dk, dv) = dkv.expect("asked for with `true`");
-        let mut dx = self.to_q.vjp(cx, &dq)?;
+        let mut dx = self.to_q.vjp(cx, &dq, None)?;
         drop(dq);
-        dx = add::forward(cx, &dx, &self.to_k.vjp(cx, &dk)?)?;
+        dx = self.to_k.vjp(cx, &dk, Some(&dx))?;
         drop(dk);
-        add::forward(cx, &dx, &self.to_v.vjp(cx, &dv)?)
+        self.to_v.vjp(cx, &dv, Some(&dx))
     }
 
     /// The cotangent of `x` from `dy` in cross-attention to a constant context. Where the layer is trained, every
@@ -129,14 +129,14 @@ impl Attention {
     /// [`Error::Shape`].
     pub fn vjp_query(&self, cx: &Cx, saved: attention::Saved, dy: &Tensor) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
-        let d_o = self.to_out.vjp(cx, dy)?;
+        let d_o = self.to_out.vjp(cx, dy, None)?;
         let trained = cx.trains(self.to_k.weight()).is_some();
         let (dq, dkv) = attention::vjp(cx, saved, &d_o, trained)?;
         if let Some((dk, dv)) = dkv {
             self.to_k.wgrad(cx, &dk)?;
             self.to_v.wgrad(cx, &dv)?;
         }
-        self.to_q.vjp(cx, &dq)
+        self.to_q.vjp(cx, &dq, None)
     }
 }
 
@@ -206,8 +206,8 @@ impl SpatialAttention {
         cx.tap_cotangent(&self.name, dy);
         let [n, h, w, c] = dy.nhwc(&self.name)?;
         let dy = dy.view([n, h * w, c])?;
-        let mut dh = self.attention.vjp(cx, saved.attention, &dy)?;
-        dh = self.group_norm.vjp(cx, saved.norm, &dh)?;
-        add::forward(cx, &dh, &dy)?.view([n, h, w, c])
+        let dh = self.attention.vjp(cx, saved.attention, &dy)?;
+        let dx = self.group_norm.vjp(cx, saved.norm, &dh, Some(&dy))?;
+        dx.view([n, h, w, c])
     }
 }

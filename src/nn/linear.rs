@@ -55,14 +55,15 @@ impl Linear {
         &self.w
     }
 
-    /// `dx` from `dy`; the cotangent of the residual is `dy`.
+    /// `dx` from `dy`, and `residual` added to it: what has reached `x` by other ways. The cotangent of the forward pass's
+    /// residual is `dy`.
     ///
     /// # Errors
     /// [`crate::Error::Shape`].
-    pub fn vjp(&self, cx: &Cx, dy: &Tensor) -> Result<Tensor> {
+    pub fn vjp(&self, cx: &Cx, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
         self.wgrad(cx, dy)?;
-        linear::vjp(cx, &self.w, dy)
+        linear::vjp(cx, &self.w, dy, residual)
     }
 
     /// The gradients of weight and bias from `dy`, if they are trained: what [`Linear::vjp`] does besides `dx`.

@@ -69,11 +69,17 @@ impl GroupNorm {
         ))
     }
 
-    /// `dx` from `dy`.
+    /// `dx` from `dy`, and `residual` added to it: the cotangent that reaches `x` past the norm.
     ///
     /// # Errors
     /// [`Error::Shape`].
-    pub fn vjp(&self, cx: &Cx, saved: GroupNormSaved, dy: &Tensor) -> Result<Tensor> {
+    pub fn vjp(
+        &self,
+        cx: &Cx,
+        saved: GroupNormSaved,
+        dy: &Tensor,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let du = match &saved.apart {
             Some(u) => activation::vjp(cx, u, Activation::Silu, dy)?,
             None => dy.clone(),
@@ -84,7 +90,7 @@ impl GroupNorm {
             accumulate(cx, &self.w, dw)?;
             accumulate(cx, &self.b, db)?;
         }
-        group_norm::vjp(cx, saved.norm, self.params(cx), &du)
+        group_norm::vjp(cx, saved.norm, self.params(cx), &du, residual)
     }
 
     fn params(&self, cx: &Cx) -> group_norm::Params<'_> {
@@ -132,17 +138,23 @@ impl LayerNorm {
         Ok((y, saved))
     }
 
-    /// `dx` from `dy`.
+    /// `dx` from `dy`, and `residual` added to it: the cotangent that reaches `x` past the norm.
     ///
     /// # Errors
     /// [`Error::Shape`].
-    pub fn vjp(&self, cx: &Cx, saved: layer_norm::Saved, dy: &Tensor) -> Result<Tensor> {
+    pub fn vjp(
+        &self,
+        cx: &Cx,
+        saved: layer_norm::Saved,
+        dy: &Tensor,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
         if cx.trains(&self.w).is_some() {
             let (dw, db) = layer_norm::wgrad(cx, &saved, dy)?;
             accumulate(cx, &self.w, dw)?;
             accumulate(cx, &self.b, db)?;
         }
-        layer_norm::vjp(cx, saved, &self.w, dy)
+        layer_norm::vjp(cx, saved, &self.w, dy, residual)
     }
 }

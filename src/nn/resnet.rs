@@ -7,7 +7,7 @@ use crate::nn::linear::Linear;
 use crate::nn::norm::{GroupNorm, GroupNormSaved};
 use crate::nn::param::Weights;
 use crate::nn::time::Temb;
-use crate::ops::{add, sum};
+use crate::ops::sum;
 use crate::tensor::Tensor;
 
 /// Sizes of a [`ResnetBlock`].
@@ -120,16 +120,15 @@ impl ResnetBlock {
     pub fn vjp(&self, cx: &Cx, saved: ResnetSaved, dy: &Tensor) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
         let mut dh = self.conv2.vjp_same(cx, dy)?;
-        dh = self.norm2.vjp(cx, saved.norm2, &dh)?;
+        dh = self.norm2.vjp(cx, saved.norm2, &dh, None)?;
         if let (Some(proj), Some(temb)) = (&self.time_emb_proj, &saved.temb) {
             temb.project_vjp(cx, proj, &sum::per_sample(cx, &dh)?)?;
         }
         dh = self.conv1.vjp_same(cx, &dh)?;
-        let dx = self.norm1.vjp(cx, saved.norm1, &dh)?;
-        drop(dh);
-        match &self.conv_shortcut {
-            Some(conv) => add::forward(cx, &dx, &conv.vjp_same(cx, dy)?),
-            None => add::forward(cx, &dx, dy),
-        }
+        let skip = match &self.conv_shortcut {
+            Some(conv) => conv.vjp_same(cx, dy)?,
+            None => dy.clone(),
+        };
+        self.norm1.vjp(cx, saved.norm1, &dh, Some(&skip))
     }
 }

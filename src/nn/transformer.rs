@@ -96,13 +96,13 @@ impl Transformer2d {
         cx.tap_cotangent(&self.name, dy);
         let [n, h, w, c] = dy.nhwc(&self.name)?;
         let dy = dy.view([n, h * w, c])?;
-        let mut dt = self.proj_out.vjp(cx, &dy)?;
+        let mut dt = self.proj_out.vjp(cx, &dy, None)?;
         for (block, saved) in self.transformer_blocks.iter().zip(saved.blocks).rev() {
             dt = block.vjp(cx, saved, dt)?;
         }
-        dt = self.proj_in.vjp(cx, &dt)?;
-        dt = self.norm.vjp(cx, saved.norm, &dt)?;
-        add::forward(cx, &dt, &dy)?.view([n, h, w, c])
+        dt = self.proj_in.vjp(cx, &dt, None)?;
+        let dx = self.norm.vjp(cx, saved.norm, &dt, Some(&dy))?;
+        dx.view([n, h, w, c])
     }
 }
 
@@ -166,14 +166,11 @@ impl Block {
 
     fn vjp(&self, cx: &Cx, saved: BlockSaved, mut dy: Tensor) -> Result<Tensor> {
         let mut dh = self.ff.vjp(cx, saved.ff, &dy)?;
-        dh = self.norm3.vjp(cx, saved.norm3, &dh)?;
-        dy = add::forward(cx, &dy, &dh)?;
+        dy = self.norm3.vjp(cx, saved.norm3, &dh, Some(&dy))?;
         dh = self.attn2.vjp_query(cx, saved.attn2, &dy)?;
-        dh = self.norm2.vjp(cx, saved.norm2, &dh)?;
-        dy = add::forward(cx, &dy, &dh)?;
+        dy = self.norm2.vjp(cx, saved.norm2, &dh, Some(&dy))?;
         dh = self.attn1.vjp(cx, saved.attn1, &dy)?;
-        dh = self.norm1.vjp(cx, saved.norm1, &dh)?;
-        add::forward(cx, &dy, &dh)
+        self.norm1.vjp(cx, saved.norm1, &dh, Some(&dy))
     }
 }
 
@@ -211,8 +208,8 @@ impl FeedForward {
 
     fn vjp(&self, cx: &Cx, saved: geglu::Saved, dy: &Tensor) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
-        let dh = self.out.vjp(cx, dy)?;
+        let dh = self.out.vjp(cx, dy, None)?;
         let dh = geglu::vjp(cx, saved, &dh)?;
-        self.proj.vjp(cx, &dh)
+        self.proj.vjp(cx, &dh, None)
     }
 }

@@ -93,7 +93,7 @@ fn of_plan(plan: Option<&Plan>, cost: Cost, best: f64, gpu: &Gpu) -> Prediction 
 /// The rate of a kernel's instructions, which its file is named after.
 fn rate(launch: &Launch, gpu: &Gpu) -> f64 {
     let is_one_of = |ends: &[&str]| ends.iter().any(|end| launch.entry.module.ends_with(end));
-    if is_one_of(&["_wgmma"]) {
+    if is_one_of(&["_wgmma", "_tma"]) {
         gpu.product
     } else if is_one_of(&["_tensor_cores", "_phases", "_split", "_flash", "_wide"]) {
         gpu.mma
@@ -169,7 +169,11 @@ mod tests {
         ] {
             assert_eq!(of(module), H200.mma);
         }
-        for module in ["linear/fwd_3_wgmma", "linear/fwd_5_split_wgmma"] {
+        for module in [
+            "linear/fwd_3_wgmma",
+            "linear/fwd_5_split_wgmma",
+            "conv2d/fwd_8_tma",
+        ] {
             assert_eq!(of(module), H200.product);
         }
         assert_eq!(of("conv2d/fwd_1_plain"), H200.lanes);

@@ -1,4 +1,5 @@
-//! Launches of matrix products on tensor cores: of the kernels around `kernels/common/tile.cuh` and `warpgroup.cuh`.
+//! Launches of matrix products on tensor cores: of the kernels around `kernels/common/tile.cuh`, `warpgroup.cuh` and
+//! `patches90.cuh`.
 
 use crate::dtype::DType;
 use crate::ops::chunks::Chunks;
@@ -15,16 +16,25 @@ pub(super) enum Tile {
     Warpgroups,
     /// 128 x 256 by wgmma: reads three quarters of that for an output.
     WideWarpgroups,
+    /// 128 x 128 by TMA and wgmma.
+    Patches,
+    /// 128 x 256 by TMA and wgmma.
+    WidePatches,
 }
 
 impl Tile {
     /// Rows and columns.
     const fn size(self) -> [usize; 2] {
         match self {
-            Tile::Large | Tile::Warpgroups => [128, 128],
+            Tile::Large | Tile::Warpgroups | Tile::Patches => [128, 128],
             Tile::Small => [64, 64],
-            Tile::WideWarpgroups => [128, 256],
+            Tile::WideWarpgroups | Tile::WidePatches => [128, 256],
         }
+    }
+
+    /// Columns.
+    pub(super) const fn cols(self) -> usize {
+        self.size()[1]
     }
 
     /// Blocks that cover `[rows, cols]` outputs.
@@ -88,11 +98,19 @@ impl Tile {
             Tile::Small => ("64", 128, 32, 3),
             Tile::Warpgroups => ("128", 256, 64, 4),
             Tile::WideWarpgroups => ("256", 256, 64, 4),
+            Tile::Patches => ("128", 384, 64, 6),
+            Tile::WidePatches => ("256", 384, 64, 4),
         };
         let lines: usize = self.size().iter().sum();
+        let steps = stages * lines * depth * dtype.size();
         let [down, across] = self.blocks(outputs);
-        Launch::new(module, dtype, [down, across, 1], threads)
+        // Patches: tile after tile of one list; barriers of the stages, and what a tile is stored by way of.
+        let (grid, more) = match self {
+            Tile::Patches | Tile::WidePatches => ([down * across, 1, 1], stages * 16 + (20 << 10)),
+            _ => ([down, across, 1], 0),
+        };
+        Launch::new(module, dtype, grid, threads)
             .part(part)
-            .shared(stages * lines * depth * dtype.size())
+            .shared(steps + more)
     }
 }

@@ -12,8 +12,8 @@ use std::sync::Mutex;
 
 use library::{Function, RawSchedule};
 
-use super::kernel::{Entry, Plan};
-use super::record::{Call, Command, Recorder, Recording, refuse_read};
+use super::kernel::{Entry, Plan, TensorMap};
+use super::record::{Call, Command, Device, EncodedMap, Recorder, Recording, refuse_read};
 use super::{Arg, Buffer};
 use crate::error::{Error, Result};
 
@@ -149,7 +149,7 @@ impl Emu {
     ) -> Result<()> {
         for launch in &plan.launches {
             let function = self.function(launch.entry)?;
-            let call = Call::new(function, launch, args, scratch);
+            let call = Call::new(function, launch, args, scratch, &DEVICE)?;
             call.expect_sizes(&function.arg_sizes(), "emu")?;
             if let Some(mut call) = self.recorder.launch(call) {
                 self.run(&mut call)?;
@@ -215,6 +215,44 @@ impl Emu {
         functions.insert(entry, function);
         Ok(function)
     }
+}
+
+/// Fewer multiprocessors than any GPU has: blocks that stay go from tile to tile in small cases too.
+const DEVICE: Device<'static> = Device {
+    multiprocessors: 2,
+    encode: &encode,
+};
+
+fn encode(map: &TensorMap, address: u64) -> Result<EncodedMap> {
+    let mut encoded = EncodedMap::default();
+    let dims: Vec<u64> = map.dims.iter().map(|&dim| dim as u64).collect();
+    let boxed: Vec<u32> = map.boxed.iter().map(|&size| size as u32).collect();
+    let mut message = vec![0u8; 256];
+    // SAFETY: as many sizes as the rank says, one stride less, which the emulator does not read; both other pointers
+    // are to as much memory as is said.
+    let failed = unsafe {
+        (library::first().tensor_map)(
+            encoded.0.as_mut_ptr().cast(),
+            dims.len() as i32,
+            TensorMap::ELEMENT as i32,
+            std::ptr::with_exposed_provenance_mut(address as usize),
+            dims.as_ptr(),
+            map.strides().as_ptr(),
+            boxed.as_ptr(),
+            TensorMap::SWIZZLE as i32,
+            message.as_mut_ptr().cast(),
+            message.len(),
+        )
+    };
+    if failed == 0 {
+        return Ok(encoded);
+    }
+    let why = CStr::from_bytes_until_nul(&message)
+        .map_or_else(|_| "no tensor map".into(), |c| c.to_string_lossy());
+    Err(Error::Device {
+        device: "emu".into(),
+        why: format!("{why}: {map:?}"),
+    })
 }
 
 /// Copies to emulated memory that is alive, is that long, and that nobody reads meanwhile.

@@ -1,6 +1,6 @@
 //! A launch of a `.cu` kernel: which entry, over what grid, with which arguments.
 //!
-//! An entry's parameters are pointers, then one struct of 32-bit words: whole numbers first, then reals.
+//! An entry's parameters are pointers, then tensor maps, then one struct of 32-bit words: whole numbers first, then reals.
 //! `kernels/<module>.cu` holds entries named `<module>[_<part>]_<dtype>`, with `_` for `/`.
 
 use std::fmt;
@@ -67,6 +67,35 @@ pub enum Ptr {
     Null,
 }
 
+/// A dense tensor of 16-bit elements as Hopper's copy engine (TMA) sees it. A kernel copies boxes of it to shared memory,
+/// where rows of 128 bytes are swizzled; what of a box is outside the tensor arrives as zeros.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorMap {
+    /// Where it is.
+    pub at: Ptr,
+    /// Its sizes, innermost first, that one a multiple of 8; at most five.
+    pub dims: Vec<usize>,
+    /// The sizes of a box: 64, then at most 256.
+    pub boxed: Vec<usize>,
+}
+
+impl TensorMap {
+    /// Bytes of an element.
+    pub const ELEMENT: usize = 2;
+    /// Bytes of a box's rows.
+    pub const SWIZZLE: usize = 128;
+
+    /// Bytes from one index to the next, of every dimension but the innermost.
+    pub fn strides(&self) -> Vec<u64> {
+        let outer = &self.dims[..self.dims.len() - 1];
+        let stride = |bytes: &mut u64, &dim: &usize| {
+            *bytes *= dim as u64;
+            Some(*bytes)
+        };
+        outer.iter().scan(Self::ELEMENT as u64, stride).collect()
+    }
+}
+
 /// One kernel launch of an op.
 #[derive(Clone, Debug)]
 pub struct Launch {
@@ -80,8 +109,12 @@ pub struct Launch {
     pub shared: u32,
     /// The pointers, in order; `None`: all of the op's arguments.
     pub pointers: Option<Vec<Ptr>>,
+    /// The tensor maps, in order.
+    pub maps: Vec<TensorMap>,
     /// The words of the parameter struct.
     pub params: Vec<u32>,
+    /// Whether blocks go from one part of the work to the next: no more of them than a GPU has multiprocessors.
+    pub stays: bool,
     too_large: Option<usize>,
 }
 
@@ -98,7 +131,9 @@ impl Launch {
             block: [threads, 1, 1],
             shared: 0,
             pointers: None,
+            maps: Vec::new(),
             params: Vec::new(),
+            stays: false,
             too_large: None,
         };
         let limits = [i32::MAX as usize, 65_535, 65_535];
@@ -128,6 +163,18 @@ impl Launch {
     /// With these pointers instead of all arguments in their order.
     pub fn pointers(mut self, pointers: impl Into<Vec<Ptr>>) -> Self {
         self.pointers = Some(pointers.into());
+        self
+    }
+
+    /// With a map of a tensor, after others that it has.
+    pub fn map(mut self, map: TensorMap) -> Self {
+        self.maps.push(map);
+        self
+    }
+
+    /// With blocks that stay until all of the grid's work is done, however few of them there are.
+    pub fn staying(mut self) -> Self {
+        self.stays = true;
         self
     }
 
@@ -200,6 +247,16 @@ mod tests {
             launch.part("sums").entry.to_string(),
             "add_fwd_1_plain_sums_bf16"
         );
+    }
+
+    #[test]
+    fn strides_are_those_of_a_dense_tensor() {
+        let map = TensorMap {
+            at: Ptr::Arg(0),
+            dims: vec![8, 5, 3, 2],
+            boxed: vec![64, 4, 2, 1],
+        };
+        assert_eq!(map.strides(), [16, 80, 240]);
     }
 
     #[test]

@@ -7,9 +7,22 @@
 use std::ffi::c_void;
 use std::sync::{Mutex, MutexGuard};
 
-use super::kernel::{Entry, Launch, Ptr};
+use super::kernel::{Entry, Launch, Ptr, TensorMap};
 use super::{Arg, Buffer};
 use crate::error::{Error, Result};
+
+/// A [`TensorMap`] as kernels take it: a `CUtensorMap`, or the emulator's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(128))]
+pub struct EncodedMap(pub [u64; 16]);
+
+/// What a runtime knows and a launch does not.
+pub(super) struct Device<'a> {
+    /// How many blocks run side by side, at one for each multiprocessor.
+    pub(super) multiprocessors: u32,
+    /// Encodes a map of the tensor at this address, or says what is wrong with it.
+    pub(super) encode: &'a dyn Fn(&TensorMap, u64) -> Result<EncodedMap>,
+}
 
 /// A launch of a kernel that a runtime knows as an `F`, with the addresses it works on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,17 +38,22 @@ pub struct Call<F> {
     /// Bytes of dynamic shared memory.
     pub shared: u32,
     pointers: Vec<u64>,
+    maps: Vec<EncodedMap>,
     params: Vec<u32>,
 }
 
 impl<F> Call<F> {
     /// The launch of an op that was given `args` and this scratch memory.
+    ///
+    /// # Errors
+    /// Of the device, when it takes no map of such a tensor.
     pub(super) fn new(
         function: F,
         launch: &Launch,
         args: &[Arg<'_>],
         scratch: Option<&Buffer>,
-    ) -> Self {
+        device: &Device<'_>,
+    ) -> Result<Self> {
         let address = |arg: &Arg<'_>| match arg {
             Arg::In(t) | Arg::Out(t) | Arg::Update(t) => {
                 t.buffer().address() + t.byte_range().start as u64
@@ -51,15 +69,21 @@ impl<F> Call<F> {
             None => args.iter().map(address).collect(),
             Some(list) => list.iter().map(pointer).collect(),
         };
-        Call {
+        let map = |map: &TensorMap| (device.encode)(map, pointer(&map.at));
+        let mut grid = launch.grid;
+        if launch.stays {
+            grid[0] = grid[0].min(device.multiprocessors);
+        }
+        Ok(Call {
             entry: launch.entry,
             function,
-            grid: launch.grid,
+            grid,
             block: launch.block,
             shared: launch.shared,
             pointers,
+            maps: launch.maps.iter().map(map).collect::<Result<_>>()?,
             params: launch.params.clone(),
-        }
+        })
     }
 
     /// Whether the kernel takes arguments of these sizes.
@@ -69,7 +93,8 @@ impl<F> Call<F> {
     pub fn expect_sizes(&self, want: &[usize], device: &str) -> Result<()> {
         let params = (!self.params.is_empty()).then_some(4 * self.params.len());
         let pointers = self.pointers.iter().map(|_| 8);
-        let got: Vec<usize> = pointers.chain(params).collect();
+        let maps = self.maps.iter().map(size_of_val);
+        let got: Vec<usize> = pointers.chain(maps).chain(params).collect();
         if want == got {
             return Ok(());
         }
@@ -88,7 +113,8 @@ impl<F> Call<F> {
             .pointers
             .iter_mut()
             .map(|p| std::ptr::from_mut(p).cast());
-        let mut args: Vec<*mut c_void> = pointers.collect();
+        let maps = self.maps.iter_mut().map(|m| std::ptr::from_mut(m).cast());
+        let mut args: Vec<*mut c_void> = pointers.chain(maps).collect();
         if !self.params.is_empty() {
             args.push(self.params.as_mut_ptr().cast());
         }

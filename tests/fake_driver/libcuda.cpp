@@ -3,6 +3,7 @@
 //
 // It is as late as a driver may be: what is enqueued happens when somebody waits for it, with pinned memory read only
 // then. And it is as strict: addresses must be inside allocations; what is not allowed during a capture is an error.
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -19,6 +20,8 @@ uint32_t emu_arg_size(const void* function, uint32_t i);
 struct emu_schedule { uint32_t threads, order, async, pad; uint64_t seed; };
 int32_t emu_launch(const void* function, const uint32_t grid[3], const uint32_t block[3], uint32_t smem, void** args,
                    const emu_schedule* schedule, char* error, size_t error_length);
+int emu_tensor_map(void* map, int rank, int element_bytes, void* base, const uint64_t* dims, const uint64_t* strides,
+                   const uint32_t* box, int swizzle_bytes, char* error, size_t error_length);
 void* emu_alloc(size_t bytes);
 void emu_free(void* start, size_t bytes);
 }
@@ -257,6 +260,18 @@ Result cuFuncSetAttribute(Function* function, int which, int value) {
   if (which != 8 || value > attribute(97)) return InvalidValue;  // dynamic shared memory
   function->shared = static_cast<uint32_t>(value);
   return Success;
+}
+Result cuTensorMapEncodeTiled(void* map, int type, uint32_t rank, void* base, const uint64_t* dims,
+                              const uint64_t* strides, const uint32_t* box, const uint32_t* steps, int interleave,
+                              int swizzle, int, int fill) {
+  LOCKED;
+  const bool halves = type == 1, dense = std::all_of(steps, steps + rank, [](uint32_t step) { return step == 1; });
+  if (!halves || !dense || interleave != 0 || swizzle != 3 || fill != 0 || rank < 2) return InvalidValue;
+  const uint64_t at = reinterpret_cast<uint64_t>(base);
+  if (!inside(allocations, at, strides[rank - 2] * dims[rank - 1])) return InvalidValue;
+  char error[256];
+  return emu_tensor_map(map, static_cast<int>(rank), 2, base, dims, strides, box, 128, error, sizeof error) ? InvalidValue
+                                                                                                            : Success;
 }
 Result cuLaunchKernel(Function* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                       unsigned shared, Stream* stream, void** args, void**) {

@@ -54,7 +54,10 @@ fn linear_maps() {
     for bias in [false, true] {
         let new = |w: &Weights<'_>| Linear::new(w, 5, 7, bias);
         check("linear", cx, [2, 3, 5], new, |cx, layer, x| {
-            Ok((layer.forward(cx, x, None)?, back(|dy| layer.vjp(cx, dy))))
+            Ok((
+                layer.forward(cx, x, None)?,
+                back(|dy| layer.vjp(cx, dy, None)),
+            ))
         });
     }
 }
@@ -98,13 +101,13 @@ fn norms() {
         let new = |w: &Weights<'_>| GroupNorm::new(w, 8, 4, 1e-5, silu);
         check("group norm", cx, [2, 3, 5, 8], new, |cx, layer, x| {
             let (y, saved) = layer.forward(cx, x)?;
-            Ok((y, back(move |dy| layer.vjp(cx, saved, dy))))
+            Ok((y, back(move |dy| layer.vjp(cx, saved, dy, None))))
         });
     }
     let new = |w: &Weights<'_>| LayerNorm::new(w, 8, 1e-5);
     check("layer norm", cx, [2, 7, 8], new, |cx, layer, x| {
         let (y, saved) = layer.forward(cx, x)?;
-        Ok((y, back(move |dy| layer.vjp(cx, saved, dy))))
+        Ok((y, back(move |dy| layer.vjp(cx, saved, dy, None))))
     });
 }
 

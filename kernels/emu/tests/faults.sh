@@ -67,6 +67,12 @@ planted flash90_operand_fence attention.forward attention/fwd_4_wgmma.sm90a comm
   '/wgmma_fence();  \/\/ x was scaled/d'
 planted flash90_stage attention.vjp attention/vjp_4_wgmma.sm90a common/flash90.cuh 's/release(i - 1)/release(i)/'
 planted flash90_whole_rows attention.forward attention/fwd_4_wgmma.sm90a common/flash90.cuh '/whole rows are there/d'
+planted patches_stage conv2d.forward conv2d/fwd_8_tma.sm90a common/patches90.cuh '/ring.await_empty(step)/d'
+planted patches_arrival conv2d.vjp conv2d/vjp_9_tma.sm90a common/patches90.cuh '/ring.await(step)/d'
+planted patches_overtaken linear.forward linear/fwd_6_tma.sm90a common/patches90.cuh 's/wgmma_wait<1>/wgmma_wait<2>/'
+planted patches_unfinished linear.vjp linear/vjp_6_tma.sm90a common/patches90.cuh '/wgmma_wait<0>/d'
+planted patches_bytes conv2d.forward conv2d/fwd_8_tma.sm90a common/patches90.cuh \
+  's/expect_tx(full, S::STAGE_BYTES)/expect_tx(full, S::A_BYTES)/'
 planted chunks_sums group_norm.forward group_norm/fwd_2_chunks group_norm/fwd_2_chunks.cu \
   '/__syncthreads();  \/\/ sums are complete/d'
 planted sum_before_reuse group_norm.forward group_norm/fwd_3_resident common/reduce.cuh \
@@ -94,9 +100,14 @@ planted split_end_of_rows linear.forward linear/fwd_5_split_wgmma.sm90a common/t
 planted split_sums linear.vjp linear/vjp_4_split common/chunks.cuh 's/blockIdx.z \* len/blockIdx.z * (len - 8)/'
 planted parts_first conv2d.forward sum/parts sum/parts.cu 's/int chunk = 0;/int chunk = 1;/'
 planted parts_twice linear.forward sum/parts sum/parts.cu 's/parts + chunk \* len + at/&, 2.0f/'
+planted patches_pixel conv2d.forward conv2d/fwd_8_tma.sm90a common/patches90.cuh \
+  's/row(patch) + in_patch \/ WIDTH/row(patch) + in_patch % HEIGHT/'
+planted patches_tap conv2d.vjp conv2d/vjp_9_tma.sm90a common/patches90.cuh 's/work.direction \* tap_col/work.direction * tap_row/'
+planted patches_phase conv2d.vjp conv2d/vjp_9_tma.sm90a conv2d/vjp_9_tma.sm90a.cu 's/phase(t).place/phase(0).place/'
+planted patches_columns linear.vjp linear/vjp_6_tma.sm90a common/patches90.cuh 's/col + 64 \* i/col + 32 * i/'
 planted flash_causal attention.forward attention/fwd_2_flash common/flash.cuh 's/% 2 >= seen/% 2 > seen/'
 planted flash90_swizzle attention.forward attention/fwd_4_wgmma.sm90a common/flash90.cuh 's/piece ^ (row % 8)/piece ^ (row \/ 2 % 8)/'
-planted flash90_parity attention.vjp attention/vjp_4_wgmma.sm90a common/flash90.cuh 's/(i \/ STAGES + 1) % 2/i \/ STAGES % 2/'
+planted ring90_parity attention.vjp attention/vjp_4_wgmma.sm90a common/ring90.cuh 's/(i \/ STAGES + 1) % 2/i \/ STAGES % 2/'
 planted flash90_rows attention.vjp_kv attention/vjp_kv_4_wgmma.sm90a attention/vjp_kv_4_wgmma.sm90a.cu \
   's/GROUP \* flash90::OWN/GROUP * 56/'
 planted flash90_causal attention.vjp_kv attention/vjp_kv_4_wgmma.sm90a attention/vjp_kv_4_wgmma.sm90a.cu \

@@ -3,7 +3,7 @@
 use super::{Direction, Key};
 use crate::ops::chunks::Chunks;
 use crate::ops::tensor_cores::Tile;
-use crate::runtime::kernel::{Launch, Plan, Ptr};
+use crate::runtime::kernel::{Launch, Plan, Ptr, TensorMap};
 
 /// The parameters of a kernel that counts `samples`, or pixels of all samples instead.
 fn sizes(key: &Key, samples: usize) -> [usize; 10] {
@@ -145,6 +145,59 @@ fn phases(module: &'static str, key: &Key, tile: Tile) -> Plan {
         .launch(module, key.dtype, [rows, key.inputs])
         .ints(sizes(key, key.samples));
     launch.grid[2] = (stride * stride) as u32;
+    launch.into()
+}
+
+/// Rows and columns of a patch of pixels.
+const PATCH: [usize; 2] = [8, 16];
+
+/// The pixels of the result, or of each phase of it, are whole patches.
+pub(super) fn fits_patches(key: &Key) -> bool {
+    let stride = key.geometry.stride;
+    let of_phase = match (key.direction, stride) {
+        (Direction::Forward, 1) => key.y,
+        (Direction::Vjp, 1 | 2) => key.x,
+        _ => return false,
+    };
+    let whole = |axis: usize| of_phase[axis].is_multiple_of(stride * PATCH[axis]);
+    has_pieces(key) && whole(0) && whole(1)
+}
+
+/// Tiles of patches, that the copy engine brings.
+pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
+    let Key {
+        samples,
+        inputs,
+        outputs,
+        ..
+    } = *key;
+    let [pixels, channels] = of_sample(key);
+    let image = |at, [height, width]: [usize; 2], channels| TensorMap {
+        at: Ptr::Arg(at),
+        dims: vec![channels, width, height, samples],
+        boxed: vec![64, PATCH[1], PATCH[0], 1],
+    };
+    let weights = |lines| TensorMap {
+        at: Ptr::Arg(2),
+        dims: vec![outputs, inputs, key.taps()],
+        boxed: vec![64, lines, 1],
+    };
+    let launch = tile
+        .launch(module, key.dtype, [samples * pixels, channels])
+        .staying();
+    let launch = match key.direction {
+        Direction::Vjp => launch
+            .pointers([0, 3].map(Ptr::Arg))
+            .map(image(1, key.y, outputs))
+            .map(weights(tile.cols()))
+            .ints(sizes(key, samples)),
+        _ => launch
+            .pointers([0, 3, 4, 5].map(Ptr::Arg))
+            .map(image(1, key.x, inputs))
+            .map(weights(64))
+            .ints([samples, key.y[0], key.y[1], inputs, outputs])
+            .ints([key.k, key.geometry.before]),
+    };
     launch.into()
 }
 

@@ -202,6 +202,11 @@ pub static FORWARD: Op<Key> = Op {
     variants: &[
         Variant::kernels("few_outputs", kernels::forward_few_outputs)
             .when(kernels::fits_few_outputs),
+        Variant::on_hopper("tma_256", |key| {
+            kernels::patches("conv2d/fwd_8_tma", key, Tile::WidePatches)
+        })
+        .when(kernels::fits_patches)
+        .where_it_pays(kernels::is_wide),
         Variant::on_hopper("wgmma_256", |key| {
             kernels::products("conv2d/fwd_5_wgmma", key, Tile::WideWarpgroups)
         })
@@ -212,6 +217,11 @@ pub static FORWARD: Op<Key> = Op {
         })
         .when(|key| kernels::fits_split(key, Tile::Warpgroups))
         .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Warpgroups)),
+        Variant::on_hopper("tma_128", |key| {
+            kernels::patches("conv2d/fwd_8_tma", key, Tile::Patches)
+        })
+        .when(kernels::fits_patches)
+        .where_it_pays(kernels::is_large),
         Variant::on_hopper("wgmma_128", |key| {
             kernels::products("conv2d/fwd_5_wgmma", key, Tile::Warpgroups)
         })
@@ -255,6 +265,11 @@ pub static VJP: Op<Key> = Op {
     name: "conv2d.vjp",
     variants: &[
         Variant::kernels("few_inputs", kernels::vjp_few_inputs).when(kernels::fits_few_inputs),
+        Variant::on_hopper("tma_256", |key| {
+            kernels::patches("conv2d/vjp_9_tma", key, Tile::WidePatches)
+        })
+        .when(kernels::fits_patches)
+        .where_it_pays(kernels::is_wide),
         Variant::on_hopper("phases_wgmma_256", |key| {
             kernels::vjp_phases_wgmma(key, Tile::WideWarpgroups)
         })
@@ -280,6 +295,11 @@ pub static VJP: Op<Key> = Op {
         })
         .when(|key| kernels::fits_split(key, Tile::Warpgroups))
         .where_it_pays(|key| kernels::is_worth_splitting(key, Tile::Warpgroups)),
+        Variant::on_hopper("tma_128", |key| {
+            kernels::patches("conv2d/vjp_9_tma", key, Tile::Patches)
+        })
+        .when(kernels::fits_patches)
+        .where_it_pays(kernels::is_large),
         Variant::on_hopper("wgmma_128", |key| {
             kernels::products("conv2d/vjp_5_wgmma", key, Tile::Warpgroups)
         })
@@ -386,7 +406,16 @@ fn cases(direction: Direction) -> Vec<Key> {
             direction,
         }
     };
-    all.into_iter().chain(cut).enumerate().map(key).collect()
+    // Whole patches of pixels, in either direction at stride 1, in the backward one at stride 2.
+    let patches = [
+        (3, [8, 16], 72, 136, 3, Geometry::same(3)),
+        (2, [16, 32], 24, 40, 4, halving),
+        (2, [8, 16], 16, 24, 3, Geometry::same(3)),
+        (2, [16, 16], 136, 40, 1, Geometry::same(1)),
+        (1, [16, 32], 16, 72, 3, asymmetric),
+    ];
+    let all = all.into_iter().chain(cut).chain(patches);
+    all.enumerate().map(key).collect()
 }
 
 /// `y` from `x: [n, h, w, i]` and `w: [k, k, i, o]`.

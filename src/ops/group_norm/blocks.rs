@@ -168,9 +168,9 @@ impl<T: Real> Channels<'_, T> {
         }
     }
 
-    /// `dx = rstd (dxhat - m1 - xhat m2)`, where `dx` holds `dxhat`.
+    /// `dx = rstd (dxhat - m1 - xhat m2) + residual`, where `dx` holds `dxhat`.
     #[inline(always)]
-    fn finish(&self, dx: &mut [T], x: &[T], m1: &[T], m2: &[T]) {
+    fn finish(&self, dx: &mut [T], x: &[T], m1: &[T], m2: &[T], residual: Option<&[T]>) {
         let c = self.w.len();
         let (rs, mu_rs, m1, m2) = (&self.rs[..c], &self.mu_rs[..c], &m1[..c], &m2[..c]);
         for (dx, x) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
@@ -179,13 +179,20 @@ impl<T: Real> Channels<'_, T> {
                 dx[i] = rs[i] * (dx[i] - m1[i] - xhat * m2[i]);
             }
         }
+        if let Some(residual) = residual {
+            dx.iter_mut().zip(residual).for_each(|(dx, &r)| *dx += r);
+        }
     }
 }
 
 pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (dx, dy, x) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
     let (mean, rstd) = (args.input::<T>(3), args.input::<T>(4));
-    let (w, b) = (args.input::<T>(5), args.input::<T>(6));
+    let (w, b, residual) = (
+        args.input::<T>(5),
+        args.input::<T>(6),
+        args.optional::<T>(7),
+    );
     let (sample, c, groups) = (key.pixels * key.c, key.c, key.groups);
     let block = block(c) * c;
     let samples = x.par_chunks(sample).zip(dy.par_chunks(sample));
@@ -226,10 +233,11 @@ pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         let m1: Vec<T> = (0..c).map(|i| T::of(means[i * groups / c].0)).collect();
         let m2: Vec<T> = (0..c).map(|i| T::of(means[i * groups / c].1)).collect();
         let blocks = dx.par_chunks_mut(block).zip(x.par_chunks(block));
-        blocks.for_each(|(dx, x)| {
+        blocks.enumerate().for_each(|(i, (dx, x))| {
+            let residual = residual.map(|all| &all[n * sample + i * block..][..dx.len()]);
             wide(
                 #[inline(always)]
-                || channels.finish(dx, x, &m1, &m2),
+                || channels.finish(dx, x, &m1, &m2, residual),
             );
         });
     });

@@ -70,9 +70,9 @@ pub(super) fn forward(key: &Key) -> Plan {
     }
 }
 
-/// `dx, dy, x, mean, rstd, w, b`.
+/// `dx, dy, x, mean, rstd, w, b, residual`.
 pub(super) fn vjp(key: &Key) -> Plan {
-    let [dx, dy, x, mean, rstd, w, b] = [0, 1, 2, 3, 4, 5, 6].map(Ptr::Arg);
+    let [dx, dy, x, mean, rstd, w, b, residual] = [0, 1, 2, 3, 4, 5, 6, 7].map(Ptr::Arg);
     let cut = Cut::of(key);
     let mut scratch = Scratch::default();
     let part = scratch.floats(2 * key.samples * key.groups * cut.chunks);
@@ -86,7 +86,7 @@ pub(super) fn vjp(key: &Key) -> Plan {
                 "fold",
                 &[scale, shift, slope, offset, part, mean, rstd, w, b],
             ),
-            launch("apply", &[dx, dy, x, scale, shift, slope, offset]),
+            launch("apply", &[dx, dy, x, scale, shift, slope, offset, residual]),
         ],
         scratch: scratch.0,
     }

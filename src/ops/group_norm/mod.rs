@@ -2,7 +2,8 @@
 //!
 //! Over each sample's pixels and each of `groups` runs of channels: `xhat = (x - mean) rstd`,
 //! `u = xhat w + b`, `y = u` or `y = u sigmoid(u)`. `x: [n, .., c]`, `w, b: [c]`,
-//! `mean, rstd: [n, groups]`, `rstd = 1 / sqrt(var + eps)` with the biased variance.
+//! `mean, rstd: [n, groups]`, `rstd = 1 / sqrt(var + eps)` with the biased variance. The backward pass adds a `residual`
+//! like `x`, if there is one: the cotangent that reaches `x` past the norm.
 
 mod blocks;
 mod chunks;
@@ -30,6 +31,7 @@ pub struct Key {
     groups: usize,
     eps: f64,
     silu: bool,
+    residual: bool,
     backward: bool,
 }
 
@@ -61,6 +63,7 @@ impl KeyTrait for Key {
                 Spec::input("rstd", stats).fill(Fill::Positive).wide(),
                 w,
                 b,
+                Spec::input("residual", x).present(self.residual),
             ];
         }
         vec![
@@ -98,7 +101,7 @@ pub static FORWARD: Op<Key> = Op {
     cases: || cases(false),
 };
 
-/// `dx` from `dy`.
+/// `dx` from `dy` and `residual`.
 pub static VJP: Op<Key> = Op {
     name: "group_norm.vjp",
     variants: &[
@@ -140,6 +143,7 @@ fn cases(backward: bool) -> Vec<Key> {
         groups,
         eps: 1e-5,
         silu: i % 2 == 1,
+        residual: backward && i % 3 == 0,
         backward,
     };
     sizes.into_iter().enumerate().map(key).collect()
@@ -173,7 +177,7 @@ pub struct Params<'a> {
 /// # Errors
 /// [`Error::Shape`] when the channels are not `w`'s, or not a multiple of `groups`.
 pub fn forward(cx: &Cx, x: &Tensor, p: Params<'_>) -> Result<(Tensor, Saved)> {
-    let key = key(x, p, false)?;
+    let key = key(x, p)?;
     let y = cx.empty(x.shape())?;
     let mean = cx.empty_wide([key.samples, key.groups])?;
     let rstd = cx.empty_wide([key.samples, key.groups])?;
@@ -196,14 +200,26 @@ pub fn forward(cx: &Cx, x: &Tensor, p: Params<'_>) -> Result<(Tensor, Saved)> {
     ))
 }
 
-/// The cotangent of `x`. Consumes what was saved.
+/// The cotangent of `x`, and `residual` added to it. Consumes what was saved.
 ///
 /// # Errors
-/// [`Error::Shape`] when `dy` is not of `x`'s shape.
-pub fn vjp(cx: &Cx, saved: Saved, p: Params<'_>, dy: &Tensor) -> Result<Tensor> {
+/// [`Error::Shape`] when `dy` or `residual` is not of `x`'s shape.
+pub fn vjp(
+    cx: &Cx,
+    saved: Saved,
+    p: Params<'_>,
+    dy: &Tensor,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
     let x = saved.x.get()?;
-    dy.expect_shape("group_norm.vjp", x.shape())?;
-    let key = key(x, p, true)?;
+    for cotangent in [dy].into_iter().chain(residual) {
+        cotangent.expect_shape("group_norm.vjp", x.shape())?;
+    }
+    let key = Key {
+        residual: residual.is_some(),
+        backward: true,
+        ..key(x, p)?
+    };
     let dx = cx.empty(x.shape())?;
     let (mean, rstd) = (Arg::In(saved.mean.get()?), Arg::In(saved.rstd.get()?));
     let args = [
@@ -214,12 +230,14 @@ pub fn vjp(cx: &Cx, saved: Saved, p: Params<'_>, dy: &Tensor) -> Result<Tensor> 
         rstd,
         Arg::In(p.w),
         Arg::In(p.b),
+        residual.into(),
     ];
     VJP.launch(cx, &key, &args)?;
     Ok(dx)
 }
 
-fn key(x: &Tensor, p: Params<'_>, backward: bool) -> Result<Key> {
+/// Of a forward pass.
+fn key(x: &Tensor, p: Params<'_>) -> Result<Key> {
     let c = x.shape().channels();
     if c == 0 || p.w.dims() != [c] || p.groups == 0 || !c.is_multiple_of(p.groups) {
         let want = format!("[n, .., {}] in {} groups", p.w.shape().elements(), p.groups);
@@ -237,7 +255,8 @@ fn key(x: &Tensor, p: Params<'_>, backward: bool) -> Result<Key> {
         groups,
         eps,
         silu,
-        backward,
+        residual: false,
+        backward: false,
     })
 }
 

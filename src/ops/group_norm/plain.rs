@@ -32,7 +32,11 @@ pub(super) fn forward<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
 pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (dx, dy, x) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
     let (mean, rstd) = (args.input::<T>(3), args.input::<T>(4));
-    let (w, b) = (args.input::<T>(5), args.input::<T>(6));
+    let (w, b, residual) = (
+        args.input::<T>(5),
+        args.input::<T>(6),
+        args.optional::<T>(7),
+    );
     let size = key.c / key.groups;
     let count = T::of((key.pixels * size) as f64);
     for n in 0..key.samples {
@@ -53,7 +57,7 @@ pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
             let m1 = all().map(dxhat).sum::<T>() / count;
             let m2 = all().map(|i| dxhat(i) * xhat(i)).sum::<T>() / count;
             for i in all() {
-                dx[i] = r * (dxhat(i) - m1 - xhat(i) * m2);
+                dx[i] = r * (dxhat(i) - m1 - xhat(i) * m2) + residual.map_or(T::ZERO, |r| r[i]);
             }
         }
     }

@@ -19,7 +19,7 @@ pub(super) fn forward(key: &Key) -> Plan {
         .into()
 }
 
-/// One launch of `dx, dy, x, mean, rstd, w, b`.
+/// One launch of `dx, dy, x, mean, rstd, w, b, residual`.
 pub(super) fn vjp(key: &Key) -> Plan {
     launch("group_norm/vjp_3_resident", key)
         .shared(2 * bytes(key))

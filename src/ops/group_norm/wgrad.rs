@@ -127,7 +127,7 @@ pub fn wgrad(cx: &Cx, saved: &Saved, p: Params<'_>, dy: &Tensor) -> Result<(Tens
         groups,
         silu,
         ..
-    } = super::key(x, p, true)?;
+    } = super::key(x, p)?;
     let key = Key {
         dtype,
         samples,

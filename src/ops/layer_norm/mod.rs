@@ -1,7 +1,8 @@
 //! Layer normalisation over the last dimension: `xhat = (x - mean) rstd`, `y = xhat w + b`.
 //!
 //! `x: [n, .., c]`, `w, b: [c]`, `mean, rstd: [n, ..]`, `rstd = 1 / sqrt(var + eps)` with the biased
-//! variance. Backward: `dx = rstd (dxhat - mean(dxhat) - xhat mean(dxhat xhat))`, `dxhat = dy w`.
+//! variance. Backward: `dx = rstd (dxhat - mean(dxhat) - xhat mean(dxhat xhat)) + residual`, `dxhat = dy w`, where
+//! `residual`, if there is one, is the cotangent that reaches `x` past the norm.
 
 mod wgrad;
 
@@ -27,6 +28,7 @@ pub struct Key {
     rows: usize,
     c: usize,
     eps: f64,
+    residual: bool,
     backward: bool,
 }
 
@@ -54,6 +56,7 @@ impl KeyTrait for Key {
                 Spec::input("mean", rows).fill(Fill::Normal(0.1)).wide(),
                 Spec::input("rstd", rows).fill(Fill::Positive).wide(),
                 w,
+                Spec::input("residual", x).present(self.residual),
             ];
         }
         vec![
@@ -93,7 +96,7 @@ pub static FORWARD: Op<Key> = Op {
     cases: || cases(false),
 };
 
-/// `dx` from `dy`.
+/// `dx` from `dy` and `residual`.
 pub static VJP: Op<Key> = Op {
     name: "layer_norm.vjp",
     variants: &[
@@ -120,12 +123,13 @@ fn packed(key: &Key) -> bool {
 }
 
 fn cases(backward: bool) -> Vec<Key> {
-    let key = |(samples, rows, c)| Key {
+    let key = |(i, (samples, rows, c))| Key {
         dtype: DType::F32,
         samples,
         rows,
         c,
         eps: 1e-5,
+        residual: backward && i % 2 == 0,
         backward,
     };
     let sizes = [
@@ -137,7 +141,7 @@ fn cases(backward: bool) -> Vec<Key> {
         (1, 5, 8),
         (1, 3, 1280),
     ];
-    sizes.map(key).to_vec()
+    sizes.into_iter().enumerate().map(key).collect()
 }
 
 /// What the backward pass needs: the input and its statistics.
@@ -153,7 +157,7 @@ pub struct Saved {
 /// # Errors
 /// [`Error::Shape`] when the last dimension is not `w`'s.
 pub fn forward(cx: &Cx, x: &Tensor, w: &Tensor, b: &Tensor, eps: f64) -> Result<(Tensor, Saved)> {
-    let key = key(x, w, eps, false)?;
+    let key = key(x, w, eps)?;
     let y = cx.empty(x.shape())?;
     let mean = cx.empty_wide([key.samples, key.rows])?;
     let rstd = cx.empty_wide([key.samples, key.rows])?;
@@ -176,14 +180,26 @@ pub fn forward(cx: &Cx, x: &Tensor, w: &Tensor, b: &Tensor, eps: f64) -> Result<
     ))
 }
 
-/// The cotangent of `x`. Consumes what was saved.
+/// The cotangent of `x`, and `residual` added to it. Consumes what was saved.
 ///
 /// # Errors
-/// [`Error::Shape`] when `dy` is not of `x`'s shape.
-pub fn vjp(cx: &Cx, saved: Saved, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
+/// [`Error::Shape`] when `dy` or `residual` is not of `x`'s shape.
+pub fn vjp(
+    cx: &Cx,
+    saved: Saved,
+    w: &Tensor,
+    dy: &Tensor,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
     let x = saved.x.get()?;
-    dy.expect_shape("layer_norm.vjp", x.shape())?;
-    let key = key(x, w, 0.0, true)?;
+    for cotangent in [dy].into_iter().chain(residual) {
+        cotangent.expect_shape("layer_norm.vjp", x.shape())?;
+    }
+    let key = Key {
+        residual: residual.is_some(),
+        backward: true,
+        ..key(x, w, 0.0)?
+    };
     let dx = cx.empty(x.shape())?;
     let args = [
         Arg::Out(&dx),
@@ -192,12 +208,14 @@ pub fn vjp(cx: &Cx, saved: Saved, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
         Arg::In(saved.mean.get()?),
         Arg::In(saved.rstd.get()?),
         Arg::In(w),
+        residual.into(),
     ];
     VJP.launch(cx, &key, &args)?;
     Ok(dx)
 }
 
-fn key(x: &Tensor, w: &Tensor, eps: f64, backward: bool) -> Result<Key> {
+/// Of a forward pass.
+fn key(x: &Tensor, w: &Tensor, eps: f64) -> Result<Key> {
     let c = x.shape().channels();
     if c == 0 || w.dims() != [c] || x.dims().len() < 2 {
         let want = format!("[n, .., {}]", w.shape().elements());
@@ -209,7 +227,8 @@ fn key(x: &Tensor, w: &Tensor, eps: f64, backward: bool) -> Result<Key> {
         rows: x.shape().per_sample() / c,
         c,
         eps,
-        backward,
+        residual: false,
+        backward: false,
     })
 }
 
@@ -235,6 +254,7 @@ fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
 fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (dx, dy, x) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
     let (mean, rstd, w) = (args.input::<T>(3), args.input::<T>(4), args.input::<T>(5));
+    let residual = args.optional::<T>(6);
     let (c, count) = (key.c, T::of(key.c as f64));
     for (row, dx) in dx.chunks_exact_mut(c).enumerate() {
         let (dy, x) = (&dy[row * c..][..c], &x[row * c..][..c]);
@@ -242,7 +262,8 @@ fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         let m1 = (0..c).map(|i| dy[i] * w[i]).sum::<T>() / count;
         let m2 = (0..c).map(|i| dy[i] * w[i] * xhat(i)).sum::<T>() / count;
         for i in 0..c {
-            dx[i] = rstd[row] * (dy[i] * w[i] - m1 - xhat(i) * m2);
+            dx[i] = rstd[row] * (dy[i] * w[i] - m1 - xhat(i) * m2)
+                + residual.map_or(T::ZERO, |r| r[row * c + i]);
         }
     }
 }
@@ -287,11 +308,14 @@ fn forward_rows<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
 fn vjp_rows<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (dx, dy, x) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
     let (mean, rstd, w) = (args.input::<T>(3), args.input::<T>(4), args.input::<T>(5));
+    let residual = args.optional::<T>(6);
     let (rows, c, share) = (block(key), key.c, T::of(1.0 / key.c as f64));
     dx.par_chunks_mut(rows * c)
         .zip(dy.par_chunks(rows * c).zip(x.par_chunks(rows * c)))
         .zip(mean.par_chunks(rows).zip(rstd.par_chunks(rows)))
-        .for_each(|((dx, (dy, x)), (mean, rstd))| {
+        .enumerate()
+        .for_each(|(i, ((dx, (dy, x)), (mean, rstd)))| {
+            let residual = residual.map(|all| &all[i * rows * c..][..dx.len()]);
             wide(
                 #[inline(always)]
                 || {
@@ -307,6 +331,9 @@ fn vjp_rows<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
                         for (dx, &x) in dx.iter_mut().zip(x) {
                             *dx = r * (*dx - m1 - (x - mu) * r * m2);
                         }
+                    }
+                    if let Some(residual) = residual {
+                        dx.iter_mut().zip(residual).for_each(|(dx, &r)| *dx += r);
                     }
                 },
             );

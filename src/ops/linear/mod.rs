@@ -2,7 +2,8 @@
 //!
 //! `x: [n, .., k]`, `w: [m, k]` as in the checkpoint, `bias: [m]` (in f32 beside 16-bit activations),
 //! `residual: [n, .., m]`.
-//! The cotangent of the residual is `dy` itself; of the input, `dx = dy w`; of the weights, [`wgrad`], `dw = dy^T x`.
+//! The cotangent of the residual is `dy` itself; of the input, `dx = dy w`, and `dx = dy w + residual` where others have
+//! reached it before; of the weights, [`wgrad`], `dw = dy^T x`.
 
 mod wgrad;
 
@@ -17,7 +18,7 @@ use crate::ops::tensor_cores::Tile;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::runtime::gemm::{Mat, gemm};
-use crate::runtime::kernel::{Launch, Plan, Ptr};
+use crate::runtime::kernel::{Launch, Plan, Ptr, TensorMap};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::product::{self, Product};
 use crate::tensor::Tensor;
@@ -55,6 +56,7 @@ impl KeyTrait for Key {
                 Spec::out("dx", rows * self.k),
                 Spec::input("dy", rows * self.m),
                 w,
+                Spec::input("residual", rows * self.k).present(self.residual),
             ];
         }
         vec![
@@ -75,6 +77,11 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "linear.forward",
     variants: &[
+        Variant::on_hopper("tma_256", |key| {
+            boxes("linear/fwd_6_tma", key, Tile::WidePatches)
+        })
+        .when(fits_tiles)
+        .where_it_pays(is_wide),
         Variant::on_hopper("wgmma_256", |key| {
             products("linear/fwd_3_wgmma", key, Tile::WideWarpgroups)
         })
@@ -85,6 +92,11 @@ pub static FORWARD: Op<Key> = Op {
         })
         .when(|key| fits_split(key, Tile::Warpgroups))
         .where_it_pays(|key| is_worth_splitting(key, Tile::Warpgroups)),
+        Variant::on_hopper("tma_128", |key| {
+            boxes("linear/fwd_6_tma", key, Tile::Patches)
+        })
+        .when(fits_tiles)
+        .where_it_pays(is_large),
         Variant::on_hopper("wgmma_128", |key| {
             products("linear/fwd_3_wgmma", key, Tile::Warpgroups)
         })
@@ -122,10 +134,15 @@ pub static FORWARD: Op<Key> = Op {
     cases: || cases(false),
 };
 
-/// `dx = dy w`.
+/// `dx = dy w + residual`.
 pub static VJP: Op<Key> = Op {
     name: "linear.vjp",
     variants: &[
+        Variant::on_hopper("tma_256", |key| {
+            boxes("linear/vjp_6_tma", key, Tile::WidePatches)
+        })
+        .when(fits_tiles)
+        .where_it_pays(is_wide),
         Variant::on_hopper("wgmma_256", |key| {
             products("linear/vjp_3_wgmma", key, Tile::WideWarpgroups)
         })
@@ -136,6 +153,11 @@ pub static VJP: Op<Key> = Op {
         })
         .when(|key| fits_split(key, Tile::Warpgroups))
         .where_it_pays(|key| is_worth_splitting(key, Tile::Warpgroups)),
+        Variant::on_hopper("tma_128", |key| {
+            boxes("linear/vjp_6_tma", key, Tile::Patches)
+        })
+        .when(fits_tiles)
+        .where_it_pays(is_large),
         Variant::on_hopper("wgmma_128", |key| {
             products("linear/vjp_3_wgmma", key, Tile::Warpgroups)
         })
@@ -231,14 +253,15 @@ pub fn forward(
     Ok(y)
 }
 
-/// `dx = dy w`.
+/// `dx = dy w + residual`.
 ///
 /// # Errors
-/// [`Error::Shape`] when `dy`'s last dimension is not `w`'s first.
-pub fn vjp(cx: &Cx, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let key = key(dy, w, 0, false, false)?;
+/// [`Error::Shape`] when `dy`'s last dimension is not `w`'s first, or `residual` does not fit.
+pub fn vjp(cx: &Cx, w: &Tensor, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+    let key = key(dy, w, 0, false, residual.is_some())?;
     let dx = cx.empty(dy.shape().with_channels(key.k))?;
-    VJP.launch(cx, &key, &[Arg::Out(&dx), Arg::In(dy), Arg::In(w)])?;
+    let args = [Arg::Out(&dx), Arg::In(dy), Arg::In(w), residual.into()];
+    VJP.launch(cx, &key, &args)?;
     Ok(dx)
 }
 
@@ -299,6 +322,30 @@ fn product(module: &'static str, key: &Key, tile: Tile) -> Launch {
         .ints([rows, key.k, key.m])
 }
 
+/// Tiles of the whole depth, whose operands the copy engine brings: 128 rows at a time, and as many columns as a tile has.
+fn boxes(module: &'static str, key: &Key, tile: Tile) -> Plan {
+    const ROWS: usize = 128;
+    let rows = key.samples * key.rows;
+    let operand = TensorMap {
+        at: Ptr::Arg(1),
+        dims: vec![depth(key), rows, 1, 1],
+        boxed: vec![64, ROWS, 1, 1],
+    };
+    let weights = TensorMap {
+        at: Ptr::Arg(2),
+        dims: vec![key.k, key.m, 1],
+        boxed: vec![64, if key.backward { 64 } else { tile.cols() }, 1],
+    };
+    let pointers: &[usize] = if key.backward { &[0, 3] } else { &[0, 3, 4] };
+    let pointers: Vec<Ptr> = pointers.iter().copied().map(Ptr::Arg).collect();
+    product(module, key, tile)
+        .staying()
+        .pointers(pointers)
+        .map(operand)
+        .map(weights)
+        .into()
+}
+
 /// What one output adds up.
 fn depth(key: &Key) -> usize {
     if key.backward { key.m } else { key.k }
@@ -316,7 +363,7 @@ fn is_worth_splitting(key: &Key, tile: Tile) -> bool {
 fn split(module: &'static str, key: &Key, tile: Tile) -> Plan {
     let [rows, width] = of_sample(key);
     let added = if key.backward {
-        [Ptr::Null; 3]
+        [Ptr::Null, Ptr::Null, Ptr::Arg(3)]
     } else {
         [Ptr::Arg(3), Ptr::Null, Ptr::Arg(4)]
     };
@@ -343,13 +390,14 @@ fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
 
 fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (dx, dy, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let residual = args.optional::<T>(3);
     for (i, dx) in dx.iter_mut().enumerate() {
         let (row, l) = (i / key.k, i % key.k);
         let mut sum = T::ZERO;
         for j in 0..key.m {
             sum += dy[row * key.m + j] * w[j * key.k + l];
         }
-        *dx = sum;
+        *dx = sum + residual.map_or(T::ZERO, |r| r[i]);
     }
 }
 
@@ -385,7 +433,7 @@ fn vjp_tiled(key: &Key, args: &mut NativeArgs<'_>) {
         width: key.k,
         transposed: false,
         add: None,
-        residual: None,
+        residual: args.optional::<f32>(3),
     };
     product.run(dx, |row, _| Some(row));
 }
@@ -424,13 +472,18 @@ fn forward_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
 
 fn vjp_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (dx, dy, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let residual = args.optional::<T>(3);
     let block = block_rows(key);
     let w = Mat::rows(w, key.m, key.k, key.k);
     let blocks = per_sample_blocks(dx, key.rows * key.k, block * key.k);
     blocks.for_each(|(start, dx)| {
         let rows = dx.len() / key.k;
         let dy = &dy[start / key.k * key.m..][..rows * key.m];
-        gemm(dx, key.k, false, Mat::rows(dy, rows, key.m, key.m), w);
+        if let Some(residual) = residual {
+            dx.copy_from_slice(&residual[start..start + dx.len()]);
+        }
+        let dy = Mat::rows(dy, rows, key.m, key.m);
+        gemm(dx, key.k, residual.is_some(), dy, w);
     });
 }
 

@@ -15,6 +15,7 @@ pub mod modules;
 pub mod nvrtc;
 pub mod probe;
 pub mod report;
+mod tensor_map;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use cudarc::driver::result;
 
 use super::kernel::Plan;
-use super::record::{Call, Recorder, Recording, refuse_read};
+use super::record::{Call, Device, Recorder, Recording, refuse_read};
 use super::{Arg, Buffer};
 use crate::error::Result;
 use context::{Context, Event};
@@ -133,9 +134,13 @@ impl Cuda {
         plan: &Plan,
         scratch: Option<&Buffer>,
     ) -> Result<()> {
+        let device = Device {
+            multiprocessors: self.gpu().processors.max(1) as u32,
+            encode: &|map, address| tensor_map::encode(&self.context, map, address),
+        };
         for launch in &plan.launches {
             let (function, arg_sizes) = self.loaded.function(launch.entry, launch.shared)?;
-            let call = Call::new(function, launch, args, scratch);
+            let call = Call::new(function, launch, args, scratch, &device)?;
             call.expect_sizes(&arg_sizes, "cuda")?;
             if let Some(mut call) = self.recorder.launch(call) {
                 graph::issue(&self.context, &mut call)?;

@@ -64,6 +64,7 @@ const SYMBOLS: &[&str] = &[
     "cuStreamDestroy_v2",
     "cuStreamEndCapture",
     "cuStreamSynchronize",
+    "cuTensorMapEncodeTiled",
 ];
 
 /// A GPU that can be used.

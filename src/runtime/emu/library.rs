@@ -56,6 +56,18 @@ interface! {
         error: *mut c_char,
         error_len: usize
     ) -> i32;
+    tensor_map = emu_tensor_map(
+        map: *mut c_void,
+        rank: i32,
+        element_bytes: i32,
+        base: *mut c_void,
+        dims: *const u64,
+        strides: *const u64,
+        boxed: *const u32,
+        swizzle_bytes: i32,
+        error: *mut c_char,
+        error_len: usize
+    ) -> i32;
     sanitized = emu_sanitized() -> i32;
     alloc = emu_alloc(bytes: usize) -> *mut c_void;
     free = emu_free(start: *mut c_void, bytes: usize);

@@ -1,0 +1,44 @@
+// y[p, o] = bias[o] + shift[n, o] + residual[p, o] + sum over taps and inputs of x[source(p, tap), i] w[tap, i, o], at
+// stride 1, by TMA and wgmma (sm_90a)
+//
+// y, residual: [n, h, w, o], x: [n, h', w', i], w: [k, k, i, o], bias: [o], shift: [n, o]. The product of fwd_5_wgmma,
+// whose pixels are patches that the copy engine takes from the image, see patches90.cuh: h is a multiple of 8, w of 16;
+// i and o of 8. The parts are columns of a tile.
+#include "patches90.cuh"
+
+namespace {
+
+struct Params {
+  int samples, height, width;  // of y
+  int inputs, outputs, k, before;
+};
+
+template <int COLS, class T>
+ARCH_FN void forward(T* __restrict__ y, const float* __restrict__ bias, const T* __restrict__ shift,
+                     const T* __restrict__ residual, const TensorMap* x, const TensorMap* w, const Params& p) {
+  using S = patches::Shape<COLS>;
+  const patches::Grid grid{p.height, p.width};
+  const patches::Work<patches::Grid> work{grid, taps::Taps::all(p.k), -p.before, -p.before, 1, p.inputs};
+  const patches::Place<tile::InOrder> place{grid, {}};
+  const int pixels = p.height * p.width, lines = p.samples * pixels, across = (p.outputs + COLS - 1) / COLS;
+  const tile::Output<T, T, patches::Place<tile::InOrder>> out{y, bias, shift, residual, lines, p.outputs, pixels, place};
+  const auto part = [&](int t) { return patches::Tile<patches::Grid>{work, t / across, t % across * COLS}; };
+  const int tiles = lines / S::ROWS * across;
+  patches::run<S, false, T>(x, w, tiles, part, [&](int t, const auto& acc, unsigned char* shared) {
+    tile::store_apart<S>(out, acc, part(t).patch * S::ROWS, part(t).col, shared);
+  });
+}
+
+}  // namespace
+
+#define ENTRY_OF(name, T, COLS)                                                                     \
+  extern "C" __global__ void __launch_bounds__(patches::THREADS)                                    \
+      name(T* y, const float* bias, const T* shift, const T* residual,                              \
+           const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, Params p) {    \
+    forward<COLS>(y, bias, shift, residual, &x, &w, p);                                             \
+  }                                                                                                 \
+  REGISTER_KERNEL(name)
+#define ENTRY(T, dtype)                          \
+  ENTRY_OF(conv2d_fwd_8_tma_128_##dtype, T, 128) \
+  ENTRY_OF(conv2d_fwd_8_tma_256_##dtype, T, 256)
+FOR_EACH_HALF(ENTRY)
