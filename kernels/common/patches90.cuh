@@ -22,6 +22,7 @@ static_assert(COPIER_REGISTERS + 2 * MULTIPLIER_REGISTERS <= 3 * 168, "they only
 template <int COLS> struct Shape : warpgroup::Shape<COLS> {
   static constexpr int STAGES = COLS == 256 ? 4 : 6;
   using Ring = ring90::Ring<STAGES, warpgroup::Shape<COLS>::STAGE_BYTES>;
+  using Sums = float[warpgroup::Shape<COLS>::I][warpgroup::Shape<COLS>::J][4];
   static_assert(warpgroup::Shape<COLS>::ROWS == HEIGHT * WIDTH, "a tile's lines are a patch");
 };
 
@@ -109,7 +110,7 @@ ARCH_FN int copy(const typename S::Ring& ring, const TensorMap* image, const Ten
 
 // acc = a tile's products, of `steps` steps from number `step` of the ring on, which are then released.
 template <class S, bool ALONG_DEPTH, class T>
-ARCH_FN void multiply(const typename S::Ring& ring, float (&acc)[S::I][S::J][4], int steps, int step) {
+ARCH_FN void multiply(const typename S::Ring& ring, typename S::Sums& acc, int steps, int step) {
   auto& d = reinterpret_cast<float(&)[4 * S::J]>(acc);
   const u32 rows = threadIdx.x / 128 * 64 * S::ROW_BYTES;  // of a, before this warpgroup's
   tile::clear<S>(acc);
@@ -138,7 +139,7 @@ ARCH_FN void run(const TensorMap* image, const TensorMap* w, int tiles, TileOf t
     arch::setmaxnreg_inc<MULTIPLIER_REGISTERS>();
     for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
       const int steps = tile(t).work.template steps<S>();
-      float acc[S::I][S::J][4];
+      typename S::Sums acc;
       multiply<S, ALONG_DEPTH, T>(ring, acc, steps, step);
       store(t, acc, smem + S::Ring::SIZE);
       step += steps;
@@ -158,7 +159,7 @@ ARCH_FN void product(const Out& out, const TensorMap* a, const TensorMap* b, int
   const int down = (out.rows + S::ROWS - 1) / S::ROWS, across = (out.cols + S::COLS - 1) / S::COLS;
   const Work<Rows> work{{}, taps::Taps::all(1), 0, 0, 1, depth};
   const auto part = [&](int t) { return Tile<Rows>{work, t / across, t % across * S::COLS}; };
-  run<S, ALONG_DEPTH, T>(a, b, down * across, part, [&](int t, const auto& acc, unsigned char* shared) {
+  run<S, ALONG_DEPTH, T>(a, b, down * across, part, [&](int t, const typename S::Sums& acc, unsigned char* shared) {
     tile::store_apart<S>(out, acc, part(t).patch * S::ROWS, part(t).col, shared);
   });
 }

@@ -17,14 +17,14 @@ template <int COLS, class T>
 ARCH_FN void forward(T* __restrict__ y, const float* __restrict__ bias, const T* __restrict__ shift,
                      const T* __restrict__ residual, const TensorMap* x, const TensorMap* w, const Params& p) {
   using S = patches::Shape<COLS>;
+  using Place = patches::Place<tile::InOrder>;
   const patches::Grid grid{p.height, p.width};
   const patches::Work<patches::Grid> work{grid, taps::Taps::all(p.k), -p.before, -p.before, 1, p.inputs};
-  const patches::Place<tile::InOrder> place{grid, {}};
   const int pixels = p.height * p.width, lines = p.samples * pixels, across = (p.outputs + COLS - 1) / COLS;
-  const tile::Output<T, T, patches::Place<tile::InOrder>> out{y, bias, shift, residual, lines, p.outputs, pixels, place};
+  const tile::Output<T, T, Place> out{y, bias, shift, residual, lines, p.outputs, pixels, Place{grid, {}}};
   const auto part = [&](int t) { return patches::Tile<patches::Grid>{work, t / across, t % across * COLS}; };
   const int tiles = lines / S::ROWS * across;
-  patches::run<S, false, T>(x, w, tiles, part, [&](int t, const auto& acc, unsigned char* shared) {
+  patches::run<S, false, T>(x, w, tiles, part, [&](int t, const typename S::Sums& acc, unsigned char* shared) {
     tile::store_apart<S>(out, acc, part(t).patch * S::ROWS, part(t).col, shared);
   });
 }

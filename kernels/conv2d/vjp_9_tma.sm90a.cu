@@ -23,7 +23,7 @@ ARCH_FN void vjp(T* __restrict__ dx, const float* __restrict__ bias, const Tenso
     return patches::Tile<patches::Grid>{work, t % of_phase / across, t % across * COLS};
   };
   const int tiles = p.stride * p.stride * of_phase;
-  patches::run<S, true, T>(dy, w, tiles, part, [&](int t, const auto& acc, unsigned char* shared) {
+  patches::run<S, true, T>(dy, w, tiles, part, [&](int t, const typename S::Sums& acc, unsigned char* shared) {
     const Place place{grid, phase(t).place};
     const tile::Output<T, T, Place> out{dx, bias, nullptr, nullptr, lines, p.inputs, 1, place};
     tile::store_apart<S>(out, acc, part(t).patch * S::ROWS, part(t).col, shared);

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use posteriori::error::Result;
 use posteriori::ops::add;
+use posteriori::ops::conv2d::{self, Epilogue, Geometry};
+use posteriori::rng::Philox;
 use posteriori::runtime::Runtime;
+use posteriori::runtime::emu::Schedule;
 use posteriori::{Cx, DType, Error, Tensor};
 
 const LEN: usize = 5000;
@@ -92,4 +95,29 @@ fn timing_and_memory() {
     );
     let huge = rt.reserve(2 << 30).unwrap_err();
     assert!(matches!(&huge, Error::Plan { why } if why.contains("cuda:0")));
+}
+
+/// Twice as one graph, from the driver's tensor maps; and on the emulator, by threads that gather the same pixels.
+#[test]
+#[ignore = "run by work::tensor_maps_are_the_drivers"]
+fn tensor_maps() {
+    let values = |seed: u64, len: usize| {
+        let mut random = Philox::new(seed);
+        (0..len).map(|_| random.normal() as f32).collect::<Vec<_>>()
+    };
+    let convolve = |rt: Runtime, variant: &'static str| {
+        let cx = Cx::new(rt, DType::Bf16).unwrap();
+        let cx = cx.forcing("conv2d.forward", variant);
+        cx.rt().reserve(1 << 20).unwrap();
+        let x = cx
+            .upload(&values(1, 2 * 16 * 32 * 24), [2, 16, 32, 24])
+            .unwrap();
+        let w = cx.upload(&values(2, 9 * 24 * 72), [3, 3, 24, 72]).unwrap();
+        let none = Epilogue::default();
+        let step = || conv2d::forward(&cx, &x, &w, Geometry::same(3), none);
+        drop(cx.rt().record(step).unwrap());
+        cx.rt().record(step).unwrap().to_f64().unwrap()
+    };
+    let got = convolve(Runtime::cuda(0).unwrap(), "tma_128");
+    assert_eq!(got, convolve(Runtime::emu(Schedule::InOrder), "wgmma_128"));
 }

@@ -105,6 +105,18 @@ fn graphs_that_are_not_used_are_given_up() {
 }
 
 #[test]
+fn tensor_maps_are_the_drivers() {
+    let machine = machine();
+    machine.inside("tensor_maps");
+    let log = machine.log();
+    assert!(
+        log.iter()
+            .any(|line| line == "capture conv2d_fwd_8_tma_128_bf16"),
+        "{log:?}"
+    );
+}
+
+#[test]
 fn values_are_read_after_a_step() {
     machine().inside("no_reading_inside_a_step");
 }
