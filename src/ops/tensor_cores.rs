@@ -33,8 +33,8 @@ impl Tile {
     }
 
     /// Columns.
-    pub(super) const fn cols(self) -> usize {
-        self.size()[1]
+    pub(super) const fn cols(self) -> u32 {
+        self.size()[1] as u32
     }
 
     /// Blocks that cover `[rows, cols]` outputs.
@@ -104,9 +104,12 @@ impl Tile {
         let lines: usize = self.size().iter().sum();
         let steps = stages * lines * depth * dtype.size();
         let [down, across] = self.blocks(outputs);
-        // Patches: tile after tile of one list; barriers of the stages, and what a tile is stored by way of.
         let (grid, more) = match self {
-            Tile::Patches | Tile::WidePatches => ([down * across, 1, 1], stages * 16 + (20 << 10)),
+            // Tile after tile of one list. Two barriers a stage; each of eight warps stores 16 rows of 40 floats at a time.
+            Tile::Patches | Tile::WidePatches => (
+                [down * across, 1, 1],
+                stages * 16 + 8 * 16 * 40 * size_of::<f32>(),
+            ),
             _ => ([down, across, 1], 0),
         };
         Launch::new(module, dtype, grid, threads)

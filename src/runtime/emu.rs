@@ -225,20 +225,18 @@ const DEVICE: Device<'static> = Device {
 
 fn encode(map: &TensorMap, address: u64) -> Result<EncodedMap> {
     let mut encoded = EncodedMap::default();
-    let dims: Vec<u64> = map.dims.iter().map(|&dim| dim as u64).collect();
-    let boxed: Vec<u32> = map.boxed.iter().map(|&size| size as u32).collect();
     let mut message = vec![0u8; 256];
     // SAFETY: as many sizes as the rank says, one stride less, which the emulator does not read; both other pointers
     // are to as much memory as is said.
     let failed = unsafe {
         (library::first().tensor_map)(
             encoded.0.as_mut_ptr().cast(),
-            dims.len() as i32,
+            map.dims.len() as i32,
             TensorMap::ELEMENT as i32,
             std::ptr::with_exposed_provenance_mut(address as usize),
-            dims.as_ptr(),
+            map.dims.as_ptr(),
             map.strides().as_ptr(),
-            boxed.as_ptr(),
+            map.boxed.as_ptr(),
             TensorMap::SWIZZLE as i32,
             message.as_mut_ptr().cast(),
             message.len(),

@@ -74,9 +74,9 @@ pub struct TensorMap {
     /// Where it is.
     pub at: Ptr,
     /// Its sizes, innermost first, that one a multiple of 8; at most five.
-    pub dims: Vec<usize>,
+    pub dims: Vec<u64>,
     /// The sizes of a box: 64, then at most 256.
-    pub boxed: Vec<usize>,
+    pub boxed: Vec<u32>,
 }
 
 impl TensorMap {
@@ -85,11 +85,20 @@ impl TensorMap {
     /// Bytes of a box's rows.
     pub const SWIZZLE: usize = 128;
 
+    /// Boxes of the sizes `boxed` of a tensor of the sizes `dims`.
+    pub fn new<const RANK: usize>(at: Ptr, dims: [usize; RANK], boxed: [u32; RANK]) -> Self {
+        TensorMap {
+            at,
+            dims: dims.map(|dim| dim as u64).to_vec(),
+            boxed: boxed.to_vec(),
+        }
+    }
+
     /// Bytes from one index to the next, of every dimension but the innermost.
     pub fn strides(&self) -> Vec<u64> {
         let outer = &self.dims[..self.dims.len() - 1];
-        let stride = |bytes: &mut u64, &dim: &usize| {
-            *bytes *= dim as u64;
+        let stride = |bytes: &mut u64, &dim: &u64| {
+            *bytes *= dim;
             Some(*bytes)
         };
         outer.iter().scan(Self::ELEMENT as u64, stride).collect()
@@ -251,11 +260,7 @@ mod tests {
 
     #[test]
     fn strides_are_those_of_a_dense_tensor() {
-        let map = TensorMap {
-            at: Ptr::Arg(0),
-            dims: vec![8, 5, 3, 2],
-            boxed: vec![64, 4, 2, 1],
-        };
+        let map = TensorMap::new(Ptr::Arg(0), [8, 5, 3, 2], [64, 4, 2, 1]);
         assert_eq!(map.strides(), [16, 80, 240]);
     }
 

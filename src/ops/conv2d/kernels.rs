@@ -172,15 +172,14 @@ pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
         ..
     } = *key;
     let [pixels, channels] = of_sample(key);
-    let image = |at, [height, width]: [usize; 2], channels| TensorMap {
-        at: Ptr::Arg(at),
-        dims: vec![channels, width, height, samples],
-        boxed: vec![64, PATCH[1], PATCH[0], 1],
+    let image = |[height, width]: [usize; 2], channels| {
+        let [rows, cols] = PATCH.map(|size| size as u32);
+        let dims = [channels, width, height, samples];
+        TensorMap::new(Ptr::Arg(1), dims, [64, cols, rows, 1])
     };
-    let weights = |lines| TensorMap {
-        at: Ptr::Arg(2),
-        dims: vec![outputs, inputs, key.taps()],
-        boxed: vec![64, lines, 1],
+    let weights = |lines| {
+        let dims = [outputs, inputs, key.taps()];
+        TensorMap::new(Ptr::Arg(2), dims, [64, lines, 1])
     };
     let launch = tile
         .launch(module, key.dtype, [samples * pixels, channels])
@@ -188,12 +187,12 @@ pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
     let launch = match key.direction {
         Direction::Vjp => launch
             .pointers([0, 3].map(Ptr::Arg))
-            .map(image(1, key.y, outputs))
+            .map(image(key.y, outputs))
             .map(weights(tile.cols()))
             .ints(sizes(key, samples)),
         _ => launch
             .pointers([0, 3, 4, 5].map(Ptr::Arg))
-            .map(image(1, key.x, inputs))
+            .map(image(key.x, inputs))
             .map(weights(64))
             .ints([samples, key.y[0], key.y[1], inputs, outputs])
             .ints([key.k, key.geometry.before]),

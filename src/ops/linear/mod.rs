@@ -324,20 +324,14 @@ fn product(module: &'static str, key: &Key, tile: Tile) -> Launch {
 
 /// Tiles of the whole depth, whose operands the copy engine brings: 128 rows at a time, and as many columns as a tile has.
 fn boxes(module: &'static str, key: &Key, tile: Tile) -> Plan {
-    const ROWS: usize = 128;
-    let rows = key.samples * key.rows;
-    let operand = TensorMap {
-        at: Ptr::Arg(1),
-        dims: vec![depth(key), rows, 1, 1],
-        boxed: vec![64, ROWS, 1, 1],
+    let dims = [depth(key), key.samples * key.rows, 1, 1];
+    let operand = TensorMap::new(Ptr::Arg(1), dims, [64, 128, 1, 1]);
+    let lines = if key.backward { 64 } else { tile.cols() };
+    let weights = TensorMap::new(Ptr::Arg(2), [key.k, key.m, 1], [64, lines, 1]);
+    let pointers = match key.backward {
+        true => [0, 3].map(Ptr::Arg).to_vec(),
+        false => [0, 3, 4].map(Ptr::Arg).to_vec(),
     };
-    let weights = TensorMap {
-        at: Ptr::Arg(2),
-        dims: vec![key.k, key.m, 1],
-        boxed: vec![64, if key.backward { 64 } else { tile.cols() }, 1],
-    };
-    let pointers: &[usize] = if key.backward { &[0, 3] } else { &[0, 3, 4] };
-    let pointers: Vec<Ptr> = pointers.iter().copied().map(Ptr::Arg).collect();
     product(module, key, tile)
         .staying()
         .pointers(pointers)

@@ -17,9 +17,7 @@ use crate::runtime::record::EncodedMap;
 /// # Errors
 /// [`Error::Device`](crate::Error::Device) when the driver takes no such tensor.
 pub(super) fn encode(context: &Context, map: &TensorMap, address: u64) -> Result<EncodedMap> {
-    let dims: Vec<u64> = map.dims.iter().map(|&dim| dim as u64).collect();
-    let boxed: Vec<u32> = map.boxed.iter().map(|&size| size as u32).collect();
-    let steps = vec![1u32; dims.len()];
+    let steps = vec![1u32; map.dims.len()];
     let mut encoded = EncodedMap::default();
     context.stream()?;
     // SAFETY: as many sizes as the rank says, one stride less; the result is as large and as aligned as a `CUtensorMap`.
@@ -28,11 +26,11 @@ pub(super) fn encode(context: &Context, map: &TensorMap, address: u64) -> Result
         sys::cuTensorMapEncodeTiled(
             std::ptr::from_mut(&mut encoded).cast::<CUtensorMap>(),
             CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT16,
-            dims.len() as u32,
+            map.dims.len() as u32,
             address as *mut c_void,
-            dims.as_ptr(),
+            map.dims.as_ptr(),
             map.strides().as_ptr(),
-            boxed.as_ptr(),
+            map.boxed.as_ptr(),
             steps.as_ptr(),
             CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
             CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
