@@ -3,7 +3,8 @@
 //! `POSTERIORI_BENCH_MODEL=DIR cargo bench --bench steps [-- unet_vjp|vae_vjp]` prints seconds, GFLOP/s
 //! (operations counted by the dry runtime), peak resident memory, weights and planned slab. Each pass runs
 //! in a process of its own, so that its peak memory is its own. `POSTERIORI_BENCH_SIDE` is the latent's
-//! side (64), `POSTERIORI_BENCH_REPS` the repetitions (2), `RAYON_NUM_THREADS` the threads.
+//! side (64), `POSTERIORI_BENCH_REPS` the repetitions (2), `POSTERIORI_BENCH_PRECISION` f32 or bf16,
+//! `RAYON_NUM_THREADS` the threads.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,7 +19,7 @@ use posteriori::pipeline::prior::load;
 use posteriori::rng::Philox;
 use posteriori::runtime::Runtime;
 use posteriori::runtime::dry::{Dry, Totals};
-use posteriori::{Cx, DType, Shape, Tensor};
+use posteriori::{Cx, DType, Device, Shape, Tensor};
 
 const CASES: [&str; 2] = ["unet_vjp", "vae_vjp"];
 const CHILD: &str = "POSTERIORI_BENCH_CASE";
@@ -134,7 +135,9 @@ fn measure(case: &str, folder: &Path) -> Result<()> {
         setting("POSTERIORI_BENCH_REPS", 2)?,
     );
     let totals = plan(case, folder, side)?;
-    let cx = Cx::native();
+    let precision = std::env::var("POSTERIORI_BENCH_PRECISION");
+    let device = Device::cpu().with_precision(precision.as_deref().unwrap_or("f32"))?;
+    let cx = Cx::new(device.rt().clone(), device.dtype())?;
     let model = Model::open(&cx, case, folder)?;
     cx.rt().reserve(totals.slab)?;
     let mut best = f64::INFINITY;

@@ -58,7 +58,7 @@ pub(crate) fn head(run: &Run, settings: &Settings, device: &Device) -> Result<He
         model: hex(model_fingerprint(&run.model)?),
         cse: run.cse.as_deref().map(fingerprint).transpose()?.map(hex),
         runtime: device.rt().name().into(),
-        precision: device.dtype().to_string(),
+        precision: device.precision().to_string(),
         settings: matter,
     })
 }

@@ -102,15 +102,15 @@ impl Run {
         let device = self.device.as_deref().unwrap_or("auto");
         let dtype = self.precision.as_deref().map(precision).transpose()?;
         let gpu = device.starts_with("cuda");
-        let (target, usual) = if gpu || (device == "auto" && dtype.is_some_and(DType::is_half)) {
-            (Target::Kernels(Arch(90)), DType::Bf16)
+        let (target, dtype) = if gpu || (device == "auto" && dtype.is_some_and(DType::is_half)) {
+            (Target::Kernels(Arch(90)), dtype.unwrap_or(DType::Bf16))
         } else {
-            let device = Device::parse(device)?;
+            let device = self.in_precision(Device::parse(device)?)?;
             (device.rt().target(), device.dtype())
         };
         Ok(Engine {
             target,
-            dtype: dtype.unwrap_or(usual),
+            dtype,
             forced: self.variants.clone(),
         })
     }
@@ -138,12 +138,16 @@ impl Run {
                 Ok(number) if text.starts_with("cuda:") => Device::parse(&format!("cuda:{number}")),
                 _ => Device::parse(word),
             }?;
-            match &self.precision {
-                Some(precision) => device.with_precision(precision),
-                None => Ok(device),
-            }
+            self.in_precision(device)
         };
         text.split(',').map(|word| one(word.trim())).collect()
+    }
+
+    fn in_precision(&self, device: Device) -> Result<Device> {
+        match &self.precision {
+            Some(precision) => device.with_precision(precision),
+            None => Ok(device),
+        }
     }
 
     /// Images sampled together, for what has no use for more than one unless it is told.
@@ -166,7 +170,7 @@ impl Run {
         settings: &mut Settings,
         ui: &Ui,
     ) -> Result<Pipeline> {
-        settings.fill("precision", device.dtype().to_string(), Origin::Default);
+        settings.fill("precision", device.precision().to_string(), Origin::Default);
         let pipeline = self.open_on(device.clone())?;
         for name in pipeline.unread() {
             ui.detail(format!("not used: {name}"));

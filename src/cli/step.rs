@@ -35,10 +35,10 @@ pub(super) fn run(
         .map(|text| whole(text.trim(), 1..=MOST))
         .collect::<posteriori::Result<Vec<_>>>()?;
     let Subject { run, task } = subject;
-    let (runtime, dtype) = (device.rt().name(), device.dtype());
+    let (runtime, precision) = (device.rt().name(), device.precision());
     let mut pipeline = run.open_on(device)?;
     ui.line(format!(
-        "{task} by {} on {runtime}, {dtype}: the median of {TIMED} steps after {WARM}",
+        "{task} by {} on {runtime}, {precision}: the median of {TIMED} steps after {WARM}",
         run.preset
     ));
     ui.line(format!(
@@ -64,7 +64,7 @@ pub(super) fn run(
         ui.record(
             "step",
             json!({
-                "runtime": runtime, "dtype": dtype.name(), "task": task.to_string(), "method": run.preset,
+                "runtime": runtime, "dtype": precision.name(), "task": task.to_string(), "method": run.preset,
                 "size": plan.size, "batch": batch, "ms": 1e3 * step, "ms_per_image": each,
                 "tflops": flops / 1e12, "gbps": bytes / 1e9,
                 "launches": plan.step.launches, "slab": plan.slab,

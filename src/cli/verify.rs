@@ -34,7 +34,7 @@ pub(super) struct Args {
     /// Where to compute: auto, cpu, cuda, cuda:N
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Element type of the networks: f32, bf16 or f16; f64 on cpu
+    /// Element type of the networks: f32, bf16 or f16; on cpu f32, f64, or f32 with products of bf16
     #[arg(long, default_value = "f32")]
     precision: String,
     /// Take this variant of an op wherever it fits; repeatable, or several with commas
@@ -94,7 +94,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     }
     let passed = report.rows.iter().filter(|row| row.passed()).count();
     let (failed, unknown) = (report.rows.len() - passed, report.unknown.len());
-    let (runtime, precision) = (device.rt().name(), device.dtype().name());
+    let (runtime, precision) = (device.rt().name(), device.precision().name());
     ui.line(format!(
         "{passed} passed, {failed} failed, {unknown} unknown; runtime exercised: {runtime}, {precision}"
     ));

@@ -4,6 +4,8 @@ use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
+use crate::runtime::native::Products;
+use crate::runtime::product::has_bf16;
 
 /// A device that a pipeline can run on.
 #[derive(Clone, Debug)]
@@ -85,8 +87,30 @@ impl Device {
             let why = format!("wanted f32, f64, bf16 or f16, got `{precision}`");
             Error::argument("--precision", why)
         })?;
+        if let Runtime::Native(_) = self.rt
+            && self.dtype == DType::Bf16
+        {
+            return Self::cpu_bf16();
+        }
         Cx::new(self.rt.clone(), self.dtype)?;
         Ok(self)
+    }
+
+    /// This machine's processors, convolutions and linear maps with bf16 operands; sums, everything else and what is
+    /// stored are f32.
+    fn cpu_bf16() -> Result<Self> {
+        if !has_bf16() {
+            return Err(Error::Device {
+                device: "cpu".into(),
+                why: "bf16 wants a processor that multiplies such numbers (AMX-BF16 or AVX512-BF16), this one \
+                      does not; use --precision f32"
+                    .into(),
+            });
+        }
+        Ok(Device {
+            rt: Runtime::native_with(Products::Bf16),
+            dtype: DType::F32,
+        })
     }
 
     /// The runtime.
@@ -97,6 +121,14 @@ impl Device {
     /// The element type of activations.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// The type of what is multiplied: on processors bf16 is one of operands, activations are f32.
+    pub fn precision(&self) -> DType {
+        match self.rt.products() {
+            Products::Bf16 => DType::Bf16,
+            Products::F32 => self.dtype,
+        }
     }
 }
 

@@ -19,8 +19,10 @@ pub mod outer;
 pub mod product;
 #[cfg(any(feature = "cuda", feature = "emu"))]
 pub mod record;
+pub(crate) mod scratch;
 pub mod simd;
 mod tile;
+pub(crate) mod unit;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,7 +37,7 @@ use dry::Dry;
 use emu::{Emu, EmuMemory};
 use kernel::{Plan, Target};
 use mapped::Mapped;
-use native::{HostMemory, Native, NativeArgs};
+use native::{HostMemory, Native, NativeArgs, Products};
 
 /// A runtime. A closed set, so an enum. Clones share the runtime.
 #[derive(Clone, Debug)]
@@ -173,6 +175,19 @@ impl Runtime {
     /// The native runtime: this machine's processors, f32 (and f64 for gradient checks).
     pub fn native() -> Self {
         Runtime::Native(Arc::new(Native::default()))
+    }
+
+    /// The same with products of this kind. Those of bf16 want [`has_bf16`](product::has_bf16).
+    pub fn native_with(products: Products) -> Self {
+        Runtime::Native(Arc::new(Native::new(products)))
+    }
+
+    /// What products of f32 operands keep of them.
+    pub fn products(&self) -> Products {
+        match self {
+            Runtime::Native(native) => native.products(),
+            _ => Products::F32,
+        }
     }
 
     /// A runtime that computes nothing and counts everything.

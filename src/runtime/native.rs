@@ -23,6 +23,17 @@ static UPDATES: RwLock<()> = RwLock::new(());
 #[derive(Debug, Default)]
 pub struct Native {
     state: Mutex<State>,
+    products: Products,
+}
+
+/// What products of convolutions, linear maps and, by matrix units, attention keep of their f32 operands; sums are f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Products {
+    /// Everything.
+    #[default]
+    F32,
+    /// What rounding to bf16 leaves.
+    Bf16,
 }
 
 #[derive(Debug, Default)]
@@ -152,6 +163,17 @@ pub(super) fn write(memory: &HostMemory, from: &[u8]) {
 }
 
 impl Native {
+    pub(super) fn new(products: Products) -> Self {
+        Native {
+            state: Mutex::default(),
+            products,
+        }
+    }
+
+    pub(super) fn products(&self) -> Products {
+        self.products
+    }
+
     pub(super) fn alloc(&self, bytes: usize) -> Result<HostMemory> {
         let mut state = self.lock();
         let Some((heap, arena)) = &mut state.slab else {
@@ -238,7 +260,12 @@ impl Native {
             false => _shared = UPDATES.read().unwrap_or_else(PoisonError::into_inner),
         }
         let slots = args.iter().map(Slot::of).collect();
-        kernel(&mut NativeArgs { op, slots });
+        let products = self.products;
+        kernel(&mut NativeArgs {
+            op,
+            slots,
+            products,
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -250,6 +277,7 @@ impl Native {
 pub struct NativeArgs<'a> {
     op: &'static str,
     slots: Vec<Slot<'a>>,
+    products: Products,
 }
 
 enum Slot<'a> {
@@ -285,6 +313,11 @@ impl<'a> Slot<'a> {
 }
 
 impl<'a> NativeArgs<'a> {
+    /// What products keep of their operands.
+    pub fn products(&self) -> Products {
+        self.products
+    }
+
     /// Input `i` as a slice.
     pub fn input<T: Element>(&self, i: usize) -> &'a [T] {
         self.optional(i)

@@ -7,7 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 /// A cache line: panels start at one.
-#[derive(Clone, Copy, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Line([f32; 16]);
 

@@ -137,7 +137,7 @@ impl Job {
     /// What a run that goes on must agree with.
     fn made_of(&self, device: &Device) -> Result<Vec<(&'static str, String)>> {
         let mut all = self.made_of.clone();
-        all.push(("precision", device.dtype().to_string()));
+        all.push(("precision", device.precision().to_string()));
         let frozen = match &self.model {
             Model::Autoencoder { .. } => vec![],
             Model::Denoiser => vec![self.folder.join("vae")],

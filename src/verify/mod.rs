@@ -26,6 +26,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::models::controlnet::ControlNet;
 use crate::pipeline::prior::{Prior, open_controlnet};
+use crate::runtime::native::Products;
 use goldens::Goldens;
 
 /// One tensor compared.
@@ -83,7 +84,7 @@ pub fn verify(
     };
     let mut sink = Sink {
         goldens: &goldens,
-        precision: precision(net.dtype()),
+        precision: precision(net),
         report: Report::default(),
         tell,
     };
@@ -126,8 +127,9 @@ struct Models<'a> {
 }
 
 /// The index's name for the tolerances of a precision. f16 has TF32's mantissa.
-fn precision(dtype: DType) -> &'static str {
-    match dtype {
+fn precision(net: &Cx) -> &'static str {
+    match net.dtype() {
+        _ if net.rt().products() == Products::Bf16 => "bf16",
         DType::Bf16 => "bf16",
         DType::F16 => "tf32",
         _ => "fp32",

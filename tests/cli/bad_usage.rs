@@ -55,9 +55,9 @@ fn values_out_of_range_are_named() {
     .expect(4, &["cuda:0"]);
     run(
         dir.path(),
-        "restore -i y -o x --model PIXEL --precision bf16 --task sr8",
+        "restore -i y -o x --model PIXEL --precision f16 --task sr8",
     )
-    .expect(4, &["bf16"]);
+    .expect(4, &["f16"]);
     run(dir.path(), "degrade -i y -o x --task sr2 --noise -1").expect(2, &["--noise"]);
     run(dir.path(), "generate -o x --model PIXEL --size 0x8").expect(2, &["--size"]);
     run(dir.path(), "generate -o x --model PIXEL --count 0").expect(2, &["error: --count: wanted"]);

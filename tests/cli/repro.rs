@@ -152,7 +152,7 @@ fn what_is_not_as_it_was_is_named() {
     // A runtime and a precision that are not to be had; a record with a gap; none at all.
     for (field, value, named) in [
         ("runtime", Value::from("abacus"), "abacus"),
-        ("precision", "bf16".into(), "bf16"),
+        ("precision", "f16".into(), "f16"),
         ("seed", Value::Null, "`seed`"),
         ("operator", Value::from("sr8"), "`operator`"),
         ("key", "xyz".into(), "hexadecimal"),

@@ -151,7 +151,7 @@ fn flags_that_cannot_be_are_named_before_any_work() {
         ("--size 33x32", "--size"),
         ("--size big", "--size"),
         ("--subset 2", "subset"),
-        ("--precision bf16", "bf16"),
+        ("--precision f16", "f16"),
         ("--device tpu", "tpu"),
         ("--scenes 4", "--scenes"),
     ] {

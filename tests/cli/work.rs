@@ -250,6 +250,17 @@ fn check_doctor_verify_completions() {
     );
     let unknown = summary["unknown"].as_u64().unwrap();
     assert_eq!(ran.code, if unknown > 0 { 3 } else { 0 });
+    // On processors bf16 is what products are of, if they have instructions for it.
+    let line = format!("{line} --device cpu --precision bf16");
+    if posteriori::runtime::product::has_bf16() {
+        let summary = &run(dir.path(), &line).records("summary")[0];
+        assert_eq!(
+            (&summary["failed"], &summary["precision"]),
+            (&0.into(), &"bf16".into())
+        );
+    } else {
+        run(dir.path(), &line).expect(4, &["bf16", "--precision f32"]);
+    }
 
     let ran = run(dir.path(), "completions bash").expect(0, &[]);
     assert!(ran.stdout.contains("posteriori"));

@@ -135,6 +135,7 @@ fn instructions() -> Vec<&'static str> {
         ("f16c", has!("f16c")),
         ("avx512f", has!("avx512f")),
         ("avx512bf16", has!("avx512bf16")),
+        ("amx-bf16", posteriori::runtime::product::has_amx()),
     ];
     all.into_iter()
         .filter(|(_, has)| *has)

@@ -112,7 +112,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         let why = "wanted at least one, got none";
         return Err(Error::argument("--device", why).into());
     };
-    settings.fill("precision", device.dtype().to_string(), Origin::Default);
+    settings.fill("precision", device.precision().to_string(), Origin::Default);
     let cancel = Cancel::new();
     let journal_name = journal(shard, lease);
     let mut teller = Teller::new(ui, &cancel, &writing, run, entries.len() * samples as usize)?;

@@ -225,7 +225,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "bf16|f16|f32|f64",
         "",
         SAMPLING,
-        "element type of the networks; bf16 by default on a GPU, else f32 (f64 is for checks)",
+        "element type of the networks; bf16 by default on a GPU, else f32 (f64 is for checks); on processors bf16 is only what products are of: faster where there are instructions for it",
     ),
     setting(
         "variant",

@@ -8,6 +8,7 @@
 //! On a GPU, in 16 bits: `flash` keeps scores in registers, for head dims to 160, `wgmma` too, on Hopper, for
 //! head dims to 64; `wide` has them in scratch memory, for the autoencoder's 512.
 
+mod amx;
 mod flash;
 mod kernels;
 mod plain;
@@ -142,6 +143,7 @@ pub static FORWARD: Op<Key> = Op {
         Variant::kernels("flash", kernels::forward_flash).when(kernels::in_flash),
         Variant::kernels("wide", kernels::forward_wide).when(kernels::in_wide),
         Variant::kernels("plain", kernels::forward_plain),
+        Variant::native("amx", amx::forward, flash::forward::<f64>).when(amx::fits),
         Variant::native("flash", flash::forward::<f32>, flash::forward::<f64>),
         Variant::native("plain", plain::forward::<f32>, plain::forward::<f64>),
     ],
@@ -174,6 +176,7 @@ pub static VJP_KV: Op<Key> = Op {
         Variant::kernels("flash", kernels::vjp_kv_flash).when(kernels::in_flash),
         Variant::kernels("wide", kernels::vjp_kv_wide).when(kernels::in_wide),
         Variant::kernels("plain", kernels::vjp_kv_plain),
+        Variant::native("amx", amx::vjp_kv, flash::vjp_kv::<f64>).when(amx::fits_vjp_kv),
         Variant::native("flash", flash::vjp_kv::<f32>, flash::vjp_kv::<f64>),
         Variant::native("plain", plain::vjp::<f32>, plain::vjp::<f64>),
     ],

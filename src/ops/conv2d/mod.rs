@@ -249,6 +249,7 @@ pub static FORWARD: Op<Key> = Op {
         Variant::kernels("eight_outputs", kernels::forward_eight_outputs)
             .when(kernels::fits_eight_outputs),
         Variant::kernels("plain", kernels::forward_plain),
+        Variant::native("amx", tiled::forward_amx, gathered::forward::<f64>).when(tiled::fits_amx),
         Variant::native("tiled", tiled::forward, gathered::forward::<f64>).when(tiled::fits),
         Variant::native(
             "gathered_gemm",
@@ -325,6 +326,7 @@ pub static VJP: Op<Key> = Op {
         })
         .when(kernels::fits_tiles),
         Variant::kernels("plain", kernels::vjp_plain),
+        Variant::native("amx", tiled::vjp_amx, gathered::vjp::<f64>).when(tiled::fits_vjp_amx),
         Variant::native("tiled", tiled::vjp, gathered::vjp::<f64>).when(tiled::fits_vjp),
         Variant::native("gathered_gemm", gathered::vjp::<f32>, gathered::vjp::<f64>),
         Variant::native("plain", plain::vjp::<f32>, plain::vjp::<f64>),

@@ -4,15 +4,37 @@ use rayon::prelude::*;
 
 use super::{Key, Phase};
 use crate::dtype::DType;
-use crate::runtime::native::NativeArgs;
+use crate::runtime::native::{NativeArgs, Products};
 use crate::runtime::outer::{self, Outer};
 use crate::runtime::product::{self, Product};
 
 pub(super) fn fits(key: &Key) -> bool {
-    key.dtype == DType::F32 && product::available()
+    key.dtype == DType::F32 && product::has_lanes()
+}
+
+/// Whether matrix units have enough to do: steps of 32 channels, tiles of 16 columns.
+pub(super) fn fits_amx(key: &Key) -> bool {
+    key.dtype == DType::F32 && key.inputs.min(key.outputs) >= 16 && product::has_amx()
 }
 
 pub(super) fn forward(key: &Key, args: &mut NativeArgs<'_>) {
+    forward_by(key, args, |product, y, products| {
+        product.by_lanes(y, products, |p, tap| key.source(p, tap));
+    });
+}
+
+pub(super) fn forward_amx(key: &Key, args: &mut NativeArgs<'_>) {
+    forward_by(key, args, |product, y, products| {
+        product.by_tiles(y, products, |p, tap| key.source(p, tap));
+    });
+}
+
+fn forward_by(
+    key: &Key,
+    args: &mut NativeArgs<'_>,
+    run: impl Fn(&Product<'_>, &mut [f32], Products) + Sync,
+) {
+    let products = args.products();
     let (y, x, w) = (
         args.output::<f32>(0),
         args.input::<f32>(1),
@@ -44,7 +66,7 @@ pub(super) fn forward(key: &Key, args: &mut NativeArgs<'_>) {
             add: both.as_deref().or(bias).or(shift),
             residual: residual.map(|r| &r[n * to..][..to]),
         };
-        product.run(y, |p, tap| key.source(p, tap));
+        run(&product, y, products);
     });
 }
 
@@ -53,8 +75,29 @@ pub(super) fn fits_vjp(key: &Key) -> bool {
     fits(key) && key.k >= key.geometry.stride
 }
 
-/// Phase by phase: no zeros are multiplied.
+pub(super) fn fits_vjp_amx(key: &Key) -> bool {
+    fits_amx(key) && key.k >= key.geometry.stride
+}
+
 pub(super) fn vjp(key: &Key, args: &mut NativeArgs<'_>) {
+    vjp_by(key, args, |product, dx, products| {
+        product.by_lanes(dx, products, |q, tap| key.target(q, tap));
+    });
+}
+
+pub(super) fn vjp_amx(key: &Key, args: &mut NativeArgs<'_>) {
+    vjp_by(key, args, |product, dx, products| {
+        product.by_tiles(dx, products, |q, tap| key.target(q, tap));
+    });
+}
+
+/// Phase by phase: no zeros are multiplied.
+fn vjp_by(
+    key: &Key,
+    args: &mut NativeArgs<'_>,
+    run: impl Fn(&Product<'_>, &mut [f32], Products) + Sync,
+) {
+    let products = args.products();
     let (dx, dy, w, bias) = (
         args.output::<f32>(0),
         args.input::<f32>(1),
@@ -79,7 +122,7 @@ pub(super) fn vjp(key: &Key, args: &mut NativeArgs<'_>) {
                 add: bias,
                 residual: None,
             };
-            product.run(dx, |q, tap| key.target(q, tap));
+            run(&product, dx, products);
         }
     });
 }

@@ -127,6 +127,7 @@ pub static FORWARD: Op<Key> = Op {
                 .ints([rows, key.k, key.m])
                 .into()
         }),
+        Variant::native("amx", forward_amx, forward_gemm::<f64>).when(fits_amx),
         Variant::native("tiled", forward_tiled, forward_gemm::<f64>).when(fits_tiled),
         Variant::native("gemm", forward_gemm::<f32>, forward_gemm::<f64>),
         Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
@@ -188,6 +189,7 @@ pub static VJP: Op<Key> = Op {
                 .ints([rows, key.k, key.m])
                 .into()
         }),
+        Variant::native("amx", vjp_amx, vjp_gemm::<f64>).when(fits_amx),
         Variant::native("tiled", vjp_tiled, vjp_gemm::<f64>).when(fits_tiled),
         Variant::native("gemm", vjp_gemm::<f32>, vjp_gemm::<f64>),
         Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
@@ -397,11 +399,35 @@ fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
 
 /// A tile for a few rows would wait for the weights to be packed.
 fn fits_tiled(key: &Key) -> bool {
-    key.dtype == DType::F32 && key.rows >= 16 && product::available()
+    key.dtype == DType::F32 && key.rows >= 16 && product::has_lanes()
+}
+
+/// Matrix units sum steps of 32 inputs in tiles of 16 x 16.
+fn fits_amx(key: &Key) -> bool {
+    key.dtype == DType::F32 && key.rows.min(key.k).min(key.m) >= 16 && product::has_amx()
 }
 
 fn forward_tiled(key: &Key, args: &mut NativeArgs<'_>) {
-    let y = args.output::<f32>(0);
+    let (product, y) = forward_product(key, args);
+    product.by_lanes(y, args.products(), |row, _| Some(row));
+}
+
+fn forward_amx(key: &Key, args: &mut NativeArgs<'_>) {
+    let (product, y) = forward_product(key, args);
+    product.by_tiles(y, args.products(), |row, _| Some(row));
+}
+
+fn vjp_tiled(key: &Key, args: &mut NativeArgs<'_>) {
+    let (product, dx) = vjp_product(key, args);
+    product.by_lanes(dx, args.products(), |row, _| Some(row));
+}
+
+fn vjp_amx(key: &Key, args: &mut NativeArgs<'_>) {
+    let (product, dx) = vjp_product(key, args);
+    product.by_tiles(dx, args.products(), |row, _| Some(row));
+}
+
+fn forward_product<'a>(key: &Key, args: &mut NativeArgs<'a>) -> (Product<'a>, &'a mut [f32]) {
     let product = Product {
         a: args.input::<f32>(1),
         b: args.input::<f32>(2),
@@ -413,11 +439,10 @@ fn forward_tiled(key: &Key, args: &mut NativeArgs<'_>) {
         add: args.optional::<f32>(3),
         residual: args.optional::<f32>(4),
     };
-    product.run(y, |row, _| Some(row));
+    (product, args.output::<f32>(0))
 }
 
-fn vjp_tiled(key: &Key, args: &mut NativeArgs<'_>) {
-    let dx = args.output::<f32>(0);
+fn vjp_product<'a>(key: &Key, args: &mut NativeArgs<'a>) -> (Product<'a>, &'a mut [f32]) {
     let product = Product {
         a: args.input::<f32>(1),
         b: args.input::<f32>(2),
@@ -429,7 +454,7 @@ fn vjp_tiled(key: &Key, args: &mut NativeArgs<'_>) {
         add: None,
         residual: args.optional::<f32>(3),
     };
-    product.run(dx, |row, _| Some(row));
+    (product, args.output::<f32>(0))
 }
 
 /// Rows of one block: enough to amortise packing `w`, few enough to give every core some.

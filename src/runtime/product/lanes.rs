@@ -1,44 +1,20 @@
-//! Sums of matrix products whose left rows are picked from an image: convolutions without im2col, and
-//! linears.
+//! Products by the vector units' multiply-add.
 //!
-//! `c[i, j] = sum over taps t and l < depth of a[from(i, t), l] b_t[l, j] + add[j] + residual[i, j]`
-//!
-//! for all rows `i` of `c`, or for those that are asked for. They are cut into strips and the columns of `c` into
-//! groups; one task computes one strip of some groups. Within a task the depth passes in chunks: the strip's rows of a
-//! chunk stay in the second-level cache while the taps go by, a packed panel of `b` in the first. Every element is
-//! summed in an order that depends on `taps` and `depth` only, so neither the strips nor the threads change its bits.
+//! `c` is cut into strips of rows and groups of columns; one task computes one strip of some groups. Within a task the
+//! depth passes in chunks: the strip's rows of a chunk stay in the second-level cache while the taps go by, a packed
+//! panel of `b` in the first.
 
 use rayon::prelude::*;
 
-use super::simd::wide;
-use super::tile::{Isa, Line, TILE, isa, room};
+use super::{Cut, Product, Target, Task};
+use crate::runtime::native::Products;
+use crate::runtime::simd::wide;
+use crate::runtime::tile::{Isa, Line, TILE, isa, room};
+use crate::runtime::unit::by_dots;
 
-/// Whether this processor has a tile; without one, [`Product::run`] panics.
-pub fn available() -> bool {
+/// Whether this processor has a tile; without one, [`Product::by_lanes`] panics.
+pub fn has_lanes() -> bool {
     isa().is_some()
-}
-
-/// The operands of the formula above, save `c` and `from`.
-#[derive(Clone, Copy)]
-pub struct Product<'a> {
-    /// Rows of `depth` elements.
-    pub a: &'a [f32],
-    /// Matrices `[depth, width]`, or `[width, depth]` when `transposed`.
-    pub b: &'a [f32],
-    /// The matrices of `b` that are summed, in this order.
-    pub taps: &'a [usize],
-    /// The rows of `c` that are computed, ascending; `None`: all of them.
-    pub rows: Option<&'a [usize]>,
-    /// Elements of a row of `a`.
-    pub depth: usize,
-    /// Elements of a row of `c`.
-    pub width: usize,
-    /// How `b` is stored.
-    pub transposed: bool,
-    /// Added to every row: `[width]`.
-    pub add: Option<&'a [f32]>,
-    /// Added to every element: like `c`.
-    pub residual: Option<&'a [f32]>,
 }
 
 /// Rows of a strip, about.
@@ -48,57 +24,31 @@ const GROUP: usize = 64;
 /// Most elements of a row that are summed in one go.
 const CHUNK: usize = 256;
 
-/// The start of `c`; every task writes elements of its own.
-#[derive(Clone, Copy)]
-struct Target(*mut f32);
-// SAFETY: tasks write disjoint elements, and `run` borrows `c` exclusively until all of them have ended.
-unsafe impl Send for Target {}
-// SAFETY: as above.
-unsafe impl Sync for Target {}
-
-/// The part of `c` that a task computes: `rows` of those that are computed, from number `first` on.
-struct Task {
-    first: usize,
-    rows: usize,
-    columns: std::ops::Range<usize>,
-}
-
 impl Product<'_> {
     /// Computes rows of `c`, of `width` elements, on all threads. `from(i, tap)` is the row of `a` that
     /// row `i` of `c` meets at `tap`; `None` is a row of zeros.
     ///
     /// # Panics
     /// When an operand is too short: a broken invariant of the caller.
-    pub fn run(&self, c: &mut [f32], from: impl Fn(usize, usize) -> Option<usize> + Sync) {
-        let isa = isa().expect("the caller has asked `available`");
-        let all = c.len() / self.width;
-        let matrices = self.b.len() / (self.depth * self.width);
-        assert!(c.len() == all * self.width && !self.taps.is_empty());
-        assert!(self.taps.iter().all(|&tap| tap < matrices));
-        assert!(self.rows.is_none_or(|rows| {
-            rows.is_sorted_by(|a, b| a < b) && rows.last().is_none_or(|&last| last < all)
-        }));
-        let rows = self.rows.map_or(all, <[usize]>::len);
-        assert!(self.add.is_none_or(|add| add.len() == self.width));
-        assert!(self.residual.is_none_or(|r| r.len() == c.len()));
-        let strip = rows
-            .div_ceil(rows.div_ceil(STRIP).max(1))
-            .next_multiple_of(isa.rows);
-        let strips = rows.div_ceil(strip.max(1));
-        let mut block = 4 * GROUP;
-        while block > GROUP && strips * self.width.div_ceil(block) < 16 {
-            block /= 2;
+    pub fn by_lanes(
+        &self,
+        c: &mut [f32],
+        products: Products,
+        from: impl Fn(usize, usize) -> Option<usize> + Sync,
+    ) {
+        if products == Products::Bf16
+            && let Some(unit) = by_dots()
+        {
+            return self.by_unit(unit, c, &from);
         }
+        let isa = isa().expect("the caller has asked `has_lanes`");
+        let rows = self.checked_rows(c);
+        let cut = Cut::new([rows, self.width], STRIP, isa.rows, 4 * GROUP, GROUP);
         let zeros = vec![0.0; self.depth];
         let target = Target(c.as_mut_ptr());
-        let tasks = (0..strips * self.width.div_ceil(block)).into_par_iter();
+        let tasks = (0..cut.tasks()).into_par_iter();
         tasks.for_each_init(Scratch::default, |scratch, index| {
-            let (first, start) = (index % strips * strip, index / strips * block);
-            let task = Task {
-                first,
-                rows: strip.min(rows - first),
-                columns: start..(start + block).min(self.width),
-            };
+            let task = cut.task(index);
             scratch.pick(self, &task, &zeros, &from);
             wide(
                 #[inline(always)]
@@ -140,12 +90,6 @@ impl Product<'_> {
         }
     }
 
-    /// The row of `c` that is computed as number `i`.
-    #[inline(always)]
-    fn row(&self, i: usize) -> usize {
-        self.rows.map_or(i, |rows| rows[i])
-    }
-
     /// All rows of a strip times one panel.
     #[inline(always)]
     fn strip(&self, isa: &Isa, stage: Stage, picked: &[*const f32], panel: &[f32], area: Area) {
@@ -174,7 +118,7 @@ impl Product<'_> {
         columns: std::ops::Range<usize>,
         panels: &mut [f32],
     ) {
-        let b = &self.b[tap * self.depth * self.width..][..self.depth * self.width];
+        let b = self.matrix(tap);
         if !self.transposed {
             let b = &b[from * self.width + columns.start..];
             return isa.pack(b, self.width, columns.len(), panels);
@@ -199,15 +143,7 @@ impl Product<'_> {
             }
         }
         if stage.last {
-            let column = at % self.width;
-            if let Some(add) = self.add {
-                let add = &add[column..][..c.len()];
-                c.iter_mut().zip(add).for_each(|(c, add)| *c += add);
-            }
-            if let Some(residual) = self.residual {
-                let residual = &residual[at..][..c.len()];
-                c.iter_mut().zip(residual).for_each(|(c, r)| *c += r);
-            }
+            self.finish(at, c);
         }
     }
 }

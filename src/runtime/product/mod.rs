@@ -1,0 +1,223 @@
+//! Sums of matrix products whose left rows are picked from an image: convolutions without im2col, and
+//! linears.
+//!
+//! `c[i, j] = sum over taps t and l < depth of a[from(i, t), l] b_t[l, j] + add[j] + residual[i, j]`
+//!
+//! for all rows `i` of `c`, or for those that are asked for. Two ways to compute it: [`Product::by_lanes`] with the
+//! vector units' multiply-add, [`Product::by_tiles`] with matrix units for bf16. In both every element is summed in
+//! an order that depends on the sizes only, so neither the cut into tasks nor the threads change its bits.
+
+mod lanes;
+mod tiles;
+
+pub use super::unit::{has_amx, has_bf16};
+pub use lanes::has_lanes;
+
+use std::ops::Range;
+
+/// The operands of the formula above, save `c` and `from`.
+#[derive(Clone, Copy)]
+pub struct Product<'a> {
+    /// Rows of `depth` elements.
+    pub a: &'a [f32],
+    /// Matrices `[depth, width]`, or `[width, depth]` when `transposed`.
+    pub b: &'a [f32],
+    /// The matrices of `b` that are summed, in this order.
+    pub taps: &'a [usize],
+    /// The rows of `c` that are computed, ascending; `None`: all of them.
+    pub rows: Option<&'a [usize]>,
+    /// Elements of a row of `a`.
+    pub depth: usize,
+    /// Elements of a row of `c`.
+    pub width: usize,
+    /// How `b` is stored.
+    pub transposed: bool,
+    /// Added to every row: `[width]`.
+    pub add: Option<&'a [f32]>,
+    /// Added to every element: like `c`.
+    pub residual: Option<&'a [f32]>,
+}
+
+/// The start of `c`; every task writes elements of its own.
+#[derive(Clone, Copy)]
+struct Target(*mut f32);
+// SAFETY: tasks write disjoint elements, and `c` is borrowed exclusively until all of them have ended.
+unsafe impl Send for Target {}
+// SAFETY: as above.
+unsafe impl Sync for Target {}
+
+/// The part of `c` that a task computes: `rows` of those that are computed, from number `first` on.
+struct Task {
+    first: usize,
+    rows: usize,
+    columns: Range<usize>,
+}
+
+/// How `c` is cut into tasks.
+struct Cut {
+    rows: usize,
+    width: usize,
+    strip: usize,
+    block: usize,
+}
+
+impl Cut {
+    /// Strips of about `strip` rows, a multiple of `unit`; blocks of `block` columns, or fewer, down to `least`, where
+    /// there would be less than 16 tasks.
+    fn new(
+        [rows, width]: [usize; 2],
+        strip: usize,
+        unit: usize,
+        block: usize,
+        least: usize,
+    ) -> Self {
+        let strip = rows
+            .div_ceil(rows.div_ceil(strip).max(1))
+            .next_multiple_of(unit);
+        let mut cut = Cut {
+            rows,
+            width,
+            strip,
+            block,
+        };
+        while cut.block > least && cut.tasks() < 16 {
+            cut.block /= 2;
+        }
+        cut
+    }
+
+    fn strips(&self) -> usize {
+        self.rows.div_ceil(self.strip.max(1))
+    }
+
+    fn tasks(&self) -> usize {
+        self.strips() * self.width.div_ceil(self.block)
+    }
+
+    fn task(&self, index: usize) -> Task {
+        let (first, start) = (
+            index % self.strips() * self.strip,
+            index / self.strips() * self.block,
+        );
+        Task {
+            first,
+            rows: self.strip.min(self.rows - first),
+            columns: start..(start + self.block).min(self.width),
+        }
+    }
+}
+
+impl Product<'_> {
+    /// The number of rows that are computed.
+    ///
+    /// # Panics
+    /// When an operand does not fit `c`.
+    fn checked_rows(&self, c: &[f32]) -> usize {
+        let all = c.len() / self.width;
+        assert!(c.len() == all * self.width && !self.taps.is_empty());
+        let matrices = self.b.len() / (self.depth * self.width);
+        assert!(self.taps.iter().all(|&tap| tap < matrices));
+        assert!(self.rows.is_none_or(|rows| {
+            rows.is_sorted_by(|a, b| a < b) && rows.last().is_none_or(|&last| last < all)
+        }));
+        assert!(self.add.is_none_or(|add| add.len() == self.width));
+        assert!(self.residual.is_none_or(|r| r.len() == c.len()));
+        self.rows.map_or(all, <[usize]>::len)
+    }
+
+    /// The row of `c` that is computed as number `i`.
+    #[inline(always)]
+    fn row(&self, i: usize) -> usize {
+        self.rows.map_or(i, |rows| rows[i])
+    }
+
+    /// The matrix of `b` for a tap.
+    #[inline(always)]
+    fn matrix(&self, tap: usize) -> &[f32] {
+        &self.b[tap * self.depth * self.width..][..self.depth * self.width]
+    }
+
+    /// What is added to finished sums: those of `c`, whose first element is number `at`.
+    #[inline(always)]
+    fn finish(&self, at: usize, c: &mut [f32]) {
+        if let Some(add) = self.add {
+            let add = &add[at % self.width..][..c.len()];
+            c.iter_mut().zip(add).for_each(|(c, add)| *c += add);
+        }
+        if let Some(residual) = self.residual {
+            let residual = &residual[at..][..c.len()];
+            c.iter_mut().zip(residual).for_each(|(c, r)| *c += r);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::*;
+    use crate::rng::Philox;
+    use crate::runtime::native::Products;
+    use crate::runtime::unit::{Unit, by_amx, by_dots};
+
+    /// `len` numbers of very different sizes.
+    fn numbers(random: &mut Philox, len: usize) -> Vec<f32> {
+        let number = |_| (random.normal() * (6.0 * random.normal()).exp2()) as f32;
+        (0..len).map(number).collect()
+    }
+
+    /// The largest error of one multiplication of `[rows, depth]` and `[depth, width]`, relative to the sum of the
+    /// products' sizes; `read` is what is to be left of an operand.
+    fn error(unit: &Unit, [rows, depth, width]: [usize; 3], read: fn(f32) -> f64) -> f64 {
+        let mut random = Philox::new(7);
+        let (a, b) = (
+            numbers(&mut random, rows * depth),
+            numbers(&mut random, depth * width),
+        );
+        let product = Product {
+            a: &a,
+            b: &b,
+            taps: &[0],
+            rows: None,
+            depth,
+            width,
+            transposed: false,
+            add: None,
+            residual: None,
+        };
+        let mut c = vec![0.0; rows * width];
+        product.by_unit(unit, &mut c, &|row, _| Some(row));
+        let mut worst = 0.0f64;
+        for (i, &got) in c.iter().enumerate() {
+            let (mut sum, mut size) = (0.0, 0.0);
+            for l in 0..depth {
+                let term = read(a[i / width * depth + l]) * read(b[l * width + i % width]);
+                (sum, size) = (sum + term, size + term.abs());
+            }
+            worst = worst.max((f64::from(got) - sum).abs() / size);
+        }
+        worst
+    }
+
+    /// One product alone, and sums: the pieces lose no more than f32 arithmetic does.
+    #[test]
+    fn three_pieces_are_all_of_a_number() {
+        let Some(unit) = by_amx(Products::F32) else {
+            return;
+        };
+        let epsilon = f64::from(f32::EPSILON) / 2.0;
+        assert!(error(unit, [50, 1, 70], f64::from) <= 2.0 * epsilon);
+        assert!(error(unit, [600, 100, 40], f64::from) <= 100.0 * epsilon);
+    }
+
+    #[test]
+    fn one_piece_is_rounded_to_bf16() {
+        let rounded = |x| bf16::from_f32(x).to_f64();
+        let epsilon = f64::from(f32::EPSILON) / 2.0;
+        for unit in [by_amx(Products::Bf16), by_dots()].into_iter().flatten() {
+            assert!(error(unit, [50, 1, 70], rounded) <= epsilon);
+            assert!(error(unit, [600, 100, 40], rounded) <= 100.0 * epsilon);
+            assert!(error(unit, [50, 100, 70], f64::from) > 100.0 * epsilon);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Memory that native kernels need while they run. It is kept for the next one that wants as much: a page that the
+//! system hands out costs more than what a kernel does with it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
+
+use bytemuck::Pod;
+
+use super::tile::Line;
+
+/// Memory that nobody uses, by its lines.
+static FREE: Mutex<BTreeMap<usize, Vec<Vec<Line>>>> = Mutex::new(BTreeMap::new());
+
+thread_local! {
+    /// What this thread used last, of each size: it may still be in its caches.
+    static NEAR: RefCell<BTreeMap<usize, Vec<Line>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+fn take(count: usize) -> Vec<Line> {
+    if let Some(lines) = NEAR.with_borrow_mut(|near| near.remove(&count)) {
+        return lines;
+    }
+    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    let lines = free.get_mut(&count).and_then(Vec::pop);
+    drop(free);
+    lines.unwrap_or_else(|| bytemuck::zeroed_vec(count))
+}
+
+fn give(lines: Vec<Line>) {
+    let count = lines.len();
+    // A thread that ends keeps nothing.
+    let near = NEAR.try_with(|near| near.borrow_mut().insert(count, lines));
+    if let Ok(Some(lines)) = near {
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        free.entry(count).or_default().push(lines);
+    }
+}
+
+/// `len` elements that start at a cache line, of unspecified content.
+#[derive(Debug)]
+pub(crate) struct Scratch<T> {
+    lines: Vec<Line>,
+    len: usize,
+    of: PhantomData<T>,
+}
+
+impl<T: Pod> Scratch<T> {
+    pub(crate) fn new(len: usize) -> Self {
+        // Powers of two: what one size leaves is of use for others.
+        let count = (len * size_of::<T>()).div_ceil(size_of::<Line>());
+        let count = count.next_power_of_two();
+        Scratch {
+            lines: take(count),
+            len,
+            of: PhantomData,
+        }
+    }
+}
+
+impl<T> Drop for Scratch<T> {
+    fn drop(&mut self) {
+        give(std::mem::take(&mut self.lines));
+    }
+}
+
+impl<T: Pod> Deref for Scratch<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+}
+
+impl<T: Pod> DerefMut for Scratch<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+    }
+}
