@@ -9,9 +9,13 @@
 //! The map from `dy` to `dx` is also the forward pass of a [transposed] convolution, which may add a bias, `[i]`; its
 //! own vjp is [`forward`]. At stride s a pixel of `dx` meets only every s-th tap on each axis: the pixels that meet the
 //! same ones are a phase.
+//!
+//! What a group norm reads next may come with its moments, see [`Measured`]: from ops of their own, whose variants are those
+//! that have them at hand when they store.
 
 mod gathered;
 mod kernels;
+mod moments;
 mod plain;
 mod tiled;
 mod wgrad;
@@ -21,6 +25,7 @@ pub use wgrad::{WGRAD, wgrad};
 use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::ops::measured::Measured;
 use crate::ops::tensor_cores::Tile;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
@@ -90,6 +95,8 @@ pub struct Key {
     residual: bool,
     wide: bool,
     direction: Direction,
+    /// Of channels of the result, whose moments are written too; 0: none are.
+    groups: usize,
 }
 
 /// Pixels of the input that meet the same taps, because their rows and columns leave the same remainders by the stride.
@@ -163,6 +170,22 @@ impl KeyTrait for Key {
     }
 
     fn args(&self) -> Vec<Spec> {
+        let mut args = self.args_alone();
+        if self.groups > 0 {
+            args.insert(1, moments::spec(self));
+        }
+        args
+    }
+
+    fn flops(&self) -> u64 {
+        let positions = self.samples * self.y[0] * self.y[1];
+        2 * (positions * self.taps() * self.inputs * self.outputs) as u64
+    }
+}
+
+impl Key {
+    /// The arguments without moments.
+    fn args_alone(&self) -> Vec<Spec> {
         let x = self.samples * self.x[0] * self.x[1] * self.inputs;
         let y = self.samples * self.y[0] * self.y[1] * self.outputs;
         let fan_in = self.taps() * self.inputs;
@@ -188,11 +211,6 @@ impl KeyTrait for Key {
             Spec::input("shift", self.samples * self.outputs).present(self.shift),
             Spec::input("residual", y).present(self.residual),
         ]
-    }
-
-    fn flops(&self) -> u64 {
-        let positions = self.samples * self.y[0] * self.y[1];
-        2 * (positions * self.taps() * self.inputs * self.outputs) as u64
     }
 }
 
@@ -332,6 +350,66 @@ pub static VJP: Op<Key> = Op {
     cases: || cases(Direction::Vjp),
 };
 
+/// `y` from `x`, and the moments of its groups.
+pub static FORWARD_MOMENTS: Op<Key> = Op {
+    name: "conv2d.forward_moments",
+    variants: &[
+        Variant::on_hopper("tma_256", |key| {
+            kernels::patches("conv2d/fwd_8_tma", key, Tile::WidePatches)
+        })
+        .when(|key| moments::fits(key, Tile::WidePatches))
+        .where_it_pays(kernels::is_wide),
+        Variant::on_hopper("tma_128", |key| {
+            kernels::patches("conv2d/fwd_8_tma", key, Tile::Patches)
+        })
+        .when(|key| moments::fits(key, Tile::Patches))
+        .where_it_pays(kernels::is_large),
+        Variant::native(
+            "gathered_gemm",
+            moments::forward_gathered::<f32>,
+            moments::forward_gathered::<f64>,
+        )
+        .when(moments::has_parts),
+        Variant::native(
+            "plain",
+            moments::forward_plain::<f32>,
+            moments::forward_plain::<f64>,
+        )
+        .when(moments::has_parts),
+    ],
+    cases: || moments::cases(Direction::Forward),
+};
+
+/// `dx` from `dy`, and the moments of its groups: of a transposed convolution.
+pub static VJP_MOMENTS: Op<Key> = Op {
+    name: "conv2d.vjp_moments",
+    variants: &[
+        Variant::on_hopper("tma_256", |key| {
+            kernels::patches("conv2d/vjp_9_tma", key, Tile::WidePatches)
+        })
+        .when(|key| moments::fits(key, Tile::WidePatches))
+        .where_it_pays(kernels::is_wide),
+        Variant::on_hopper("tma_128", |key| {
+            kernels::patches("conv2d/vjp_9_tma", key, Tile::Patches)
+        })
+        .when(|key| moments::fits(key, Tile::Patches))
+        .where_it_pays(kernels::is_large),
+        Variant::native(
+            "gathered_gemm",
+            moments::vjp_gathered::<f32>,
+            moments::vjp_gathered::<f64>,
+        )
+        .when(moments::has_parts),
+        Variant::native(
+            "plain",
+            moments::vjp_plain::<f32>,
+            moments::vjp_plain::<f64>,
+        )
+        .when(moments::has_parts),
+    ],
+    cases: || moments::cases(Direction::Vjp),
+};
+
 fn cases(direction: Direction) -> Vec<Key> {
     let asymmetric = Geometry {
         stride: 2,
@@ -404,6 +482,7 @@ fn cases(direction: Direction) -> Vec<Key> {
             residual,
             wide,
             direction,
+            groups: 0,
         }
     };
     // Whole patches of pixels, in either direction at stride 1, in the backward one at stride 2.
@@ -429,6 +508,21 @@ pub fn forward(
     geometry: Geometry,
     add: Epilogue<'_>,
 ) -> Result<Tensor> {
+    Ok(forward_measured(cx, x, w, geometry, add, None)?.x)
+}
+
+/// The same, and the moments of `groups` of the channels, where the variant that is taken anyway has them at hand.
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_measured(
+    cx: &Cx,
+    x: &Tensor,
+    w: &Tensor,
+    geometry: Geometry,
+    add: Epilogue<'_>,
+    groups: Option<usize>,
+) -> Result<Measured> {
     let [samples, height, width, channels] = x.nhwc("conv2d")?;
     let [k, _, inputs, outputs] = w.nhwc("conv2d, w")?;
     let sizes = geometry.out(height, k).zip(geometry.out(width, k));
@@ -451,6 +545,7 @@ pub fn forward(
         residual: add.residual.is_some(),
         wide: add.wide,
         direction: Direction::Forward,
+        groups: groups.unwrap_or(0),
     };
     let shape = [samples, ho, wo, outputs];
     let y = if add.wide {
@@ -458,16 +553,14 @@ pub fn forward(
     } else {
         cx.empty(shape)?
     };
-    let args = [
-        Arg::Out(&y),
+    let inputs = [
         Arg::In(x),
         Arg::In(w),
         add.bias.into(),
         add.shift.into(),
         add.residual.into(),
     ];
-    FORWARD.launch(cx, &key, &args)?;
-    Ok(y)
+    launch(cx, [&FORWARD, &FORWARD_MOMENTS], key, y, &inputs)
 }
 
 /// `dx: [n, height, width, i]` from `dy: [n, ho, wo, o]`, for an input that was `size = [height, width]`.
@@ -496,6 +589,22 @@ pub fn transposed(
     dy: &Tensor,
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
+    Ok(transposed_measured(cx, w, geometry, size, dy, bias, None)?.x)
+}
+
+/// The same, and the moments of `groups` of the channels, as [`forward_measured`].
+///
+/// # Errors
+/// As [`vjp`].
+pub fn transposed_measured(
+    cx: &Cx,
+    w: &Tensor,
+    geometry: Geometry,
+    size: [usize; 2],
+    dy: &Tensor,
+    bias: Option<&Tensor>,
+    groups: Option<usize>,
+) -> Result<Measured> {
     let [samples, ho, wo, channels] = dy.nhwc("conv2d.vjp")?;
     let [k, _, inputs, outputs] = w.nhwc("conv2d.vjp, w")?;
     if channels != outputs || size.map(|s| geometry.out(s, k)) != [Some(ho), Some(wo)] {
@@ -518,9 +627,32 @@ pub fn transposed(
         residual,
         wide,
         direction: Direction::Vjp,
+        groups: groups.unwrap_or(0),
     };
     let dx = cx.empty([samples, size[0], size[1], inputs])?;
-    let args = [Arg::Out(&dx), Arg::In(dy), Arg::In(w), bias.into()];
-    VJP.launch(cx, &key, &args)?;
-    Ok(dx)
+    let inputs = [Arg::In(dy), Arg::In(w), bias.into()];
+    launch(cx, [&VJP, &VJP_MOMENTS], key, dx, &inputs)
+}
+
+/// Launches the op without moments, or that with them, where they are asked for and cost no other variant.
+fn launch(
+    cx: &Cx,
+    [alone, with_moments]: [&Op<Key>; 2],
+    mut key: Key,
+    y: Tensor,
+    inputs: &[Arg<'_>],
+) -> Result<Measured> {
+    if key.groups == 0 || !alone.agrees(with_moments, cx, &key) {
+        key.groups = 0;
+        let args = [&[Arg::Out(&y)], inputs].concat();
+        alone.launch(cx, &key, &args)?;
+        return Ok(y.into());
+    }
+    let moments = cx.empty_wide([key.samples, key.groups, moments::parts(&key), 2])?;
+    let args = [&[Arg::Out(&y), Arg::Out(&moments)], inputs].concat();
+    with_moments.launch(cx, &key, &args)?;
+    Ok(Measured {
+        x: y,
+        moments: Some(moments),
+    })
 }
