@@ -110,9 +110,8 @@ fn a_decoder_by_moments_is_as_near_the_truth() {
         ("conv2d.vjp", "phases_wgmma_128"),
         ("group_norm.forward", "chunks"),
     ];
-    let run = |dtype, schedule, forced: &[_], first| {
-        decode(Runtime::emu(schedule), dtype, forced, first)
-    };
+    let run =
+        |dtype, schedule, forced: &[_], first| decode(Runtime::emu(schedule), dtype, forced, first);
     for dtype in [DType::Bf16, DType::F16] {
         let got = run(dtype, Schedule::InOrder, &BY_MOMENTS, 0);
         let plain = run(dtype, Schedule::InOrder, &apart, 0);
@@ -136,7 +135,10 @@ fn a_decoder_by_moments_is_as_near_the_truth() {
         }
         let alone = run(dtype, Schedule::Random(1), &BY_MOMENTS, 1);
         for (all, alone) in [(&got.y, &alone.y), (&got.dz, &alone.dz)] {
-            assert!(all[all.len() - alone.len()..] == alone[..], "{dtype}: other bits");
+            assert!(
+                all[all.len() - alone.len()..] == alone[..],
+                "{dtype}: other bits"
+            );
         }
     }
 }

@@ -1,9 +1,9 @@
 // The moments of what tiles of patches90.cuh store, for the group norm that reads it next: of every group of channels
 // side by side, in parts of 64 pixels, what a warpgroup has of a patch. They are those of the sums in float, before these
-// are rounded to be stored. All parts of all joins here have equally many values, and none cancels (reduce.cuh).
+// are rounded to be stored. What is joined has equally many values on both sides, and deviations are from means, so that
+// nothing cancels.
 #pragma once
 #include "patches90.cuh"
-#include "reduce.cuh"
 
 namespace moments {
 

@@ -75,7 +75,6 @@ planted patches_bytes conv2d.forward conv2d/fwd_8_tma.sm90a common/patches90.cuh
   's/expect_tx(full, S::STAGE_BYTES)/expect_tx(full, S::A_BYTES)/'
 planted moments_barrier conv2d.forward_moments conv2d/fwd_8_tma.sm90a common/moments90.cuh \
   '/moments are there; nobody/d'
-planted moments_turn conv2d.forward_moments conv2d/fwd_8_tma.sm90a common/moments90.cuh 's/turn % 2 \* 2 + group/group/'
 planted fold_join group_norm.from_moments group_norm/fwd_2_chunks common/reduce.cuh \
   '/__syncthreads();  \/\/ part is complete/d'
 planted chunks_sums group_norm.forward group_norm/fwd_2_chunks group_norm/fwd_2_chunks.cu \

@@ -20,6 +20,7 @@ mod plain;
 mod tiled;
 mod wgrad;
 
+pub use moments::{FORWARD_MOMENTS, VJP_MOMENTS};
 pub use wgrad::{WGRAD, wgrad};
 
 use crate::cx::Cx;
@@ -350,66 +351,6 @@ pub static VJP: Op<Key> = Op {
     cases: || cases(Direction::Vjp),
 };
 
-/// `y` from `x`, and the moments of its groups.
-pub static FORWARD_MOMENTS: Op<Key> = Op {
-    name: "conv2d.forward_moments",
-    variants: &[
-        Variant::on_hopper("tma_256", |key| {
-            kernels::patches("conv2d/fwd_8_tma", key, Tile::WidePatches)
-        })
-        .when(|key| moments::fits(key, Tile::WidePatches))
-        .where_it_pays(kernels::is_wide),
-        Variant::on_hopper("tma_128", |key| {
-            kernels::patches("conv2d/fwd_8_tma", key, Tile::Patches)
-        })
-        .when(|key| moments::fits(key, Tile::Patches))
-        .where_it_pays(kernels::is_large),
-        Variant::native(
-            "gathered_gemm",
-            moments::forward_gathered::<f32>,
-            moments::forward_gathered::<f64>,
-        )
-        .when(moments::has_parts),
-        Variant::native(
-            "plain",
-            moments::forward_plain::<f32>,
-            moments::forward_plain::<f64>,
-        )
-        .when(moments::has_parts),
-    ],
-    cases: || moments::cases(Direction::Forward),
-};
-
-/// `dx` from `dy`, and the moments of its groups: of a transposed convolution.
-pub static VJP_MOMENTS: Op<Key> = Op {
-    name: "conv2d.vjp_moments",
-    variants: &[
-        Variant::on_hopper("tma_256", |key| {
-            kernels::patches("conv2d/vjp_9_tma", key, Tile::WidePatches)
-        })
-        .when(|key| moments::fits(key, Tile::WidePatches))
-        .where_it_pays(kernels::is_wide),
-        Variant::on_hopper("tma_128", |key| {
-            kernels::patches("conv2d/vjp_9_tma", key, Tile::Patches)
-        })
-        .when(|key| moments::fits(key, Tile::Patches))
-        .where_it_pays(kernels::is_large),
-        Variant::native(
-            "gathered_gemm",
-            moments::vjp_gathered::<f32>,
-            moments::vjp_gathered::<f64>,
-        )
-        .when(moments::has_parts),
-        Variant::native(
-            "plain",
-            moments::vjp_plain::<f32>,
-            moments::vjp_plain::<f64>,
-        )
-        .when(moments::has_parts),
-    ],
-    cases: || moments::cases(Direction::Vjp),
-};
-
 fn cases(direction: Direction) -> Vec<Key> {
     let asymmetric = Geometry {
         stride: 2,
@@ -560,7 +501,7 @@ pub fn forward_measured(
         add.shift.into(),
         add.residual.into(),
     ];
-    launch(cx, [&FORWARD, &FORWARD_MOMENTS], key, y, &inputs)
+    moments::launch(cx, [&FORWARD, &FORWARD_MOMENTS], key, y, &inputs)
 }
 
 /// `dx: [n, height, width, i]` from `dy: [n, ho, wo, o]`, for an input that was `size = [height, width]`.
@@ -631,28 +572,5 @@ pub fn transposed_measured(
     };
     let dx = cx.empty([samples, size[0], size[1], inputs])?;
     let inputs = [Arg::In(dy), Arg::In(w), bias.into()];
-    launch(cx, [&VJP, &VJP_MOMENTS], key, dx, &inputs)
-}
-
-/// Launches the op without moments, or that with them, where they are asked for and cost no other variant.
-fn launch(
-    cx: &Cx,
-    [alone, with_moments]: [&Op<Key>; 2],
-    mut key: Key,
-    y: Tensor,
-    inputs: &[Arg<'_>],
-) -> Result<Measured> {
-    if key.groups == 0 || !alone.agrees(with_moments, cx, &key) {
-        key.groups = 0;
-        let args = [&[Arg::Out(&y)], inputs].concat();
-        alone.launch(cx, &key, &args)?;
-        return Ok(y.into());
-    }
-    let moments = cx.empty_wide([key.samples, key.groups, moments::parts(&key), 2])?;
-    let args = [&[Arg::Out(&y), Arg::Out(&moments)], inputs].concat();
-    with_moments.launch(cx, &key, &args)?;
-    Ok(Measured {
-        x: y,
-        moments: Some(moments),
-    })
+    moments::launch(cx, [&VJP, &VJP_MOMENTS], key, dx, &inputs)
 }

@@ -7,10 +7,60 @@ use rayon::prelude::*;
 
 use super::kernels::{self, PATCH};
 use super::{Direction, Geometry, Key, gathered, plain};
+use crate::cx::Cx;
 use crate::dtype::{DType, Real};
+use crate::error::Result;
+use crate::ops::measured::Measured;
 use crate::ops::tensor_cores::Tile;
-use crate::ops::variant::Spec;
+use crate::ops::variant::{Op, Spec, Variant};
+use crate::runtime::Arg;
 use crate::runtime::native::NativeArgs;
+use crate::tensor::Tensor;
+
+/// `y` from `x`, and the moments of its groups.
+pub static FORWARD_MOMENTS: Op<Key> = Op {
+    name: "conv2d.forward_moments",
+    variants: &[
+        Variant::on_hopper("tma_256", |key| {
+            kernels::patches("conv2d/fwd_8_tma", key, Tile::WidePatches)
+        })
+        .when(|key| fits(key, Tile::WidePatches))
+        .where_it_pays(kernels::is_wide),
+        Variant::on_hopper("tma_128", |key| {
+            kernels::patches("conv2d/fwd_8_tma", key, Tile::Patches)
+        })
+        .when(|key| fits(key, Tile::Patches))
+        .where_it_pays(kernels::is_large),
+        Variant::native(
+            "gathered_gemm",
+            forward_gathered::<f32>,
+            forward_gathered::<f64>,
+        )
+        .when(has_parts),
+        Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>).when(has_parts),
+    ],
+    cases: || cases(Direction::Forward),
+};
+
+/// `dx` from `dy`, and the moments of its groups: of a transposed convolution.
+pub static VJP_MOMENTS: Op<Key> = Op {
+    name: "conv2d.vjp_moments",
+    variants: &[
+        Variant::on_hopper("tma_256", |key| {
+            kernels::patches("conv2d/vjp_9_tma", key, Tile::WidePatches)
+        })
+        .when(|key| fits(key, Tile::WidePatches))
+        .where_it_pays(kernels::is_wide),
+        Variant::on_hopper("tma_128", |key| {
+            kernels::patches("conv2d/vjp_9_tma", key, Tile::Patches)
+        })
+        .when(|key| fits(key, Tile::Patches))
+        .where_it_pays(kernels::is_large),
+        Variant::native("gathered_gemm", vjp_gathered::<f32>, vjp_gathered::<f64>).when(has_parts),
+        Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>).when(has_parts),
+    ],
+    cases: || cases(Direction::Vjp),
+};
 
 /// Pixels of a part.
 const PART: usize = PATCH[0] * PATCH[1] / 2;
@@ -98,6 +148,29 @@ pub(super) fn vjp_gathered<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
 
 pub(super) fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     measured::<T>(key, args, plain::vjp::<T>);
+}
+
+/// Launches the op without moments, or that with them, where they are asked for and cost no other variant.
+pub(super) fn launch(
+    cx: &Cx,
+    [alone, with_moments]: [&Op<Key>; 2],
+    mut key: Key,
+    y: Tensor,
+    inputs: &[Arg<'_>],
+) -> Result<Measured> {
+    if key.groups == 0 || !alone.agrees(with_moments, cx, &key) {
+        key.groups = 0;
+        let args = [&[Arg::Out(&y)], inputs].concat();
+        alone.launch(cx, &key, &args)?;
+        return Ok(y.into());
+    }
+    let moments = cx.empty_wide([key.samples, key.groups, parts(&key), 2])?;
+    let args = [&[Arg::Out(&y), Arg::Out(&moments)], inputs].concat();
+    with_moments.launch(cx, &key, &args)?;
+    Ok(Measured {
+        x: y,
+        moments: Some(moments),
+    })
 }
 
 /// Groups of one unit and of several, beyond the last tile's edge, several parts and phases, and more tiles than blocks,
