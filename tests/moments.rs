@@ -41,7 +41,7 @@ struct Decoded {
 fn decode(rt: Runtime, dtype: DType, forced: &[(&str, &str)], first: usize) -> Decoded {
     let forcing = |cx: Cx, (op, variant): &(&str, &str)| cx.forcing(op, variant);
     let cx = forced.iter().fold(Cx::new(rt, dtype).unwrap(), forcing);
-    let prior = Prior::open(&cx, &oracle::checkpoint("tiny-sd2")).unwrap();
+    let prior = Prior::open(&cx, oracle::checkpoint("tiny-sd2")).unwrap();
     let vae = prior.vae.as_ref().unwrap();
     let mut random = Philox::new(3);
     // Eighths, which every type holds.
