@@ -61,6 +61,7 @@ fn decode(rt: Runtime, dtype: DType, forced: &[(&str, &str)], first: usize) -> D
 }
 
 /// By products and norms that take moments, and leave them.
+#[cfg(feature = "emu")]
 const BY_MOMENTS: [(&str, &str); 5] = [
     ("conv2d.forward", "tma_128"),
     ("conv2d.forward_moments", "tma_128"),
