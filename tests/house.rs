@@ -30,13 +30,14 @@ const LAYERS: [&[&str]; 9] = [
 const IO_MAY_IMPORT: [&str; 4] = ["error", "dtype", "io", "runtime"];
 
 /// Files of `ops` that are no rooms.
-const HELPERS: [&str; 9] = [
+const HELPERS: [&str; 10] = [
     "mod",
     "variant",
     "check",
     "case",
     "bench",
     "chunks",
+    "measured",
     "columns",
     "predict",
     "tensor_cores",

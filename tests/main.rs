@@ -10,6 +10,7 @@ mod gradients;
 mod house;
 mod layers;
 mod matrices;
+mod moments;
 mod nonlinear;
 mod operators;
 mod ops;

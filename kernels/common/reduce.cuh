@@ -53,4 +53,14 @@ ARCH_FN Moments warp_join(Moments m) {
   return m;
 }
 
+// The moments of the whole block, in every thread. Once a block: `part` holds MAX_WARPS values in shared memory.
+ARCH_FN Moments block_join(Moments m, Moments* part) {
+  m = warp_join(m);
+  if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = m;
+  __syncthreads();  // part is complete
+  m = part[0];
+  for (int i = 1; i < static_cast<int>(blockDim.x) / WARP; ++i) m = join(m, part[i]);
+  return m;
+}
+
 }  // namespace reduce

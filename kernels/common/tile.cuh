@@ -239,7 +239,7 @@ template <class O> ARCH_FN void store_piece(O* to, const float (&sum)[PIECE]) {
   }
 }
 
-// Stores a piece of y, of the products `sum` and what is added to them.
+// Stores a piece of y: the products `sum`, to which it adds what is added to them.
 template <class Out> ARCH_FN void finish(const Out& out, float (&sum)[PIECE], int row, int col) {
   const size_t at = out.place(row) * out.cols + col;
   if (out.bias) add_piece(sum, out.bias + col);
@@ -252,10 +252,17 @@ static constexpr int STORE_PITCH = 40;  // floats from row to row: four rows of 
 // What a tile is stored by way of, in bytes.
 template <class S> static constexpr int STORE_BYTES = S::THREADS / 32 * 16 * STORE_PITCH * 4;
 
+// Is shown the pieces that a thread stores, before they are rounded, and looks at none.
+struct Unseen {
+  __device__ __forceinline__ void operator()(int, bool, const float (&)[PIECE]) const {}
+};
+
 // Stores the tile at (row, col), by way of STORE_BYTES of shared memory that nobody else uses, so that a thread has
-// whole pieces to move. Warps do not wait for each other.
-template <class S, class Out>
-ARCH_FN void store_apart(const Out& out, const float (&acc)[S::I][S::J][4], int row, int col, unsigned char* smem) {
+// whole pieces to move. Warps do not wait for each other. `seen` is shown them: the number of the part, whether it is the
+// first row of two, the piece.
+template <class S, class Out, class Seen = const Unseen>
+ARCH_FN void store_apart(const Out& out, const float (&acc)[S::I][S::J][4], int row, int col, unsigned char* smem,
+                         Seen& seen = Unseen{}) {
   constexpr int PITCH = STORE_PITCH;
   constexpr int EACH = 4;  // fragments of a part, side by side
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, in_group = lane % 4;
@@ -280,6 +287,7 @@ ARCH_FN void store_apart(const Out& out, const float (&acc)[S::I][S::J][4], int 
         float sum[PIECE] = {};
         add_piece(sum, part + (group + r) * PITCH + in_group * PIECE);
         finish(out, sum, y_row, y_col);
+        seen(f / EACH, r == 0, sum);
       }
     }
     __syncwarp();  // the part is read: the next one goes there

@@ -2,7 +2,8 @@
 //
 // y, x: [n, pixels, c]; mean, rstd: f32 [n, groups]; w, b: f32 [c].
 // A block takes a chunk of whole pixels, so that all loads are of 16 neighbouring bytes. Three kernels: the moments of
-// each chunk and group; their join, folded into y = x scale + shift for each channel; the result.
+// each chunk and group; their join, folded into y = x scale + shift for each channel; the result. The first is left out
+// where the launch that wrote x left moments of its parts.
 // Wants c to be whole 16 bytes, in at most 640 packs. Grid: chunks, n; a thread for each pack of `rows` pixels.
 #include "math.cuh"
 #include "reduce.cuh"
@@ -80,26 +81,26 @@ template <class T> ARCH_FN void moments(Two* __restrict__ part, const T* __restr
   }
 }
 
-// One warp a sample and group. scale, shift: (n, c). Grid: groups, n.
+// A block for a sample and group, however many threads. scale, shift: (n, c). Grid: groups, n.
 ARCH_FN void fold(float* __restrict__ mean, float* __restrict__ rstd, float* __restrict__ scale,
                   float* __restrict__ shift, const Two* __restrict__ part, const float* __restrict__ w,
                   const float* __restrict__ b, Params p) {
-  const int lane = threadIdx.x, size = p.c / p.groups;
+  SHARED_ARRAY(Moments, warps, reduce::MAX_WARPS);
+  const int size = p.c / p.groups, threads = blockDim.x;
   const size_t group = static_cast<size_t>(blockIdx.y) * p.groups + blockIdx.x;
   Moments m = {};
-  for (int i = lane; i < p.chunks; i += reduce::WARP) {
+  for (int i = threadIdx.x; i < p.chunks; i += threads) {
     const Two of = part[group * p.chunks + i];
     const int pixels = min(p.chunk, p.pixels - i * p.chunk);
     m = reduce::join(m, {static_cast<float>(pixels) * size, of.v[0], of.v[1]});
   }
-  m = reduce::warp_join(m);
-  const float mu = __shfl_sync(0xffffffffu, m.mean, 0);
-  const float r = 1.0f / sqrtf(__shfl_sync(0xffffffffu, m.squares / m.count, 0) + p.eps);
-  if (lane == 0) {
+  m = reduce::block_join(m, warps);
+  const float mu = m.mean, r = 1.0f / sqrtf(m.squares / m.count + p.eps);
+  if (threadIdx.x == 0) {
     mean[group] = mu;
     rstd[group] = r;
   }
-  for (int i = lane; i < size; i += reduce::WARP) {
+  for (int i = threadIdx.x; i < size; i += threads) {
     const int c = blockIdx.x * size + i;
     const size_t at = static_cast<size_t>(blockIdx.y) * p.c + c;
     scale[at] = r * w[c];
@@ -139,7 +140,7 @@ ARCH_FN void apply(T* __restrict__ y, const T* __restrict__ x, const float* __re
     moments(part, x, p);                                                                                        \
   }                                                                                                             \
   REGISTER_KERNEL(group_norm_fwd_2_chunks_moments_##dtype)                                                      \
-  extern "C" __global__ void __launch_bounds__(32) group_norm_fwd_2_chunks_fold_##dtype(float* mean,            \
+  extern "C" __global__ void __launch_bounds__(512) group_norm_fwd_2_chunks_fold_##dtype(float* mean,           \
           float* rstd, float* scale, float* shift, const Two* part, const float* w, const float* b, Params p) { \
     fold(mean, rstd, scale, shift, part, w, b, p);                                                              \
   }                                                                                                             \

@@ -9,6 +9,7 @@ use crate::nn::resample::{Downsample, Upsample};
 use crate::nn::resnet::{ResnetBlock, ResnetConfig, ResnetSaved};
 use crate::nn::time::Temb;
 use crate::nn::transformer::{Transformer2d, TransformerConfig, TransformerSaved};
+use crate::ops::measured::Measured;
 use crate::ops::{add, concat};
 use crate::tensor::Tensor;
 
@@ -69,21 +70,21 @@ impl Mixer {
     fn forward(
         &self,
         cx: &Cx,
-        x: Tensor,
+        x: Measured,
         context: Option<&Tensor>,
-    ) -> Result<(Tensor, MixerSaved)> {
+    ) -> Result<(Measured, MixerSaved)> {
         Ok(match self {
             Mixer::None => (x, MixerSaved::None),
             Mixer::Transformer(layer) => {
                 let context = context.ok_or_else(|| {
                     Error::shape("transformer", "a text context [n, s, c]", "none")
                 })?;
-                let (y, saved) = layer.forward(cx, &x, context)?;
-                (y, MixerSaved::Transformer(saved.into()))
+                let (y, saved) = layer.forward(cx, &x.x, context)?;
+                (y.into(), MixerSaved::Transformer(saved.into()))
             }
             Mixer::Spatial(layer) => {
-                let (y, saved) = layer.forward(cx, &x)?;
-                (y, MixerSaved::Spatial(saved.into()))
+                let (y, saved) = layer.forward_measured(cx, &x)?;
+                (y.into(), MixerSaved::Spatial(saved.into()))
             }
         })
     }
@@ -121,8 +122,20 @@ impl Stage {
         })
     }
 
-    fn forward(&self, cx: &Cx, x: &Tensor, given: Condition<'_>) -> Result<(Tensor, StageSaved)> {
-        let (h, resnet) = self.resnet.forward(cx, x, given.temb)?;
+    /// `next`: whether a norm reads the result.
+    fn forward(
+        &self,
+        cx: &Cx,
+        x: &Measured,
+        given: Condition<'_>,
+        next: bool,
+    ) -> Result<(Measured, StageSaved)> {
+        let next = match self.mixer {
+            Mixer::None => next,
+            Mixer::Spatial(_) => true,
+            Mixer::Transformer(_) => false,
+        };
+        let (h, resnet) = self.resnet.forward_measured(cx, x, given.temb, next)?;
         let (y, mixer) = self.mixer.forward(cx, h, given.context)?;
         Ok((y, StageSaved { resnet, mixer }))
     }
@@ -176,32 +189,33 @@ impl DownBlock {
         })
     }
 
-    /// The last output; every output on the way is also pushed onto `skips`, if there are any.
+    /// The last output, which a norm reads next; every output on the way is also pushed onto `skips`, if there are any.
     ///
     /// # Errors
     /// [`Error::Shape`].
     pub fn forward(
         &self,
         cx: &Cx,
-        mut x: Tensor,
+        mut x: Measured,
         mut skips: Option<&mut Vec<Tensor>>,
         given: Condition<'_>,
-    ) -> Result<(Tensor, DownSaved)> {
+    ) -> Result<(Measured, DownSaved)> {
         let mut push = |x: &Tensor| skips.iter_mut().for_each(|skips| skips.push(x.clone()));
         let mut saved = DownSaved {
             stages: Vec::new(),
             size: None,
         };
-        for stage in &self.stages {
-            let (y, kept) = stage.forward(cx, &x, given)?;
+        for (i, stage) in self.stages.iter().enumerate() {
+            let next = i + 1 < self.stages.len() || self.downsample.is_none();
+            let (y, kept) = stage.forward(cx, &x, given, next)?;
             x = y;
-            push(&x);
+            push(&x.x);
             saved.stages.push(kept);
         }
         if let Some(downsample) = &self.downsample {
-            let (y, size) = downsample.forward(cx, &x)?;
-            x = y;
-            push(&x);
+            let (y, size) = downsample.forward(cx, &x.x)?;
+            x = y.into();
+            push(&x.x);
             saved.size = Some(size);
         }
         Ok((x, saved))
@@ -244,6 +258,8 @@ fn pop(skips: &mut Vec<Tensor>) -> Result<Tensor> {
 pub struct UpBlock {
     stages: Vec<Stage>,
     upsample: Option<Upsample>,
+    /// Of all norms.
+    groups: usize,
 }
 
 /// What [`UpBlock::vjp`] needs.
@@ -275,38 +291,44 @@ impl UpBlock {
                 .map(stage)
                 .collect::<Result<_>>()?,
             upsample: double.then(upsample).transpose()?,
+            groups: resnet.groups,
         })
     }
 
-    /// Takes one skip from the end of `skips` for each stage; with `skips: None` there are none.
+    /// Takes one skip from the end of `skips` for each stage; with `skips: None` there are none, and norms read all results.
     ///
     /// # Errors
     /// [`Error::Shape`].
     pub fn forward(
         &self,
         cx: &Cx,
-        mut x: Tensor,
+        mut x: Measured,
         mut skips: Option<&mut Vec<Tensor>>,
         given: Condition<'_>,
-    ) -> Result<(Tensor, UpSaved)> {
+    ) -> Result<(Measured, UpSaved)> {
         let mut saved = UpSaved {
             stages: Vec::new(),
             widths: Vec::new(),
         };
-        for stage in &self.stages {
+        for (i, stage) in self.stages.iter().enumerate() {
             let mut width = 0;
             if let Some(skips) = &mut skips {
                 let skip = pop(skips)?;
-                width = x.shape().channels();
-                x = concat::forward(cx, &x, &skip)?;
+                width = x.x.shape().channels();
+                x = concat::forward(cx, &x.x, &skip)?.into();
             }
-            let (y, kept) = stage.forward(cx, &x, given)?;
+            let next = match i + 1 < self.stages.len() {
+                true => skips.is_none(),
+                false => self.upsample.is_none(),
+            };
+            let (y, kept) = stage.forward(cx, &x, given, next)?;
             x = y;
             saved.stages.push(kept);
             saved.widths.push(width);
         }
         if let Some(upsample) = &self.upsample {
-            x = upsample.forward(cx, &x)?;
+            let groups = skips.is_none().then_some(self.groups);
+            x = upsample.forward_measured(cx, &x.x, groups)?;
         }
         Ok((x, saved))
     }
@@ -365,13 +387,19 @@ impl MidBlock {
         })
     }
 
-    /// `x: [n, h, w, c]` to the same shape.
+    /// `x: [n, h, w, c]` to the same shape; `next`: whether a norm reads the result.
     ///
     /// # Errors
     /// [`Error::Shape`].
-    pub fn forward(&self, cx: &Cx, x: &Tensor, given: Condition<'_>) -> Result<(Tensor, MidSaved)> {
-        let (h, first) = self.first.forward(cx, x, given)?;
-        let (y, last) = self.last.forward(cx, &h, given.temb)?;
+    pub fn forward(
+        &self,
+        cx: &Cx,
+        x: &Measured,
+        given: Condition<'_>,
+        next: bool,
+    ) -> Result<(Measured, MidSaved)> {
+        let (h, first) = self.first.forward(cx, x, given, true)?;
+        let (y, last) = self.last.forward_measured(cx, &h, given.temb, next)?;
         Ok((y, MidSaved { first, last }))
     }
 

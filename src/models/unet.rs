@@ -17,6 +17,7 @@ use crate::nn::time::{Temb, TimeEmbedding};
 use crate::nn::transformer::TransformerConfig;
 use crate::ops::add;
 use crate::ops::embed::Wave;
+use crate::ops::measured::Measured;
 use crate::tensor::Tensor;
 
 /// A UNet's `config.json`.
@@ -293,8 +294,8 @@ impl Encoder {
         hint: Option<&Tensor>,
     ) -> Result<(Features, EncoderSaved)> {
         // 1. in
-        let mut h = self.conv_in.forward_add(cx, x, None, hint)?;
-        let mut skips = vec![h.clone()];
+        let mut h = Measured::from(self.conv_in.forward_add(cx, x, None, hint)?);
+        let mut skips = vec![h.x.clone()];
         // 2. down
         let mut down = Vec::new();
         for block in &self.down_blocks {
@@ -303,7 +304,8 @@ impl Encoder {
             down.push(saved);
         }
         // 3. mid
-        let (mid, mid_saved) = self.mid_block.forward(cx, &h, given)?;
+        let (mid, mid_saved) = self.mid_block.forward(cx, &h, given, false)?;
+        let mid = mid.x;
         Ok((
             Features { skips, mid },
             EncoderSaved {
@@ -482,10 +484,8 @@ impl UNet {
         features: Features,
         given: Condition<'_>,
     ) -> Result<(Tensor, DecoderSaved)> {
-        let Features {
-            mut skips,
-            mid: mut h,
-        } = features;
+        let Features { mut skips, mid } = features;
+        let mut h = Measured::from(mid);
         // 4. up
         let mut up = Vec::new();
         for block in &self.up_blocks {
@@ -494,9 +494,9 @@ impl UNet {
             up.push(saved);
         }
         // 5. out
-        let (normed, norm) = self.conv_norm_out.forward(cx, &h)?;
-        h = normed;
-        let y = self.conv_out.forward(cx, &h)?;
+        let (normed, norm) = self.conv_norm_out.forward_measured(cx, &h)?;
+        drop(h);
+        let y = self.conv_out.forward(cx, &normed)?;
         Ok((y, DecoderSaved { up, norm }))
     }
 

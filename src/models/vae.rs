@@ -13,6 +13,7 @@ use crate::nn::norm::{GroupNorm, GroupNormSaved};
 use crate::nn::param::Weights;
 use crate::nn::resnet::ResnetConfig;
 use crate::ops::concat;
+use crate::ops::measured::Measured;
 use crate::tensor::Tensor;
 
 /// The autoencoder's `config.json`.
@@ -245,7 +246,7 @@ impl Encoder {
 
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<(Tensor, EncodeSaved)> {
         // 1. in
-        let mut h = self.conv_in.forward(cx, x)?;
+        let mut h = Measured::from(self.conv_in.forward(cx, x)?);
         // 2. down
         let mut down = Vec::new();
         for block in &self.down_blocks {
@@ -254,13 +255,13 @@ impl Encoder {
             down.push(saved);
         }
         // 3. mid
-        let (y, mid) = self.mid_block.forward(cx, &h, Condition::default())?;
+        let (y, mid) = self.mid_block.forward(cx, &h, Condition::default(), true)?;
         h = y;
         // 4. out
-        let (normed, norm) = self.conv_norm_out.forward(cx, &h)?;
-        h = normed;
+        let (normed, norm) = self.conv_norm_out.forward_measured(cx, &h)?;
+        drop(h);
         Ok((
-            self.conv_out.forward(cx, &h)?,
+            self.conv_out.forward(cx, &normed)?,
             EncodeSaved { down, mid, norm },
         ))
     }
@@ -322,11 +323,12 @@ impl Decoder {
         })
     }
 
-    fn forward(&self, cx: &Cx, mut h: Tensor) -> Result<(Tensor, DecodeSaved)> {
+    fn forward(&self, cx: &Cx, z: Tensor) -> Result<(Tensor, DecodeSaved)> {
         // 1. in
-        h = self.conv_in.forward(cx, &h)?;
+        let mut h = Measured::from(self.conv_in.forward(cx, &z)?);
+        drop(z);
         // 2. mid
-        let (y, mid) = self.mid_block.forward(cx, &h, Condition::default())?;
+        let (y, mid) = self.mid_block.forward(cx, &h, Condition::default(), true)?;
         h = y;
         // 3. up
         let mut up = Vec::new();
@@ -336,10 +338,10 @@ impl Decoder {
             up.push(saved);
         }
         // 4. out
-        let (normed, norm) = self.conv_norm_out.forward(cx, &h)?;
-        h = normed;
+        let (normed, norm) = self.conv_norm_out.forward_measured(cx, &h)?;
+        drop(h);
         Ok((
-            self.conv_out.forward(cx, &h)?,
+            self.conv_out.forward(cx, &normed)?,
             DecodeSaved { mid, up, norm },
         ))
     }

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::nn::linear::Linear;
 use crate::nn::norm::{GroupNorm, GroupNormSaved};
 use crate::nn::param::Weights;
+use crate::ops::measured::Measured;
 use crate::ops::{add, attention};
 use crate::tensor::Tensor;
 
@@ -189,10 +190,21 @@ impl SpatialAttention {
     /// # Errors
     /// [`Error::Shape`].
     pub fn forward(&self, cx: &Cx, x: &Tensor) -> Result<(Tensor, SpatialSaved)> {
-        let [n, h, w, c] = x.nhwc(&self.name)?;
-        let tokens = x.view([n, h * w, c])?;
-        let (normed, norm) = self.group_norm.forward(cx, &tokens)?;
-        let (y, attention) = self.attention.forward(cx, &normed, None, &tokens)?;
+        self.forward_measured(cx, &x.clone().into())
+    }
+
+    /// The same, by the moments of `x`, if there are any.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn forward_measured(&self, cx: &Cx, x: &Measured) -> Result<(Tensor, SpatialSaved)> {
+        let [n, h, w, c] = x.x.nhwc(&self.name)?;
+        let tokens = Measured {
+            x: x.x.view([n, h * w, c])?,
+            moments: x.moments.clone(),
+        };
+        let (normed, norm) = self.group_norm.forward_measured(cx, &tokens)?;
+        let (y, attention) = self.attention.forward(cx, &normed, None, &tokens.x)?;
         let y = y.view([n, h, w, c])?;
         cx.tap(&self.name, &y);
         Ok((y, SpatialSaved { norm, attention }))

@@ -4,7 +4,8 @@ use crate::cx::Cx;
 use crate::error::Result;
 use crate::nn::param::{Weights, accumulate};
 use crate::ops::conv2d::{self, Epilogue, Geometry};
-use crate::ops::sum;
+use crate::ops::measured::Measured;
+use crate::ops::{group_norm, sum};
 use crate::tensor::Tensor;
 
 /// A convolution. Frozen, it saves nothing; trained, its input.
@@ -71,6 +72,21 @@ impl Conv2d {
         shift: Option<&Tensor>,
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
+        Ok(self.forward_measured(cx, x, shift, residual, None)?.x)
+    }
+
+    /// The same, with moments where a group norm of so many groups reads `y` next and takes them.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn forward_measured(
+        &self,
+        cx: &Cx,
+        x: &Tensor,
+        shift: Option<&Tensor>,
+        residual: Option<&Tensor>,
+        groups: Option<usize>,
+    ) -> Result<Measured> {
         cx.keep_input(&self.w, x);
         let bias = Some(&self.b);
         if cx.taps() {
@@ -84,18 +100,18 @@ impl Conv2d {
                 &conv2d::forward(cx, x, &self.w, self.geometry, alone)?,
             );
         }
-        conv2d::forward(
-            cx,
-            x,
-            &self.w,
-            self.geometry,
-            Epilogue {
-                bias,
-                shift,
-                residual,
-                wide: self.wide,
-            },
-        )
+        let add = Epilogue {
+            bias,
+            shift,
+            residual,
+            wide: self.wide,
+        };
+        let [n, h, w, _] = x.nhwc(&self.name)?;
+        let [.., outputs] = self.w.nhwc(&self.name)?;
+        // Of strided convolutions none has moments at hand, so that y has the pixels of x.
+        let takes = |&groups: &usize| group_norm::takes_moments(cx, [n, h * w, outputs], groups);
+        let groups = groups.filter(takes);
+        conv2d::forward_measured(cx, x, &self.w, self.geometry, add, groups)
     }
 
     /// `dx` from `dy`, for an input of `size = [h, w]`. `shift` and `residual` get `dy` (summed over

@@ -4,6 +4,7 @@ use crate::cx::Cx;
 use crate::error::{Error, Result};
 use crate::nn::param::{Weights, accumulate};
 use crate::ops::activation::{self, Activation};
+use crate::ops::measured::Measured;
 use crate::ops::{group_norm, layer_norm};
 use crate::tensor::Tensor;
 
@@ -54,7 +55,15 @@ impl GroupNorm {
     /// # Errors
     /// [`Error::Shape`].
     pub fn forward(&self, cx: &Cx, x: &Tensor) -> Result<(Tensor, GroupNormSaved)> {
-        let (u, norm) = group_norm::forward(cx, x, self.params(cx))?;
+        self.forward_measured(cx, &x.clone().into())
+    }
+
+    /// Normalises `x` by its moments, if there are any.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn forward_measured(&self, cx: &Cx, x: &Measured) -> Result<(Tensor, GroupNormSaved)> {
+        let (u, norm) = group_norm::forward_measured(cx, x, self.params(cx))?;
         cx.tap(&self.name, &u);
         if !(cx.taps() && self.silu) {
             return Ok((u, GroupNormSaved { norm, apart: None }));
@@ -67,6 +76,11 @@ impl GroupNorm {
                 apart: Some(u),
             },
         ))
+    }
+
+    /// How many groups.
+    pub fn groups(&self) -> usize {
+        self.groups
     }
 
     /// `dx` from `dy`, and `residual` added to it: the cotangent that reaches `x` past the norm.

@@ -5,7 +5,8 @@ use crate::error::Result;
 use crate::nn::conv::Conv2d;
 use crate::nn::param::Weights;
 use crate::ops::conv2d::{self, Epilogue, Geometry};
-use crate::ops::upsample;
+use crate::ops::measured::Measured;
+use crate::ops::{group_norm, upsample};
 use crate::tensor::Tensor;
 
 /// `downsamplers.0`: a 3x3 convolution of stride 2.
@@ -105,17 +106,30 @@ impl Upsample {
     /// # Errors
     /// [`crate::Error::Shape`].
     pub fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        Ok(self.forward_measured(cx, x, None)?.x)
+    }
+
+    /// The same, with moments where a group norm of so many groups reads `y` next and takes them.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn forward_measured(&self, cx: &Cx, x: &Tensor, groups: Option<usize>) -> Result<Measured> {
         let y = match &self.form {
-            Form::Apart(conv) => conv.forward(cx, &upsample::forward(cx, x)?)?,
+            Form::Apart(conv) => {
+                conv.forward_measured(cx, &upsample::forward(cx, x)?, None, None, groups)?
+            }
             Form::Folded { name, w, b } => {
-                let [_, height, width, _] = x.nhwc(&self.name)?;
+                let [n, height, width, c] = x.nhwc(&self.name)?;
                 let size = [2 * height, 2 * width];
-                let y = conv2d::transposed(cx, w, HALVING, size, x, Some(b))?;
-                cx.tap(name, &y);
+                let pixels = size[0] * size[1];
+                let takes = |&groups: &usize| group_norm::takes_moments(cx, [n, pixels, c], groups);
+                let groups = groups.filter(takes);
+                let y = conv2d::transposed_measured(cx, w, HALVING, size, x, Some(b), groups)?;
+                cx.tap(name, &y.x);
                 y
             }
         };
-        cx.tap(&self.name, &y);
+        cx.tap(&self.name, &y.x);
         Ok(y)
     }
 

@@ -7,6 +7,7 @@ use crate::nn::linear::Linear;
 use crate::nn::norm::{GroupNorm, GroupNormSaved};
 use crate::nn::param::Weights;
 use crate::nn::time::Temb;
+use crate::ops::measured::Measured;
 use crate::ops::sum;
 use crate::tensor::Tensor;
 
@@ -84,6 +85,22 @@ impl ResnetBlock {
         x: &Tensor,
         temb: Option<&Temb>,
     ) -> Result<(Tensor, ResnetSaved)> {
+        let (y, saved) = self.forward_measured(cx, &x.clone().into(), temb, false)?;
+        Ok((y.x, saved))
+    }
+
+    /// The same, by the moments of `x`, if there are any; with those of `y` where a norm of the same groups reads it `next`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn forward_measured(
+        &self,
+        cx: &Cx,
+        x: &Measured,
+        temb: Option<&Temb>,
+        next: bool,
+    ) -> Result<(Measured, ResnetSaved)> {
+        let groups = Some(self.norm2.groups());
         let mut kept = None;
         let shift = match (&self.time_emb_proj, temb) {
             (Some(proj), Some(temb)) => {
@@ -99,16 +116,22 @@ impl ResnetBlock {
                 ));
             }
         };
-        let (mut h, norm1) = self.norm1.forward(cx, x)?;
-        h = self.conv1.forward_add(cx, &h, shift.as_ref(), None)?;
-        let (normed, norm2) = self.norm2.forward(cx, &h)?;
-        h = normed;
+        let (normed, norm1) = self.norm1.forward_measured(cx, x)?;
+        let shift = shift.as_ref();
+        let h = self
+            .conv1
+            .forward_measured(cx, &normed, shift, None, groups)?;
+        drop(normed);
+        let (normed, norm2) = self.norm2.forward_measured(cx, &h)?;
+        drop(h);
         let skip = match &self.conv_shortcut {
-            Some(conv) => conv.forward(cx, x)?,
-            None => x.clone(),
+            Some(conv) => conv.forward(cx, &x.x)?,
+            None => x.x.clone(),
         };
-        let y = self.conv2.forward_add(cx, &h, None, Some(&skip))?;
-        cx.tap(&self.name, &y);
+        let groups = groups.filter(|_| next);
+        let (conv2, skip) = (&self.conv2, Some(&skip));
+        let y = conv2.forward_measured(cx, &normed, None, skip, groups)?;
+        cx.tap(&self.name, &y.x);
         let temb = kept;
         Ok((y, ResnetSaved { norm1, norm2, temb }))
     }

@@ -31,6 +31,7 @@ pub mod layer_norm;
 pub mod linear;
 pub mod lookup;
 pub mod mask;
+pub mod measured;
 pub mod modulus;
 pub mod noise;
 pub mod quantise;
@@ -63,7 +64,9 @@ pub static ALL: &[&dyn AnyOp] = &[
     &concat::FORWARD,
     &concat::VJP,
     &conv2d::FORWARD,
+    &conv2d::FORWARD_MOMENTS,
     &conv2d::VJP,
+    &conv2d::VJP_MOMENTS,
     &conv2d::WGRAD,
     &ema::UPDATE,
     &embed::TOKENS,
@@ -76,6 +79,7 @@ pub static ALL: &[&dyn AnyOp] = &[
     &geglu::FORWARD,
     &geglu::VJP,
     &group_norm::FORWARD,
+    &group_norm::FROM_MOMENTS,
     &group_norm::VJP,
     &group_norm::WGRAD,
     &layer_norm::FORWARD,

@@ -2,8 +2,8 @@
 //!
 //! A kernel takes the larger of its operations at the rate of its instructions, in waves of one block for each multiprocessor of which
 //! the last counts as a whole one, and its bytes at the rate of copying. What its launches leave in memory for one another is written and
-//! read once at that rate, on top, and each launch takes a constant. What that leaves out (tiles whose loads are not hidden, clocks under
-//! load) makes kernels slower than predicted; only scratch memory that stays in the cache makes them faster.
+//! read once at that rate, on top, as is what a norm reads a second time, and each launch takes a constant. What that leaves out (tiles whose loads are not hidden, clocks under
+//! load) makes kernels slower than predicted; only scratch memory and second reads that stay in the cache make them faster.
 
 use super::case::AnyCase;
 use crate::cx::Cx;
@@ -71,7 +71,9 @@ pub fn predict(cx: &Cx, case: &dyn AnyCase, gpu: &Gpu) -> Result<Prediction> {
 fn of_plan(plan: Option<&Plan>, cost: Cost, best: f64, gpu: &Gpu) -> Prediction {
     let launches = plan.map_or(&[][..], |plan| &plan.launches);
     let (flops, bytes) = (cost.flops as f64, cost.bytes as f64 / gpu.bytes);
-    let scratch = 2.0 * plan.map_or(0, |plan| plan.scratch) as f64 / gpu.bytes;
+    let again: usize = launches.iter().map(|launch| launch.again).sum();
+    let scratch = 2.0 * plan.map_or(0, |plan| plan.scratch) as f64;
+    let more = (scratch + again as f64) / gpu.bytes;
     // The work is that of the largest kernel of the fastest instructions; others prepare it or add its parts up.
     let of = |launch: &Launch| flops / rate(launch, gpu) * idle(launch, gpu);
     let fastest = launches
@@ -85,7 +87,7 @@ fn of_plan(plan: Option<&Plan>, cost: Cost, best: f64, gpu: &Gpu) -> Prediction 
     let busy = main.map_or(0.0, of).max(bytes);
     Prediction {
         floor: (flops / best).max(bytes),
-        predicted: busy + scratch + gpu.launch * launches.len() as f64,
+        predicted: busy + more + gpu.launch * launches.len() as f64,
         launches: launches.len() as u64,
     }
 }
@@ -155,6 +157,20 @@ mod tests {
             6 * 4_300_000,
         );
         assert!((cut - (1e-5 + 2.0 * 6.0 * 1e-6 + 2.0 * 1.5e-6)).abs() < 1e-15);
+    }
+
+    #[test]
+    fn second_reads_are_paid_for() {
+        let cost = Cost {
+            flops: 0,
+            bytes: 8_600_000,
+        };
+        let launch = || Launch::new("group_norm/fwd_2_chunks", DType::Bf16, [132, 1, 1], 256);
+        let of = |again| {
+            let plan = Plan::from(launch().reading_again(again));
+            of_plan(Some(&plan), cost, H200.product, &H200).predicted
+        };
+        assert!((of(4_300_000) - of(0) - 1e-6).abs() < 1e-15);
     }
 
     #[test]

@@ -306,6 +306,13 @@ impl<K: Key> Op<K> {
                 key: format!("{key:?}"),
             })
     }
+
+    /// Whether `other` would run the variant of the same name of this case: what it computes besides costs no other
+    /// way of computing the rest.
+    pub fn agrees(&self, other: &Op<K>, cx: &Cx, key: &K) -> bool {
+        let names = [self, other].map(|op| op.pick(cx, key).ok().map(|v| v.name));
+        names[0].is_some() && names[0] == names[1]
+    }
 }
 
 fn check_args(op: &str, dtype: DType, specs: &[Spec], args: &[Arg<'_>], cx: &Cx) -> Result<()> {

@@ -124,6 +124,8 @@ pub struct Launch {
     pub params: Vec<u32>,
     /// Whether blocks go from one part of the work to the next: no more of them than a GPU has multiprocessors.
     pub stays: bool,
+    /// Bytes of the op's arguments that it reads, and a launch of the same plan before it: for predictions.
+    pub again: usize,
     too_large: Option<usize>,
 }
 
@@ -143,6 +145,7 @@ impl Launch {
             maps: Vec::new(),
             params: Vec::new(),
             stays: false,
+            again: 0,
             too_large: None,
         };
         let limits = [i32::MAX as usize, 65_535, 65_535];
@@ -184,6 +187,12 @@ impl Launch {
     /// With blocks that stay until all of the grid's work is done, however few of them there are.
     pub fn staying(mut self) -> Self {
         self.stays = true;
+        self
+    }
+
+    /// With so many bytes that a launch before it reads too.
+    pub fn reading_again(mut self, bytes: usize) -> Self {
+        self.again = bytes;
         self
     }
 

@@ -332,6 +332,24 @@ impl<'a> NativeArgs<'a> {
         }
     }
 
+    /// The arguments of a kernel that writes `output`, and reads the inputs of this one from argument `first` on.
+    pub fn inputs_of<'b, T: Element>(
+        &'b self,
+        output: &'b mut [T],
+        first: usize,
+    ) -> NativeArgs<'b> {
+        let input = |slot: &Slot<'a>| match slot {
+            Slot::In(bytes) => Slot::In(bytes),
+            _ => Slot::Absent,
+        };
+        let output = Slot::Out(bytemuck::cast_slice_mut(output));
+        let inputs = self.slots[first..].iter().map(input);
+        NativeArgs {
+            op: self.op,
+            slots: std::iter::once(output).chain(inputs).collect(),
+        }
+    }
+
     /// Output `i`, or an argument that is updated, as a slice. Each can be had once.
     pub fn output<T: Element>(&mut self, i: usize) -> &'a mut [T] {
         self.optional_output(i).unwrap_or_else(|| {

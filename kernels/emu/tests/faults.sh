@@ -73,6 +73,10 @@ planted patches_overtaken linear.forward linear/fwd_6_tma.sm90a common/patches90
 planted patches_unfinished linear.vjp linear/vjp_6_tma.sm90a common/patches90.cuh '/wgmma_wait<0>/d'
 planted patches_bytes conv2d.forward conv2d/fwd_8_tma.sm90a common/patches90.cuh \
   's/expect_tx(full, S::STAGE_BYTES)/expect_tx(full, S::A_BYTES)/'
+planted moments_barrier conv2d.forward_moments conv2d/fwd_8_tma.sm90a common/moments90.cuh \
+  '/moments are there; nobody/d'
+planted fold_join group_norm.from_moments group_norm/fwd_2_chunks common/reduce.cuh \
+  '/__syncthreads();  \/\/ part is complete/d'
 planted chunks_sums group_norm.forward group_norm/fwd_2_chunks group_norm/fwd_2_chunks.cu \
   '/__syncthreads();  \/\/ sums are complete/d'
 planted sum_before_reuse group_norm.forward group_norm/fwd_3_resident common/reduce.cuh \
@@ -105,6 +109,9 @@ planted patches_pixel conv2d.forward conv2d/fwd_8_tma.sm90a common/patches90.cuh
 planted patches_tap conv2d.vjp conv2d/vjp_9_tma.sm90a common/patches90.cuh 's/work.direction \* tap_col/work.direction * tap_row/'
 planted patches_phase conv2d.vjp conv2d/vjp_9_tma.sm90a conv2d/vjp_9_tma.sm90a.cu 's/phase(t).place/phase(0).place/'
 planted patches_columns linear.vjp linear/vjp_6_tma.sm90a common/patches90.cuh 's/col + 64 \* i/col + 32 * i/'
+planted moments_unit conv2d.forward_moments conv2d/fwd_8_tma.sm90a common/moments90.cuh 's/lane % 4 \* OF_PIECE/lane % 4/'
+planted moments_group conv2d.vjp_moments conv2d/vjp_9_tma.sm90a common/moments90.cuh 's/of = first \/ to.size/of = lane/'
+planted moments_phase conv2d.vjp_moments conv2d/vjp_9_tma.sm90a conv2d/vjp_9_tma.sm90a.cu 's/patch = t \/ of_phase/patch = 0/'
 planted flash_causal attention.forward attention/fwd_2_flash common/flash.cuh 's/% 2 >= seen/% 2 > seen/'
 planted flash90_swizzle attention.forward attention/fwd_4_wgmma.sm90a common/flash90.cuh 's/piece ^ (row % 8)/piece ^ (row \/ 2 % 8)/'
 planted ring90_parity attention.vjp attention/vjp_4_wgmma.sm90a common/ring90.cuh 's/(i \/ STAGES + 1) % 2/i \/ STAGES % 2/'

@@ -1,8 +1,9 @@
 //! The launches of `kernels/conv2d/`.
 
-use super::{Direction, Key};
+use super::{Direction, Key, moments};
 use crate::ops::chunks::Chunks;
 use crate::ops::tensor_cores::Tile;
+use crate::ops::variant::Key as _;
 use crate::runtime::kernel::{Launch, Plan, Ptr, TensorMap};
 
 /// The parameters of a kernel that counts `samples`, or pixels of all samples instead.
@@ -75,7 +76,7 @@ pub(super) fn is_wide(key: &Key) -> bool {
 }
 
 /// One sample's pixels and channels of the output.
-fn of_sample(key: &Key) -> [usize; 2] {
+pub(super) fn of_sample(key: &Key) -> [usize; 2] {
     match key.direction {
         Direction::Vjp => [pixels(key.x), key.inputs],
         _ => [pixels(key.y), key.outputs],
@@ -149,10 +150,14 @@ fn phases(module: &'static str, key: &Key, tile: Tile) -> Plan {
 }
 
 /// Rows and columns of a patch of pixels.
-const PATCH: [usize; 2] = [8, 16];
+pub(super) const PATCH: [usize; 2] = [8, 16];
+
+pub(super) fn fits_patches(key: &Key) -> bool {
+    has_pieces(key) && has_patches(key)
+}
 
 /// The pixels of the result, or of each phase of it, are whole patches.
-pub(super) fn fits_patches(key: &Key) -> bool {
+pub(super) fn has_patches(key: &Key) -> bool {
     let stride = key.geometry.stride;
     let of_phase = match (key.direction, stride) {
         (Direction::Forward, 1) => key.y,
@@ -160,10 +165,13 @@ pub(super) fn fits_patches(key: &Key) -> bool {
         _ => return false,
     };
     let whole = |axis: usize| of_phase[axis].is_multiple_of(stride * PATCH[axis]);
-    has_pieces(key) && whole(0) && whole(1)
+    whole(0) && whole(1)
 }
 
-/// Tiles of patches, that the copy engine brings.
+/// Shared memory for the moments of a tile: two turns of a pair for each of 256 threads.
+const MOMENTS_BYTES: usize = 2 * 256 * 2 * size_of::<f32>();
+
+/// Tiles of patches, that the copy engine brings; and the moments of groups of their channels, where the key has any.
 pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
     let Key {
         samples,
@@ -172,32 +180,44 @@ pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
         ..
     } = *key;
     let [pixels, channels] = of_sample(key);
+    let written = 1 + usize::from(key.groups > 0); // arguments: the result, and its moments
     let image = |[height, width]: [usize; 2], channels| {
         let [rows, cols] = PATCH.map(|size| size as u32);
         let dims = [channels, width, height, samples];
-        TensorMap::new(Ptr::Arg(1), dims, [64, cols, rows, 1])
+        TensorMap::new(Ptr::Arg(written), dims, [64, cols, rows, 1])
     };
     let weights = |lines| {
         let dims = [outputs, inputs, key.taps()];
-        TensorMap::new(Ptr::Arg(2), dims, [64, lines, 1])
+        TensorMap::new(Ptr::Arg(written + 1), dims, [64, lines, 1])
     };
-    let launch = tile
+    let mut launch = tile
         .launch(module, key.dtype, [samples * pixels, channels])
         .staying();
+    let mut of_moments = [0, 0];
+    if key.groups > 0 {
+        let part = if tile.cols() == 256 {
+            "256_moments"
+        } else {
+            "128_moments"
+        };
+        let shared = launch.shared as usize + MOMENTS_BYTES;
+        launch = launch.part(part).shared(shared);
+        of_moments = [key.groups, moments::size(key)];
+    }
+    let added = written + 2..key.args().len();
+    let launch = launch.pointers((0..written).chain(added).map(Ptr::Arg).collect::<Vec<_>>());
     let launch = match key.direction {
         Direction::Vjp => launch
-            .pointers([0, 3].map(Ptr::Arg))
             .map(image(key.y, outputs))
             .map(weights(tile.cols()))
             .ints(sizes(key, samples)),
         _ => launch
-            .pointers([0, 3, 4, 5].map(Ptr::Arg))
             .map(image(key.x, inputs))
             .map(weights(64))
             .ints([samples, key.y[0], key.y[1], inputs, outputs])
             .ints([key.k, key.geometry.before]),
     };
-    launch.into()
+    launch.ints(of_moments).into()
 }
 
 /// A warp's lanes go through the inputs by pairs.

@@ -9,18 +9,24 @@
 //! The map from `dy` to `dx` is also the forward pass of a [transposed] convolution, which may add a bias, `[i]`; its
 //! own vjp is [`forward`]. At stride s a pixel of `dx` meets only every s-th tap on each axis: the pixels that meet the
 //! same ones are a phase.
+//!
+//! What a group norm reads next may come with its moments, see [`Measured`]: from ops of their own, whose variants are those
+//! that have them at hand when they store.
 
 mod gathered;
 mod kernels;
+mod moments;
 mod plain;
 mod tiled;
 mod wgrad;
 
+pub use moments::{FORWARD_MOMENTS, VJP_MOMENTS};
 pub use wgrad::{WGRAD, wgrad};
 
 use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::ops::measured::Measured;
 use crate::ops::tensor_cores::Tile;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
@@ -90,6 +96,8 @@ pub struct Key {
     residual: bool,
     wide: bool,
     direction: Direction,
+    /// Of channels of the result, whose moments are written too; 0: none are.
+    groups: usize,
 }
 
 /// Pixels of the input that meet the same taps, because their rows and columns leave the same remainders by the stride.
@@ -163,6 +171,22 @@ impl KeyTrait for Key {
     }
 
     fn args(&self) -> Vec<Spec> {
+        let mut args = self.args_alone();
+        if self.groups > 0 {
+            args.insert(1, moments::spec(self));
+        }
+        args
+    }
+
+    fn flops(&self) -> u64 {
+        let positions = self.samples * self.y[0] * self.y[1];
+        2 * (positions * self.taps() * self.inputs * self.outputs) as u64
+    }
+}
+
+impl Key {
+    /// The arguments without moments.
+    fn args_alone(&self) -> Vec<Spec> {
         let x = self.samples * self.x[0] * self.x[1] * self.inputs;
         let y = self.samples * self.y[0] * self.y[1] * self.outputs;
         let fan_in = self.taps() * self.inputs;
@@ -188,11 +212,6 @@ impl KeyTrait for Key {
             Spec::input("shift", self.samples * self.outputs).present(self.shift),
             Spec::input("residual", y).present(self.residual),
         ]
-    }
-
-    fn flops(&self) -> u64 {
-        let positions = self.samples * self.y[0] * self.y[1];
-        2 * (positions * self.taps() * self.inputs * self.outputs) as u64
     }
 }
 
@@ -406,6 +425,7 @@ fn cases(direction: Direction) -> Vec<Key> {
             residual,
             wide,
             direction,
+            groups: 0,
         }
     };
     // Whole patches of pixels, in either direction at stride 1, in the backward one at stride 2.
@@ -431,6 +451,21 @@ pub fn forward(
     geometry: Geometry,
     add: Epilogue<'_>,
 ) -> Result<Tensor> {
+    Ok(forward_measured(cx, x, w, geometry, add, None)?.x)
+}
+
+/// The same, and the moments of `groups` of the channels, where the variant that is taken anyway has them at hand.
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_measured(
+    cx: &Cx,
+    x: &Tensor,
+    w: &Tensor,
+    geometry: Geometry,
+    add: Epilogue<'_>,
+    groups: Option<usize>,
+) -> Result<Measured> {
     let [samples, height, width, channels] = x.nhwc("conv2d")?;
     let [k, _, inputs, outputs] = w.nhwc("conv2d, w")?;
     let sizes = geometry.out(height, k).zip(geometry.out(width, k));
@@ -453,6 +488,7 @@ pub fn forward(
         residual: add.residual.is_some(),
         wide: add.wide,
         direction: Direction::Forward,
+        groups: groups.unwrap_or(0),
     };
     let shape = [samples, ho, wo, outputs];
     let y = if add.wide {
@@ -460,16 +496,14 @@ pub fn forward(
     } else {
         cx.empty(shape)?
     };
-    let args = [
-        Arg::Out(&y),
+    let inputs = [
         Arg::In(x),
         Arg::In(w),
         add.bias.into(),
         add.shift.into(),
         add.residual.into(),
     ];
-    FORWARD.launch(cx, &key, &args)?;
-    Ok(y)
+    moments::launch(cx, [&FORWARD, &FORWARD_MOMENTS], key, y, &inputs)
 }
 
 /// `dx: [n, height, width, i]` from `dy: [n, ho, wo, o]`, for an input that was `size = [height, width]`.
@@ -498,6 +532,22 @@ pub fn transposed(
     dy: &Tensor,
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
+    Ok(transposed_measured(cx, w, geometry, size, dy, bias, None)?.x)
+}
+
+/// The same, and the moments of `groups` of the channels, as [`forward_measured`].
+///
+/// # Errors
+/// As [`vjp`].
+pub fn transposed_measured(
+    cx: &Cx,
+    w: &Tensor,
+    geometry: Geometry,
+    size: [usize; 2],
+    dy: &Tensor,
+    bias: Option<&Tensor>,
+    groups: Option<usize>,
+) -> Result<Measured> {
     let [samples, ho, wo, channels] = dy.nhwc("conv2d.vjp")?;
     let [k, _, inputs, outputs] = w.nhwc("conv2d.vjp, w")?;
     if channels != outputs || size.map(|s| geometry.out(s, k)) != [Some(ho), Some(wo)] {
@@ -520,9 +570,9 @@ pub fn transposed(
         residual,
         wide,
         direction: Direction::Vjp,
+        groups: groups.unwrap_or(0),
     };
     let dx = cx.empty([samples, size[0], size[1], inputs])?;
-    let args = [Arg::Out(&dx), Arg::In(dy), Arg::In(w), bias.into()];
-    VJP.launch(cx, &key, &args)?;
-    Ok(dx)
+    let inputs = [Arg::In(dy), Arg::In(w), bias.into()];
+    moments::launch(cx, [&VJP, &VJP_MOMENTS], key, dx, &inputs)
 }

@@ -65,6 +65,7 @@ pub fn wgrad(cx: &Cx, x: &Tensor, geometry: Geometry, k: usize, dy: &Tensor) -> 
         shift: false,
         residual: false,
         wide: false,
+        groups: 0,
         direction: Direction::Wgrad,
     };
     let dw = cx.empty_wide([k, k, inputs, outputs])?;

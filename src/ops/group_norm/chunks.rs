@@ -20,6 +20,15 @@ struct Cut {
 }
 
 impl Cut {
+    /// The parts whose moments are given.
+    fn given(key: &Key) -> Self {
+        Cut {
+            pixels: key.pixels / key.parts,
+            chunks: key.parts,
+            ..Cut::of(key)
+        }
+    }
+
     /// At least 256 threads where the channels are few; every thread takes four pixels, or as many fours as keep
     /// the sample within 256 chunks.
     fn of(key: &Key) -> Self {
@@ -50,21 +59,36 @@ impl Scratch {
 
 /// `y, mean, rstd, x, w, b`.
 pub(super) fn forward(key: &Key) -> Plan {
-    let [y, mean, rstd, x, w, b] = [0, 1, 2, 3, 4, 5].map(Ptr::Arg);
     let cut = Cut::of(key);
     let mut scratch = Scratch::default();
     let part = scratch.floats(2 * key.samples * key.groups * cut.chunks);
+    let moments = launch(FORWARD, "moments", key, &cut, &[part, Ptr::Arg(3)]).floats([key.eps]);
+    let mut plan = fold_and_apply(key, &cut, part, scratch);
+    plan.launches.insert(0, moments);
+    plan
+}
+
+/// The same of `y, mean, rstd, x, w, b, moments`.
+pub(super) fn from_moments(key: &Key) -> Plan {
+    fold_and_apply(key, &Cut::given(key), Ptr::Arg(6), Scratch::default())
+}
+
+const FORWARD: &str = "group_norm/fwd_2_chunks";
+
+/// The statistics from the moments `part` of the chunks of `cut`, then the result.
+fn fold_and_apply(key: &Key, cut: &Cut, part: Ptr, mut scratch: Scratch) -> Plan {
+    let [y, mean, rstd, x, w, b] = [0, 1, 2, 3, 4, 5].map(Ptr::Arg);
     let scale = scratch.floats(key.samples * key.c);
     let shift = scratch.floats(key.samples * key.c);
-    let launch = |part, pointers: &[Ptr]| {
-        let launch = launch("group_norm/fwd_2_chunks", part, key, &cut, pointers);
-        launch.floats([key.eps])
-    };
+    let fold = &[mean, rstd, scale, shift, part, w, b];
+    let apply = &[y, x, scale, shift];
+    let again = if key.parts > 0 { 0 } else { bytes(key) };
     Plan {
         launches: vec![
-            launch("moments", &[part, x]),
-            launch("fold", &[mean, rstd, scale, shift, part, w, b]),
-            launch("apply", &[y, x, scale, shift]),
+            launch(FORWARD, "fold", key, cut, fold).floats([key.eps]),
+            launch(FORWARD, "apply", key, &Cut::of(key), apply)
+                .reading_again(again)
+                .floats([key.eps]),
         ],
         scratch: scratch.0,
     }
@@ -86,13 +110,19 @@ pub(super) fn vjp(key: &Key) -> Plan {
                 "fold",
                 &[scale, shift, slope, offset, part, mean, rstd, w, b],
             ),
-            launch("apply", &[dx, dy, x, scale, shift, slope, offset, residual]),
+            launch("apply", &[dx, dy, x, scale, shift, slope, offset, residual])
+                .reading_again(2 * bytes(key)),
         ],
         scratch: scratch.0,
     }
 }
 
-/// `fold` takes a warp for each group; the others a block for each chunk, and the first of them shared memory for a
+/// Bytes of a tensor.
+fn bytes(key: &Key) -> usize {
+    key.samples * key.pixels * key.c * key.dtype.size()
+}
+
+/// `fold` takes a block for each group; the others a block for each chunk, and the first of them shared memory for a
 /// pair from every thread and channel.
 fn launch(
     module: &'static str,
@@ -102,7 +132,16 @@ fn launch(
     pointers: &[Ptr],
 ) -> Launch {
     let launch = match part {
-        "fold" => Launch::new(module, key.dtype, [key.groups, key.samples, 1], 32),
+        "fold" => {
+            // Eight chunks a thread: one warp, but for many parts that are given.
+            let threads = cut.chunks.div_ceil(8).next_multiple_of(32).min(512);
+            Launch::new(
+                module,
+                key.dtype,
+                [key.groups, key.samples, 1],
+                threads as u32,
+            )
+        }
         "apply" => Launch::new(module, key.dtype, [cut.chunks, key.samples, 1], cut.threads),
         _ => Launch::new(module, key.dtype, [cut.chunks, key.samples, 1], cut.threads)
             .shared(8 * cut.rows * key.c),

@@ -4,6 +4,8 @@
 //! `u = xhat w + b`, `y = u` or `y = u sigmoid(u)`. `x: [n, .., c]`, `w, b: [c]`,
 //! `mean, rstd: [n, groups]`, `rstd = 1 / sqrt(var + eps)` with the biased variance. The backward pass adds a `residual`
 //! like `x`, if there is one: the cotangent that reaches `x` past the norm.
+//!
+//! Where the launch that wrote `x` left moments of its parts ([`Measured`]), the statistics are made of these.
 
 mod blocks;
 mod chunks;
@@ -16,6 +18,7 @@ pub use wgrad::{WGRAD, wgrad};
 use crate::cx::{Cx, Kept};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::ops::measured::Measured;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::runtime::kernel::Launch;
@@ -33,6 +36,8 @@ pub struct Key {
     silu: bool,
     residual: bool,
     backward: bool,
+    /// Of a sample, of which moments are given; 0: none are.
+    parts: usize,
 }
 
 impl KeyTrait for Key {
@@ -66,14 +71,19 @@ impl KeyTrait for Key {
                 Spec::input("residual", x).present(self.residual),
             ];
         }
-        vec![
+        let mut args = vec![
             Spec::out("y", x),
             Spec::out("mean", stats).wide(),
             Spec::out("rstd", stats).wide(),
             Spec::input("x", x),
             w,
             b,
-        ]
+        ];
+        if self.parts > 0 {
+            let moments = Spec::input("moments", stats * self.parts * 2);
+            args.push(moments.fill(Fill::Positive).wide());
+        }
+        args
     }
 
     fn flops(&self) -> u64 {
@@ -99,6 +109,20 @@ pub static FORWARD: Op<Key> = Op {
         Variant::native("plain", plain::forward::<f32>, plain::forward::<f64>),
     ],
     cases: || cases(false),
+};
+
+/// The same with the statistics from moments of parts of `x`, which is read once.
+pub static FROM_MOMENTS: Op<Key> = Op {
+    name: "group_norm.from_moments",
+    variants: &[
+        Variant::kernels("chunks", chunks::from_moments).when(chunks::fits),
+        Variant::native(
+            "plain",
+            plain::from_moments::<f32>,
+            plain::from_moments::<f64>,
+        ),
+    ],
+    cases: cases_of_moments,
 };
 
 /// `dx` from `dy` and `residual`.
@@ -145,6 +169,31 @@ fn cases(backward: bool) -> Vec<Key> {
         silu: i % 2 == 1,
         residual: backward && i % 3 == 0,
         backward,
+        parts: 0,
+    };
+    sizes.into_iter().enumerate().map(key).collect()
+}
+
+/// Few parts, and as many as take several warps.
+fn cases_of_moments() -> Vec<Key> {
+    let sizes = [
+        (1, 64, 8, 1, 1),
+        (3, 130, 24, 3, 10),
+        (2, 300, 32, 8, 300),
+        (2, 1_033, 40, 5, 1_033),
+        (1, 4_099, 8, 2, 4_099),
+    ];
+    let key = |(i, (samples, pixels, c, groups, parts))| Key {
+        dtype: DType::F32,
+        samples,
+        pixels,
+        c,
+        groups,
+        eps: 1e-5,
+        silu: i % 2 == 1,
+        residual: false,
+        backward: false,
+        parts,
     };
     sizes.into_iter().enumerate().map(key).collect()
 }
@@ -177,11 +226,64 @@ pub struct Params<'a> {
 /// # Errors
 /// [`Error::Shape`] when the channels are not `w`'s, or not a multiple of `groups`.
 pub fn forward(cx: &Cx, x: &Tensor, p: Params<'_>) -> Result<(Tensor, Saved)> {
-    let key = key(x, p)?;
+    normalise(cx, x, None, p)
+}
+
+/// Normalises `x` by its moments, if there are any.
+///
+/// # Errors
+/// As [`forward`]; [`Error::Shape`] when the moments are not those of `groups` of `x`.
+pub fn forward_measured(cx: &Cx, x: &Measured, p: Params<'_>) -> Result<(Tensor, Saved)> {
+    normalise(cx, &x.x, x.moments.as_ref(), p)
+}
+
+/// Whether a norm of `x` takes moments, if there are any: [`forward_measured`] would run the variant that [`forward`] runs,
+/// without reading `x` for its statistics.
+pub fn takes_moments(cx: &Cx, [samples, pixels, c]: [usize; 3], groups: usize) -> bool {
+    let key = Key {
+        dtype: cx.dtype(),
+        samples,
+        pixels,
+        c,
+        groups,
+        eps: 0.0,
+        silu: false,
+        residual: false,
+        backward: false,
+        parts: 1,
+    };
+    groups > 0 && c.is_multiple_of(groups) && FORWARD.agrees(&FROM_MOMENTS, cx, &key)
+}
+
+fn normalise(
+    cx: &Cx,
+    x: &Tensor,
+    moments: Option<&Tensor>,
+    p: Params<'_>,
+) -> Result<(Tensor, Saved)> {
+    let mut key = key(x, p)?;
+    if let Some(moments) = moments {
+        match *moments.dims() {
+            [n, groups, parts, 2]
+                if [n, groups] == [key.samples, key.groups]
+                    && parts > 0
+                    && key.pixels.is_multiple_of(parts) =>
+            {
+                key.parts = parts;
+            }
+            _ => {
+                let want = format!(
+                    "[{}, {}, parts, 2] with equal parts of {} pixels",
+                    key.samples, key.groups, key.pixels
+                );
+                return Err(Error::shape("group_norm, moments", want, moments.shape()));
+            }
+        }
+    }
     let y = cx.empty(x.shape())?;
     let mean = cx.empty_wide([key.samples, key.groups])?;
     let rstd = cx.empty_wide([key.samples, key.groups])?;
-    let args = [
+    let mut args = vec![
         Arg::Out(&y),
         Arg::Out(&mean),
         Arg::Out(&rstd),
@@ -189,7 +291,12 @@ pub fn forward(cx: &Cx, x: &Tensor, p: Params<'_>) -> Result<(Tensor, Saved)> {
         Arg::In(p.w),
         Arg::In(p.b),
     ];
-    FORWARD.launch(cx, &key, &args)?;
+    args.extend(moments.map(Arg::In));
+    let op = match moments {
+        None => &FORWARD,
+        Some(_) => &FROM_MOMENTS,
+    };
+    op.launch(cx, &key, &args)?;
     Ok((
         y,
         Saved {
@@ -257,6 +364,7 @@ fn key(x: &Tensor, p: Params<'_>) -> Result<Key> {
         silu,
         residual: false,
         backward: false,
+        parts: 0,
     })
 }
 

@@ -29,6 +29,34 @@ pub(super) fn forward<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     }
 }
 
+/// The statistics from the moments of parts of equally many values.
+pub(super) fn from_moments<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (y, mean, rstd) = (
+        args.output::<T>(0),
+        args.output::<T>(1),
+        args.output::<T>(2),
+    );
+    let (x, w, b) = (args.input::<T>(3), args.input::<T>(4), args.input::<T>(5));
+    let moments = args.input::<T>(6);
+    let size = key.c / key.groups;
+    let parts = T::of(key.parts as f64);
+    let of_part = T::of((key.pixels / key.parts * size) as f64);
+    for (i, of) in moments.chunks_exact(2 * key.parts).enumerate() {
+        let mu = of.iter().step_by(2).copied().sum::<T>() / parts;
+        let squares = of
+            .chunks_exact(2)
+            .map(|m| m[1] + of_part * (m[0] - mu) * (m[0] - mu));
+        let var = squares.sum::<T>() / (parts * of_part);
+        (mean[i], rstd[i]) = (mu, T::ONE / (var + T::of(key.eps)).sqrt());
+    }
+    for (i, y) in y.iter_mut().enumerate() {
+        let (n, c) = (i / (key.pixels * key.c), i % key.c);
+        let group = n * key.groups + c / size;
+        let u = (x[i] - mean[group]) * rstd[group] * w[c] + b[c];
+        *y = if key.silu { u * u.sigmoid() } else { u };
+    }
+}
+
 pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (dx, dy, x) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
     let (mean, rstd) = (args.input::<T>(3), args.input::<T>(4));

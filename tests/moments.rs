@@ -1,0 +1,170 @@
+//! Norms by the moments that the convolution before them leaves.
+
+use std::collections::BTreeMap;
+
+use posteriori::models::vae::{Vae, VaeConfig};
+use posteriori::nn::param::Weights;
+#[cfg(feature = "emu")]
+use posteriori::ops::check::bounds;
+use posteriori::pipeline::prior::Prior;
+use posteriori::rng::Philox;
+use posteriori::runtime::Runtime;
+#[cfg(feature = "emu")]
+use posteriori::runtime::emu::Schedule;
+use posteriori::runtime::kernel::{Arch, Target};
+use posteriori::{Cx, DType, Tensor};
+
+use crate::oracle;
+
+/// Launches of each op.
+type Counts = BTreeMap<&'static str, u64>;
+
+/// Runs `body` in a context that counts.
+fn counted(cx: &Cx, body: impl FnOnce(&Cx)) -> Counts {
+    let (cx, launches) = cx.counted();
+    body(&cx);
+    let mut counts = Counts::new();
+    for ((op, _), launched) in launches.borrow().iter() {
+        *counts.entry(*op).or_default() += launched.count;
+    }
+    counts
+}
+
+/// What the tiny autoencoder's decoder makes of latents, and their cotangent.
+struct Decoded {
+    y: Vec<f64>,
+    dz: Vec<f64>,
+    counts: Counts,
+}
+
+/// Of the samples from number `first` on of two, whose images have 64 x 128 pixels.
+fn decode(rt: Runtime, dtype: DType, forced: &[(&str, &str)], first: usize) -> Decoded {
+    let forcing = |cx: Cx, (op, variant): &(&str, &str)| cx.forcing(op, variant);
+    let cx = forced.iter().fold(Cx::new(rt, dtype).unwrap(), forcing);
+    let prior = Prior::open(&cx, oracle::checkpoint("tiny-sd2")).unwrap();
+    let vae = prior.vae.as_ref().unwrap();
+    let mut random = Philox::new(3);
+    // Eighths, which every type holds.
+    let mut draw = |dims: [usize; 4]| {
+        let values = (0..dims.iter().product()).map(|_| (8.0 * random.normal()).round() / 8.0);
+        let all = Tensor::rounded(cx.rt(), values, dims, dtype).unwrap();
+        all.samples(first..2).unwrap()
+    };
+    let (z, dy) = (draw([2, 8, 16, 4]), draw([2, 64, 128, 3]));
+    let (mut y, mut dz) = (Vec::new(), Vec::new());
+    let counts = counted(&cx, |cx| {
+        let (image, saved) = vae.decode(cx, &z).unwrap();
+        y = image.to_f64().unwrap();
+        dz = vae.decode_vjp(cx, saved, &dy).unwrap().to_f64().unwrap();
+    });
+    Decoded { y, dz, counts }
+}
+
+/// By products and norms that take moments, and leave them.
+#[cfg(feature = "emu")]
+const BY_MOMENTS: [(&str, &str); 5] = [
+    ("conv2d.forward", "tma_128"),
+    ("conv2d.forward_moments", "tma_128"),
+    ("conv2d.vjp", "tma_128"),
+    ("conv2d.vjp_moments", "tma_128"),
+    ("group_norm.forward", "chunks"),
+];
+
+/// The norms of the tiny decoder: two of each of ten residual blocks, that of the attention and the last. The first and
+/// that after the attention read what no convolution wrote that has moments.
+const NORMS: u64 = 2 * 10 + 2;
+
+/// Norms that make their own statistics, and norms by moments.
+fn norms(counts: &Counts) -> [u64; 2] {
+    ["group_norm.forward", "group_norm.from_moments"].map(|op| counts.get(op).copied().unwrap_or(0))
+}
+
+/// In f64 the two ways differ by roundings.
+#[test]
+fn both_ways_are_one_function() {
+    let by_moments = [
+        ("conv2d.forward", "gathered_gemm"),
+        ("conv2d.vjp", "gathered_gemm"),
+        ("group_norm.forward", "plain"),
+    ];
+    let got = decode(Runtime::native(), DType::F64, &by_moments, 0);
+    let want = decode(Runtime::native(), DType::F64, &[], 0);
+    assert_eq!(norms(&want.counts), [NORMS, 0]);
+    assert_eq!(norms(&got.counts), [2, NORMS - 2]);
+    for (want, got) in [(&want.y, &got.y), (&want.dz, &got.dz)] {
+        let largest = want.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+        let errors = want.iter().zip(got).map(|(w, g)| (w - g).abs());
+        let error = errors.fold(0.0, f64::max) / largest;
+        assert!(error <= 1e-12, "off by {error:e}");
+    }
+}
+
+/// Hopper's kernels on the emulator, in both 16-bit types: no further from the f64 decoder than the bound of the checks
+/// allows, with what the norms make by themselves in the textbook's place; and of the last sample alone, under another
+/// schedule, the same bits.
+#[cfg(feature = "emu")]
+#[test]
+fn a_decoder_by_moments_is_as_near_the_truth() {
+    let oracle = decode(Runtime::native(), DType::F64, &[], 0);
+    let apart = [
+        ("conv2d.forward", "wgmma_128"),
+        ("conv2d.vjp", "phases_wgmma_128"),
+        ("group_norm.forward", "chunks"),
+    ];
+    let run =
+        |dtype, schedule, forced: &[_], first| decode(Runtime::emu(schedule), dtype, forced, first);
+    for dtype in [DType::Bf16, DType::F16] {
+        let got = run(dtype, Schedule::InOrder, &BY_MOMENTS, 0);
+        let plain = run(dtype, Schedule::InOrder, &apart, 0);
+        assert_eq!(norms(&plain.counts), [NORMS, 0]);
+        assert_eq!(norms(&got.counts), [2, NORMS - 2]);
+        assert_eq!(got.counts["conv2d.vjp_moments"], 3);
+        let outputs = [
+            ("y", DType::F32, &got.y, &plain.y, &oracle.y),
+            ("dz", dtype, &got.dz, &plain.dz, &oracle.dz),
+        ];
+        for (name, stored, got, plain, oracle) in outputs {
+            let (most, mean) = bounds(stored, plain, oracle);
+            let errors = || got.iter().zip(oracle).map(|(g, o)| (g - o).abs());
+            let largest = errors().fold(0.0, f64::max);
+            let square = errors().map(|e| e * e).sum::<f64>() / got.len() as f64;
+            assert!(
+                largest <= most && square.sqrt() <= mean,
+                "{name} in {dtype}: {largest:e} of {most:e}, {:e} of {mean:e}",
+                square.sqrt()
+            );
+        }
+        let alone = run(dtype, Schedule::Random(1), &BY_MOMENTS, 1);
+        for (all, alone) in [(&got.y, &alone.y), (&got.dz, &alone.dz)] {
+            assert!(
+                all[all.len() - alone.len()..] == alone[..],
+                "{dtype}: other bits"
+            );
+        }
+    }
+}
+
+/// Stable Diffusion's autoencoder at 512 x 512 on Hopper: in the decoder all norms but the two that follow no such
+/// convolution; in the encoder neither those after the halvings. On other GPUs none.
+#[test]
+fn stable_diffusion_norms_by_moments() {
+    let config = VaeConfig {
+        in_channels: 3,
+        latent_channels: 4,
+        block_out_channels: vec![128, 256, 512, 512],
+        layers_per_block: 2,
+        groups: 32,
+        scaling_factor: 0.18215,
+    };
+    for (arch, decoder, encoder) in [(90, [2, 28], [5, 17]), (80, [30, 0], [22, 0])] {
+        let rt = Runtime::dry_for(Target::Kernels(Arch(arch)));
+        let cx = Cx::new(rt, DType::Bf16).unwrap();
+        let vae = Vae::new(&Weights::planned(&cx), config.clone()).unwrap();
+        let image = cx.empty([1, 512, 512, 3]).unwrap();
+        let latent = cx.empty([1, 64, 64, 4]).unwrap();
+        let counts = counted(&cx, |cx| drop(vae.decode(cx, &latent).unwrap()));
+        assert_eq!(norms(&counts), decoder, "decoder, sm_{arch}");
+        let counts = counted(&cx, |cx| drop(vae.encode(cx, &image).unwrap()));
+        assert_eq!(norms(&counts), encoder, "encoder, sm_{arch}");
+    }
+}
