@@ -18,7 +18,7 @@ const QUERIES: usize = 128;
 /// Keys of a block: with a block of queries their scores stay in the second-level cache.
 const KEYS: usize = 256;
 /// Numbers of `dq` that wait for their sum, about.
-const HELD: usize = 1 << 22;
+const HELD: usize = 1 << 23;
 
 pub(super) fn fits(key: &Key) -> bool {
     let least = key.d.min(key.tq).min(key.tk);
@@ -312,19 +312,19 @@ pub(super) fn vjp_kv(key: &Key, args: &mut NativeArgs<'_>) {
     let group = (HELD / (blocks * tq * d)).clamp(1, key.heads);
     for n in 0..key.samples {
         let (queries, sources) = (n * tq * width, n * tk * width);
-        for first in (0..key.heads).step_by(group) {
-            let head = |h: usize| {
-                let [q, dy, o] = [q, dy, o].map(|x| &x[queries + h * d..]);
-                let [k, v] = [k, v].map(|x| &x[sources + h * d..]);
-                Head::new(
-                    rows,
-                    [q, dy, o],
-                    [k, v],
-                    &lse[(n * key.heads + h) * tq..][..tq],
-                )
-            };
-            let heads = first..(first + group).min(key.heads);
-            let heads: Vec<Head<'_>> = heads.into_par_iter().map(head).collect();
+        let head = |h: usize| {
+            let [q, dy, o] = [q, dy, o].map(|x| &x[queries + h * d..]);
+            let [k, v] = [k, v].map(|x| &x[sources + h * d..]);
+            Head::new(
+                rows,
+                [q, dy, o],
+                [k, v],
+                &lse[(n * key.heads + h) * tq..][..tq],
+            )
+        };
+        let all: Vec<Head<'_>> = (0..key.heads).into_par_iter().map(head).collect();
+        for (g, heads) in all.chunks(group).enumerate() {
+            let first = g * group;
             let share = |i: usize| heads[i / blocks].share(key, rows, i % blocks * KEYS);
             let tasks = (0..heads.len() * blocks).into_par_iter();
             let shares: Vec<Share> = tasks.map(share).collect();

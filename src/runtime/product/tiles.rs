@@ -84,19 +84,20 @@ impl Product<'_> {
     fn packed(&self, unit: &Unit, chunk: usize) -> Scratch<u16> {
         let panels = self.width.div_ceil(PANEL);
         let mut packed = Scratch::new(self.taps.len() * panels * unit.panel(self.depth));
-        let mut rest = &mut packed[..];
+        let (mut rest, mut parts) = (&mut packed[..], Vec::new());
         for depth in self.chunks(chunk) {
-            let len = unit.panel(depth.len());
-            let (now, later) = rest.split_at_mut(self.taps.len() * panels * len);
-            for (to, &tap) in now.chunks_exact_mut(panels * len).zip(self.taps) {
-                let groups = to.par_chunks_mut(GROUP / PANEL * len).enumerate();
-                groups.for_each(|(i, to)| {
-                    let columns = i * GROUP..((i + 1) * GROUP).min(self.width);
-                    self.pack_panels(unit, tap, &depth, columns, to);
-                });
+            for &tap in self.taps {
+                for start in (0..self.width).step_by(GROUP) {
+                    let columns = start..(start + GROUP).min(self.width);
+                    let len = columns.len().div_ceil(PANEL) * unit.panel(depth.len());
+                    let (to, later) = rest.split_at_mut(len);
+                    parts.push((tap, depth.clone(), columns, to));
+                    rest = later;
+                }
             }
-            rest = later;
         }
+        let pack = |(tap, depth, columns, to)| self.pack_panels(unit, tap, &depth, columns, to);
+        parts.into_par_iter().for_each(pack);
         packed
     }
 
