@@ -10,9 +10,11 @@ objects=${posteriori%/*}/posteriori-emu  # of the program's own kernels
 kernels=()  # that mistakes are planted in
 runs=()     # OP:VARIANT that run them
 
-check() {  # FOLDER LOG OP:VARIANT
+check() {  # FOLDER LOG OP[:VARIANT]
+  local op=${3%%:*}
+  local variant=${3#"$op"}
   POSTERIORI_EMU_KERNELS=$PWD/$1/library.so timeout 600 \
-    "$posteriori" check --runtime emu --fail-fast --op "${3%:*}" --variant "${3#*:}" > "$2" 2>&1
+    "$posteriori" check --runtime emu --fail-fast --op "$op" --variant "${variant#:}" > "$2" 2>&1
 }
 
 # try FOLDER OP:VARIANT KERNEL FILE EDIT: whether that mistake is caught, and how.
@@ -28,7 +30,7 @@ try() {
 
 turn() { while [ "$(jobs -rp | wc -l)" -ge $jobs ]; do wait -n; done; }
 
-# planted NAME OP:VARIANT KERNEL FILE EDIT: tries in the background; the verdict goes to a file. VARIANT is a text that
+# planted NAME OP[:VARIANT] KERNEL FILE EDIT: tries in the background; the verdict goes to a file. VARIANT is a text that
 # names of variants contain: those that run the kernel, no others, so that a mistake costs seconds.
 planted() {
   local name=$1
