@@ -1,6 +1,7 @@
 //! Every variant of every op against the textbook loops in f64.
 
 use posteriori::ops::activation::{self, Activation};
+use posteriori::ops::check::Scope;
 use posteriori::ops::{self, add, attention, concat, embed, geglu, layer_norm, softmax, upsample};
 use posteriori::runtime::Runtime;
 use posteriori::{Cx, DType, Tensor};
@@ -18,7 +19,7 @@ fn every_kernel_is_within_the_computed_bound_and_gives_the_same_bits_under_every
 
 fn all_pass(rt: &Runtime) {
     for op in ops::ALL {
-        for row in op.check(rt, false).unwrap() {
+        for row in op.check(rt, Scope::default()).unwrap() {
             assert!(
                 row.passed(),
                 "{} {} in {} on {}: {:.2} of the bound, {}",

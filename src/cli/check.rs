@@ -1,12 +1,14 @@
 //! `check`: every variant of every op against the textbook loops.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use serde_json::json;
 
 use posteriori::Error;
 use posteriori::ops::ALL;
 use posteriori::ops::case::AnyOp;
-use posteriori::ops::check::Row;
+use posteriori::ops::check::{Row, Scope};
 use posteriori::pipeline::device::Device;
 use posteriori::runtime::Runtime;
 
@@ -19,6 +21,9 @@ pub(super) struct Args {
     /// Only ops whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     op: String,
+    /// Only variants whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    variant: String,
     /// Only on this runtime: native, emu, cuda, cuda:N
     #[arg(long, value_name = "NAME")]
     runtime: Option<String>,
@@ -31,6 +36,11 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let chosen = chosen(&args.op)?;
     let runtimes = runtimes(args.runtime.as_deref())?;
     let names: Vec<&str> = runtimes.iter().map(Runtime::name).collect();
+    expect_variant(&args.variant, &chosen, &runtimes)?;
+    let scope = Scope {
+        variant: &args.variant,
+        fail_fast: args.fail_fast,
+    };
     ui.line(format!(
         "{:<7} {:<20} {:<16} {:<5} {:>6}  {:<7} case",
         "runtime", "op", "variant", "type", "bound", "verdict"
@@ -38,7 +48,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let (mut passed, mut failed) = (0, 0);
     'all: for rt in &runtimes {
         for op in &chosen {
-            for row in op.check(rt, args.fail_fast)? {
+            for row in op.check(rt, scope)? {
                 *(if row.passed() {
                     &mut passed
                 } else {
@@ -72,6 +82,25 @@ pub(super) fn chosen(text: &str) -> posteriori::Result<Vec<&'static dyn AnyOp>> 
         return Err(Error::argument("--op", why));
     }
     Ok(chosen)
+}
+
+/// An error where no variant that would be checked has a name that contains a text.
+fn expect_variant(
+    text: &str,
+    ops: &[&'static dyn AnyOp],
+    runtimes: &[Runtime],
+) -> posteriori::Result<()> {
+    let of = |op: &&'static dyn AnyOp| runtimes.iter().flat_map(|rt| op.checked(rt));
+    let names: BTreeSet<&str> = ops.iter().flat_map(of).collect();
+    if names.iter().any(|name| name.contains(text)) {
+        return Ok(());
+    }
+    let names: Vec<&str> = names.into_iter().collect();
+    let why = format!(
+        "no variant contains `{text}`; there are {}",
+        names.join(", ")
+    );
+    Err(Error::argument("--variant", why))
 }
 
 fn show(row: &Row, runtime: &str, ui: &Ui) {

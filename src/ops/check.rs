@@ -5,6 +5,9 @@
 //! type, the oracle is the textbook variant in f64, both on inputs that were rounded to that type.
 //! On the emulator each case runs under several schedules, which must give the same bits.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
 use rayon::prelude::*;
 
 use crate::cx::Cx;
@@ -45,40 +48,121 @@ impl Row {
     }
 }
 
+/// What of an op is checked; all of it by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scope<'a> {
+    /// Variants whose name contains this.
+    pub variant: &'a str,
+    /// Up to the first row that fails.
+    pub fail_fast: bool,
+}
+
 impl dyn AnyOp {
-    /// Every variant of this runtime on every case it takes, in every element type of the runtime; with `fail_fast` up to the first
-    /// row that fails.
+    /// The variants that `check` runs on a runtime in the default scope, fastest first.
+    pub fn checked(&'static self, rt: &Runtime) -> Vec<&'static str> {
+        let mut taken = HashSet::new();
+        for case in self.cases() {
+            for dtype in dtypes(rt) {
+                taken.extend(case.with_dtype(dtype).variants(rt.target()));
+            }
+        }
+        let mut checked = self.variants();
+        checked.retain(|name| taken.remove(name));
+        checked
+    }
+
+    /// Every variant of this runtime on every case it takes, in every element type of the runtime.
     ///
     /// # Errors
     /// What a launch returns.
-    pub fn check(&'static self, rt: &Runtime, fail_fast: bool) -> Result<Vec<Row>> {
-        let mut rows = Vec::new();
-        let textbook = self.variants().pop().unwrap_or_default();
-        for (i, case) in self.cases().iter().enumerate() {
-            for dtype in dtypes(rt) {
-                let case = &*case.with_dtype(dtype);
-                let variants = case.variants(rt.target());
-                if variants.is_empty() {
-                    continue;
+    pub fn check(&'static self, rt: &Runtime, scope: Scope<'_>) -> Result<Vec<Row>> {
+        let jobs: Vec<_> = (0..self.cases().len())
+            .flat_map(|number| dtypes(rt).into_iter().map(move |dtype| (number, dtype)))
+            .collect();
+        let (next, ends) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let work = || {
+            let mut done = Vec::new();
+            while !ends.load(Relaxed) {
+                let job = next.fetch_add(1, Relaxed);
+                let Some(&(number, dtype)) = jobs.get(job) else {
+                    break;
+                };
+                let rows = self.check_case(rt, scope, number, dtype);
+                let failed = |rows: &Vec<Row>| rows.iter().any(|row| !row.passed());
+                if rows.as_ref().map_or(true, |r| scope.fail_fast && failed(r)) {
+                    ends.store(true, Relaxed);
                 }
-                let inputs = Inputs::draw(case, i as u64);
-                let truth = Truth::by(case, &inputs, textbook)?;
-                for variant in variants {
-                    let got = run(case, rt, variant, &inputs)?;
-                    let mut row = truth.judge(case, variant, &got);
-                    for other in other_schedules(rt) {
-                        let again = run(case, &other, variant, &inputs)?;
-                        row.expect_same_bits(&got, &again, &other);
-                    }
-                    let ends = fail_fast && !row.passed();
-                    rows.push(row);
-                    if ends {
-                        return Ok(rows);
-                    }
+                done.push((job, rows));
+            }
+            done
+        };
+        let mut done = std::thread::scope(|threads| {
+            let others: Vec<_> = (1..at_once(rt)).map(|_| threads.spawn(work)).collect();
+            let mut done = work();
+            for other in others {
+                done.extend(other.join().expect("no check panics"));
+            }
+            done
+        });
+        // Jobs begin in this order, so those before one that failed are all there.
+        done.sort_by_key(|(job, _)| *job);
+        let mut all = Vec::new();
+        for (_, rows) in done {
+            for row in rows? {
+                let ends = scope.fail_fast && !row.passed();
+                all.push(row);
+                if ends {
+                    return Ok(all);
                 }
             }
         }
+        Ok(all)
+    }
+
+    /// A case, by its number, in one element type.
+    fn check_case(
+        &'static self,
+        rt: &Runtime,
+        scope: Scope<'_>,
+        number: usize,
+        dtype: DType,
+    ) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        let case = self.cases().swap_remove(number).with_dtype(dtype);
+        let mut variants = case.variants(rt.target());
+        variants.retain(|name| name.contains(scope.variant));
+        if variants.is_empty() {
+            return Ok(rows);
+        }
+        let inputs = Inputs::draw(&*case, number as u64);
+        let textbook = self.variants().pop().unwrap_or_default();
+        let truth = Truth::by(&*case, &inputs, textbook)?;
+        for variant in variants {
+            let got = run(&*case, rt, variant, &inputs)?;
+            let mut row = truth.judge(&*case, variant, &got);
+            for other in other_schedules(rt) {
+                let again = run(&*case, &other, variant, &inputs)?;
+                row.expect_same_bits(&got, &again, &other);
+            }
+            let ends = scope.fail_fast && !row.passed();
+            rows.push(row);
+            if ends {
+                break;
+            }
+        }
         Ok(rows)
+    }
+}
+
+/// Cases that are checked at once. The emulator runs blocks of one launch on many threads, but most cases have few; under a
+/// sanitizer it has identities for no more.
+fn at_once(rt: &Runtime) -> usize {
+    match rt {
+        #[cfg(feature = "emu")]
+        Runtime::Emu(emu) if emu.is_sanitized() => 2,
+        #[cfg(feature = "emu")]
+        Runtime::Emu(_) => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        _ => 1,
     }
 }
 

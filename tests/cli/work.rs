@@ -228,6 +228,15 @@ fn check_doctor_verify_completions() {
     );
     run(dir.path(), "check --op nothing").expect(2, &["--op", "nothing"]);
 
+    let line = "check --runtime native --op linear.f --variant gem --json";
+    let ran = run(dir.path(), line).expect(0, &[]);
+    let items = ran.records("item");
+    assert!(!items.is_empty() && items.iter().all(|item| item["variant"] == "gemm"));
+    run(dir.path(), "check --op linear.f --variant nothing").expect(2, &["--variant", "nothing"]);
+    // Where no kernels run, there are none.
+    let line = "check --runtime native --op linear.f --variant tma";
+    run(dir.path(), line).expect(2, &["there are gemm, plain, tiled"]);
+
     let ran = run(dir.path(), "doctor --model PIXEL").expect(0, &[]);
     assert!(ran.stdout.contains("gpu"));
     assert!(

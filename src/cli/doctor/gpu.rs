@@ -2,6 +2,7 @@
 
 use posteriori::io::cache;
 use posteriori::ops::ALL;
+use posteriori::ops::check::Scope;
 use posteriori::runtime::Runtime;
 use posteriori::runtime::cuda::modules::{Module, Origin};
 use posteriori::runtime::cuda::nvrtc::Nvrtc;
@@ -102,7 +103,7 @@ fn kernels(gpu: &Gpu, chart: &mut Chart<'_>) {
 /// One op, computed and compared.
 fn compute(rt: &Runtime) -> Result<String> {
     let op = ALL.iter().find(|op| op.name() == OP.0);
-    let rows = op.map_or(Ok(Vec::new()), |op| op.check(rt, false))?;
+    let rows = op.map_or(Ok(Vec::new()), |op| op.check(rt, Scope::default()))?;
     match rows.iter().find(|row| !row.passed()) {
         None => Ok(format!(
             "{}: {} cases within their bounds",

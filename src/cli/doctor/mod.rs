@@ -10,6 +10,7 @@ use serde_json::json;
 
 use posteriori::Error;
 use posteriori::ops::ALL;
+use posteriori::ops::check::Scope;
 use posteriori::pipeline::Pipeline;
 use posteriori::pipeline::device::Device;
 use posteriori::runtime::native::system_memory;
@@ -153,7 +154,7 @@ fn self_test(chart: &mut Chart<'_>) {
     const OP: &str = "linear.forward";
     const FIX: &str = "run `posteriori check` and report its failures with this output";
     let op = ALL.iter().find(|op| op.name() == OP);
-    match op.map(|op| op.check(&posteriori::runtime::Runtime::native(), false)) {
+    match op.map(|op| op.check(&posteriori::runtime::Runtime::native(), Scope::default())) {
         Some(Ok(rows)) if rows.iter().all(|row| row.passed()) => {
             let text = format!("{OP} on native: {} cases within their bounds", rows.len());
             chart.fine("self test", &text);
