@@ -345,6 +345,7 @@ impl<'a> NativeArgs<'a> {
         let output = Slot::Out(bytemuck::cast_slice_mut(output));
         let inputs = self.slots[first..].iter().map(input);
         NativeArgs {
+            products: self.products,
             op: self.op,
             slots: std::iter::once(output).chain(inputs).collect(),
         }
