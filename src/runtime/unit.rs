@@ -9,6 +9,7 @@
 //! ones. A panel of `b` has 32 columns; of each step, by piece, two tiles of 16 columns, in which the pairs of
 //! numbers that are neighbours in depth are neighbours in memory.
 
+use std::marker::PhantomData;
 #[cfg(target_arch = "x86_64")]
 use std::sync::LazyLock;
 
@@ -18,7 +19,7 @@ use crate::runtime::native::Products;
 pub(crate) const STEP: usize = 32;
 /// Rows of a tile.
 pub(crate) const TILE: usize = 16;
-/// Columns of a panel; rows and columns of what [`Unit::multiply`] computes.
+/// Columns of a panel; rows and columns of what [`Ready::multiply`] computes.
 pub(crate) const PANEL: usize = 32;
 
 /// Pieces between rows: a line of memory, else rows would compete for the same places in a cache.
@@ -149,8 +150,27 @@ impl Unit {
         unsafe { pack(b.as_ptr(), stride, [depth, columns], to.as_mut_ptr()) }
     }
 
-    /// `c` (+)= `a` `b` between [`Unit::begin`] and [`Unit::end`]: `rows` rows of `a`, `pitch` apart, times panels `b` of
-    /// `steps` steps. `c` holds panel by panel, in each row by row, as many rows as whole blocks of 32 have, and so must `a`.
+    /// Prepares this thread to multiply.
+    pub(crate) fn ready(&self) -> Ready<'_> {
+        // SAFETY: the unit is this processor's.
+        unsafe { (self.begin)() };
+        Ready {
+            unit: self,
+            of_thread: PhantomData,
+        }
+    }
+}
+
+/// A unit on the one thread that was prepared for it; in the end the thread is left as it was.
+#[derive(Debug)]
+pub(crate) struct Ready<'a> {
+    unit: &'a Unit,
+    of_thread: PhantomData<*const ()>,
+}
+
+impl Ready<'_> {
+    /// `c` (+)= `a` `b`: `rows` rows of `a`, `pitch` apart, times panels `b` of `steps` steps. `c` holds panel by panel, in each
+    /// row by row, as many rows as whole blocks of 32 have, and so must `a`.
     pub(crate) fn multiply_rows(
         &self,
         (a, pitch): (&[u16], usize),
@@ -159,13 +179,16 @@ impl Unit {
         c: &mut [f32],
         add: bool,
     ) {
-        let (rows, panel) = (
+        let (rows, row) = (
             rows.next_multiple_of(PANEL),
-            steps * STEP * PANEL * self.pieces,
+            steps * STEP * self.unit.pieces,
         );
-        assert!(rows > 0 && steps > 0 && pitch >= steps * STEP * self.pieces);
-        assert!(a.len() >= rows * pitch && c.len() >= b.len() / panel * rows * PANEL);
-        for (b, c) in b.chunks_exact(panel).zip(c.chunks_exact_mut(rows * PANEL)) {
+        assert!(rows > 0 && steps > 0 && pitch >= row && a.len() >= rows * pitch);
+        assert!(c.len() >= b.len() / (row * PANEL) * rows * PANEL);
+        for (b, c) in b
+            .chunks_exact(row * PANEL)
+            .zip(c.chunks_exact_mut(rows * PANEL))
+        {
             let a = a.chunks_exact(PANEL * pitch);
             for (a, c) in a.zip(c.chunks_exact_mut(PANEL * PANEL)) {
                 let block = Block {
@@ -182,26 +205,21 @@ impl Unit {
         }
     }
 
-    /// Multiplies, between [`Unit::begin`] and [`Unit::end`].
+    /// Computes a block.
     ///
     /// # Safety
     /// The tiles have 16 rows of `steps` steps, the panel `steps` steps, `c` 32 x 32 numbers that nobody else has.
     #[inline(always)]
     pub(crate) unsafe fn multiply(&self, block: &Block) {
-        // SAFETY: the caller's promise; the unit is this processor's.
-        unsafe { (self.multiply)(block) }
+        // SAFETY: the caller's promise; the unit is this processor's, and the thread is prepared.
+        unsafe { (self.unit.multiply)(block) }
     }
+}
 
-    /// Prepares this thread.
-    pub(crate) fn begin(&self) {
+impl Drop for Ready<'_> {
+    fn drop(&mut self) {
         // SAFETY: the unit is this processor's.
-        unsafe { (self.begin)() }
-    }
-
-    /// Leaves this thread as it was.
-    pub(crate) fn end(&self) {
-        // SAFETY: the unit is this processor's.
-        unsafe { (self.end)() }
+        unsafe { (self.unit.end)() }
     }
 }
 
@@ -324,7 +342,7 @@ mod x86 {
     /// the length of a chain of additions is that of a call's depth.
     ///
     /// # Safety
-    /// As [`Unit::multiply`].
+    /// As [`Ready::multiply`].
     #[target_feature(enable = "avx512f")]
     unsafe fn add(block: &Block, products: unsafe fn(&Block, *mut f32)) {
         // SAFETY: `c` is the caller's promise, `sums` as large.
@@ -346,14 +364,14 @@ mod x86 {
     }
 
     /// # Safety
-    /// As [`Unit::multiply`]; the tiles are configured.
+    /// As [`Ready::multiply`]; the tiles are configured.
     unsafe fn multiply_1(block: &Block) {
         // SAFETY: the caller's promise.
         unsafe { add(block, products_of_1) }
     }
 
     /// # Safety
-    /// As [`Unit::multiply`]; the tiles are configured.
+    /// As [`Ready::multiply`]; the tiles are configured.
     unsafe fn multiply_3(block: &Block) {
         // SAFETY: the caller's promise.
         unsafe { add(block, products_of_3) }
@@ -399,7 +417,7 @@ mod x86 {
     }
 
     /// # Safety
-    /// As [`Unit::multiply`]; the tiles are configured.
+    /// As [`Ready::multiply`]; the tiles are configured.
     unsafe fn products_of_1(block: &Block, c: *mut f32) {
         // SAFETY: what is read and written is what the caller promised.
         unsafe {
@@ -430,7 +448,7 @@ mod x86 {
     /// loses; then these, down again.
     ///
     /// # Safety
-    /// As [`Unit::multiply`]; the tiles are configured.
+    /// As [`Ready::multiply`]; the tiles are configured.
     unsafe fn products_of_3(block: &Block, c: *mut f32) {
         // SAFETY: what is read and written is what the caller promised.
         unsafe {
@@ -469,7 +487,7 @@ mod x86 {
     }
 
     /// # Safety
-    /// As [`Unit::multiply`].
+    /// As [`Ready::multiply`].
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn multiply_dots(block: &Block) {
         const ROWS: usize = 8; // at once: 16 sums in registers
@@ -576,7 +594,7 @@ mod x86 {
     }
 
     /// # Safety
-    /// As [`Unit::split`].
+    /// As `split` of [`Unit`].
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn split<const P: usize>(
         from: *const f32,
@@ -603,7 +621,7 @@ mod x86 {
     }
 
     /// # Safety
-    /// As [`Unit::pack`].
+    /// As `pack` of [`Unit`].
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn pack<const P: usize>(
         from: *const f32,
@@ -646,7 +664,7 @@ mod x86 {
     }
 
     /// # Safety
-    /// As [`Unit::pack`], of `[columns, depth]`.
+    /// As `pack` of [`Unit`], of `[columns, depth]`.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn pack_transposed<const P: usize>(
         from: *const f32,

@@ -197,19 +197,19 @@ fn forward_block(
     // Few queries at a time: their scores stay in the first-level cache.
     let result = Panels::new(PANEL, d);
     let mut sums = Scratch::<f32>::new(lse.len().div_ceil(PANEL) * result.len());
-    let largest = Panels::new(PANEL, KEYS.min(key.tk));
-    let mut scores = Scratch::<f32>::new(largest.len());
-    let mut p = largest.operand(unit);
+    let whole = Panels::new(PANEL, KEYS.min(key.tk));
+    let mut scores = Scratch::<f32>::new(whole.len());
+    let mut p = whole.operand(unit);
     let mut total = [0.0; QUERIES];
     lse.fill(f32::NEG_INFINITY);
-    unit.begin();
+    let ready = unit.ready();
     for (b, [k, v]) in packed.0.iter().enumerate() {
         let keys = KEYS.min(key.tk - b * KEYS);
         let panels = Panels::new(PANEL, keys);
         let queries = lse.chunks_mut(PANEL).zip(total.chunks_mut(PANEL));
         let queries = queries.zip(q.chunks_exact(PANEL * pitch));
         for (((most, total), q), sums) in queries.zip(sums.chunks_exact_mut(result.len())) {
-            unit.multiply_rows((q, pitch), PANEL, (k, Unit::steps(d)), &mut scores, false);
+            ready.multiply_rows((q, pitch), PANEL, (k, Unit::steps(d)), &mut scores, false);
             wide(
                 #[inline(always)]
                 || {
@@ -226,10 +226,10 @@ fn forward_block(
             );
             panels.split(unit, &scores, most.len(), &mut p);
             let p = (&p[..], panels.pitch(unit));
-            unit.multiply_rows(p, PANEL, (v, Unit::steps(keys)), sums, b > 0);
+            ready.multiply_rows(p, PANEL, (v, Unit::steps(keys)), sums, b > 0);
         }
     }
-    unit.end();
+    drop(ready);
     let queries = o.chunks_exact_mut(d).zip(lse).zip(total);
     for (i, ((o, most), total)) in queries.enumerate() {
         result.copy(&sums[i / PANEL * result.len()..], i % PANEL, o);
@@ -419,14 +419,14 @@ impl<'a> Head<'a> {
         let mut operand = most.operand(unit);
         let mut dq = Scratch::<f32>::new(Panels::new(most.rows, d).len());
         let (scale, deep) = (key.scale::<f32>(), Unit::steps(d));
-        unit.begin();
+        let ready = unit.ready();
         for (i, [qt, dyt]) in self.transposed.iter().enumerate() {
             let first = i * QUERIES;
             let queries = QUERIES.min(key.tq - first);
             let panels = Panels::new(queries, keys);
             for (x, y, sums) in [(self.q, &kt, &mut p), (self.dy, &vt, &mut ds)] {
                 let (x, pitch) = rows.split(&x[first * width..], queries);
-                unit.multiply_rows((&x, pitch), queries, (y, deep), sums, false);
+                ready.multiply_rows((&x, pitch), queries, (y, deep), sums, false);
             }
             wide(
                 #[inline(always)]
@@ -447,16 +447,15 @@ impl<'a> Head<'a> {
             let (pitch, along) = (unit.row(queries) + GAP, Unit::steps(queries));
             for (x, y, sums) in [(dyt, &p, &mut share.dv), (qt, &ds, &mut share.dk)] {
                 let y = panels.pack(unit, y, queries);
-                unit.multiply_rows((x, pitch), d, (&y, along), sums, i > 0);
+                ready.multiply_rows((x, pitch), d, (&y, along), sums, i > 0);
             }
             panels.split(unit, &ds, queries, &mut operand);
             let ds = (&operand[..], panels.pitch(unit));
-            unit.multiply_rows(ds, queries, (&k, Unit::steps(keys)), &mut dq, false);
+            ready.multiply_rows(ds, queries, (&k, Unit::steps(keys)), &mut dq, false);
             let to = share.dq[first * d..][..queries * d].chunks_exact_mut(d);
             to.enumerate()
                 .for_each(|(i, to)| Panels::new(queries, d).copy(&dq, i, to));
         }
-        unit.end();
         share
     }
 }

@@ -57,9 +57,7 @@ impl Product<'_> {
         (0..cut.tasks()).into_par_iter().for_each(|index| {
             let task = cut.task(index);
             let strip = Strip::of(self, &task, from);
-            unit.begin();
             let sums = self.sum(unit, chunk, packed.as_deref(), &strip, &task);
-            unit.end();
             wide(
                 #[inline(always)]
                 || self.put(&task, &sums, target),
@@ -143,6 +141,7 @@ impl Product<'_> {
         let mut copies = Scratch::new(rows * pitch);
         let own = if packed.is_none() { panels } else { 0 };
         let mut own = Scratch::new(own * unit.panel(chunk));
+        let ready = unit.ready();
         for depth in self.chunks(chunk) {
             let (len, steps) = (unit.panel(depth.len()), Unit::steps(depth.len()));
             let from = &self.a[strip.rows.start * self.depth + depth.start..];
@@ -174,7 +173,7 @@ impl Product<'_> {
                         };
                         // SAFETY: a tile has 16 rows of the chunk's pieces, in `split`, which has 16 more than are
                         // met, or in `copies`; the panel and the sums are as long as slices say.
-                        unsafe { unit.multiply(&block) };
+                        unsafe { ready.multiply(&block) };
                     }
                 }
             }
