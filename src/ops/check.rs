@@ -154,14 +154,14 @@ impl dyn AnyOp {
     }
 }
 
-/// Cases that are checked at once. The emulator runs blocks of one launch on many threads, but most cases have few; under a
-/// sanitizer it has identities for no more.
+/// Cases that are checked at once: the emulator runs the blocks of one launch on many threads, but most cases have few. Under a
+/// sanitizer it costs more than it saves.
 fn at_once(rt: &Runtime) -> usize {
     match rt {
         #[cfg(feature = "emu")]
-        Runtime::Emu(emu) if emu.is_sanitized() => 2,
-        #[cfg(feature = "emu")]
-        Runtime::Emu(_) => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        Runtime::Emu(emu) if !emu.is_sanitized() => {
+            std::thread::available_parallelism().map_or(1, |n| n.get())
+        }
         _ => 1,
     }
 }
