@@ -159,7 +159,7 @@ fn flags_that_cannot_be_are_named_before_any_work() {
             .split(' ')
             .next()
             .map_or(common.into(), |flag| without(common, flag));
-        let code = if flags.contains("bf16") { 4 } else { 2 };
+        let code = if flags.contains("f16") { 4 } else { 2 };
         run(
             dir.path(),
             &format!("train autoencoder -o m {common} {flags}"),
