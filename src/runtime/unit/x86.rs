@@ -178,14 +178,26 @@ macro_rules! products {
         "tdpbf16ps tmm0, tmm4, tmm6\n tdpbf16ps tmm1, tmm4, tmm7\n tdpbf16ps tmm2, tmm5, tmm6\n tdpbf16ps tmm3, tmm5, tmm7"
     };
 }
-macro_rules! clear {
-    () => {
-        "tilezero tmm0\n tilezero tmm1\n tilezero tmm2\n tilezero tmm3"
-    };
-}
-macro_rules! store {
-    () => {
-        "tilestored [{c}+{line}*2], tmm0\n tilestored [{c}+{line}*2+64], tmm1\n tilestored [{c}+{line}*2+2048], tmm2\n tilestored [{c}+{line}*2+2112], tmm3"
+/// Instructions between clearing the sums of a block and storing them to `$c`, with counters of its steps.
+macro_rules! sums {
+    ($block:ident, $c:ident, [$($counter:ident),+], $($line:expr),+ $(,)?) => {
+        asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            $($line,)+
+            "tilestored [{c}+{line}*2], tmm0", "tilestored [{c}+{line}*2+64], tmm1",
+            "tilestored [{c}+{line}*2+2048], tmm2", "tilestored [{c}+{line}*2+2112], tmm3",
+            a0 = inout(reg) $block.a[0] => _,
+            a1 = inout(reg) $block.a[1] => _,
+            p0 = in(reg) $block.pitch[0],
+            p1 = in(reg) $block.pitch[1],
+            b = inout(reg) $block.b => _,
+            c = in(reg) $c,
+            $($counter = inout(reg) $block.steps => _,)+
+            line = in(reg) 64usize,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
     };
 }
 
@@ -194,25 +206,19 @@ macro_rules! store {
 unsafe fn products_of_1(block: &Block, c: *mut f32) {
     // SAFETY: what is read and written is what the caller promised.
     unsafe {
-        asm!(
-            clear!(),
+        sums!(
+            block,
+            c,
+            [steps],
             "2:",
-            load_b!(0, 1024), load_a!(0), products!(),
-            "add {a0}, 64", "add {a1}, 64", "add {b}, 2048",
+            load_b!(0, 1024),
+            load_a!(0),
+            products!(),
+            "add {a0}, 64",
+            "add {a1}, 64",
+            "add {b}, 2048",
             "dec {steps}",
             "jnz 2b",
-            store!(),
-            a0 = inout(reg) block.a[0] => _,
-            a1 = inout(reg) block.a[1] => _,
-            p0 = in(reg) block.pitch[0],
-            p1 = in(reg) block.pitch[1],
-            b = inout(reg) block.b => _,
-            c = in(reg) c,
-            steps = inout(reg) block.steps => _,
-            line = in(reg) 64usize,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
         );
     }
 }
@@ -225,36 +231,37 @@ unsafe fn products_of_1(block: &Block, c: *mut f32) {
 unsafe fn products_of_3(block: &Block, c: *mut f32) {
     // SAFETY: what is read and written is what the caller promised.
     unsafe {
-        asm!(
-            clear!(),
+        sums!(
+            block,
+            c,
+            [up, down],
             "2:",
             // From one pair to the next one operand changes.
-            load_b!(0, 1024), load_a!(128), products!(),
-            load_a!(64), products!(),
-            load_b!(2048, 3072), products!(),
-            load_a!(0), products!(),
-            load_b!(4096, 5120), products!(),
-            "add {a0}, 192", "add {a1}, 192", "add {b}, 6144",
+            load_b!(0, 1024),
+            load_a!(128),
+            products!(),
+            load_a!(64),
+            products!(),
+            load_b!(2048, 3072),
+            products!(),
+            load_a!(0),
+            products!(),
+            load_b!(4096, 5120),
+            products!(),
+            "add {a0}, 192",
+            "add {a1}, 192",
+            "add {b}, 6144",
             "dec {up}",
             "jnz 2b",
             "3:",
-            "sub {a0}, 192", "sub {a1}, 192", "sub {b}, 6144",
-            load_b!(0, 1024), load_a!(0), products!(),
+            "sub {a0}, 192",
+            "sub {a1}, 192",
+            "sub {b}, 6144",
+            load_b!(0, 1024),
+            load_a!(0),
+            products!(),
             "dec {down}",
             "jnz 3b",
-            store!(),
-            a0 = inout(reg) block.a[0] => _,
-            a1 = inout(reg) block.a[1] => _,
-            p0 = in(reg) block.pitch[0],
-            p1 = in(reg) block.pitch[1],
-            b = inout(reg) block.b => _,
-            c = in(reg) c,
-            up = inout(reg) block.steps => _,
-            down = inout(reg) block.steps => _,
-            line = in(reg) 64usize,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
         );
     }
 }
