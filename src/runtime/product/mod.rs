@@ -63,7 +63,7 @@ struct Cut {
 
 impl Cut {
     /// Strips of about `strip` rows, a multiple of `unit`; blocks of `block` columns, or fewer, down to `least`, where
-    /// there would be less than 16 tasks.
+    /// threads would have less than four tasks each, or all of them less than 16: each task prepares its rows of `a`.
     fn new(
         [rows, width]: [usize; 2],
         strip: usize,
@@ -80,7 +80,8 @@ impl Cut {
             strip,
             block,
         };
-        while cut.block > least && cut.tasks() < 16 {
+        let enough = (4 * rayon::current_num_threads()).min(16);
+        while cut.block > least && cut.tasks() < enough {
             cut.block /= 2;
         }
         cut
@@ -218,6 +219,48 @@ mod tests {
             assert!(error(unit, [50, 1, 70], rounded) <= epsilon);
             assert!(error(unit, [600, 100, 40], rounded) <= 100.0 * epsilon);
             assert!(error(unit, [50, 100, 70], f64::from) > 100.0 * epsilon);
+        }
+    }
+
+    /// The cut into tasks looks at the threads, the order of sums does not.
+    #[test]
+    fn threads_change_no_bit() {
+        const ROWS: usize = 50;
+        const DEPTH: usize = 300;
+        const WIDTH: usize = 2000;
+        let mut random = Philox::new(7);
+        let (a, b) = (
+            numbers(&mut random, ROWS * DEPTH),
+            numbers(&mut random, 2 * DEPTH * WIDTH),
+        );
+        let product = Product {
+            a: &a,
+            b: &b,
+            taps: &[0, 1],
+            rows: None,
+            depth: DEPTH,
+            width: WIDTH,
+            transposed: true,
+            add: None,
+            residual: None,
+        };
+        let from = |row: usize, tap: usize| row.checked_sub(tap);
+        let on = |threads: usize, run: &(dyn Fn(&mut [f32]) + Sync)| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let mut c = vec![0.0; ROWS * WIDTH];
+            pool.build().unwrap().install(|| run(&mut c));
+            c
+        };
+        let same = |run: &(dyn Fn(&mut [f32]) + Sync)| {
+            let alone = on(1, run);
+            assert!(alone == on(2, run) && alone == on(9, run));
+        };
+        if has_lanes() {
+            same(&|c| product.by_lanes(c, Products::F32, from));
+        }
+        let units = [by_amx(Products::F32), by_amx(Products::Bf16), by_dots()];
+        for unit in units.into_iter().flatten() {
+            same(&|c| product.by_unit(unit, c, &from));
         }
     }
 }

@@ -359,18 +359,37 @@ fn fetch(from: *const f32) {
     }
 }
 
-/// The next piece of two vectors, the numbers of the first below those of the second; takes it off them.
+/// Two vectors rounded to bf16, the numbers of the first below those of the second.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn piece(x: &mut [__m512; 2], last: bool) -> __m512i {
-    let rounded = bits(_mm512_cvtne2ps_pbh(x[1], x[0]));
-    if !last {
-        let low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(rounded));
-        let high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(rounded));
-        x[0] = _mm512_sub_ps(x[0], _mm512_castsi512_ps(_mm512_slli_epi32::<16>(low)));
-        x[1] = _mm512_sub_ps(x[1], _mm512_castsi512_ps(_mm512_slli_epi32::<16>(high)));
+fn rounded(x: [__m512; 2]) -> __m512i {
+    bits(_mm512_cvtne2ps_pbh(x[1], x[0]))
+}
+
+/// What rounding left of two vectors.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn left(x: [__m512; 2], rounded: __m512i) -> [__m512; 2] {
+    let low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(rounded));
+    let high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(rounded));
+    let wide = |half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(half));
+    [
+        _mm512_sub_ps(x[0], wide(low)),
+        _mm512_sub_ps(x[1], wide(high)),
+    ]
+}
+
+/// The pieces of two vectors, the first `P` of three.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn pieces<const P: usize>(x: [__m512; 2]) -> [__m512i; P] {
+    let mut pieces = [rounded(x); P];
+    if P > 1 {
+        let x = left(x, pieces[0]);
+        pieces[1] = rounded(x);
+        pieces[2] = rounded(left(x, pieces[1]));
     }
-    rounded
+    pieces
 }
 
 /// # Safety
@@ -391,9 +410,8 @@ unsafe fn split<const P: usize>(
                 let from = from.add(row * stride + at);
                 fetch(from.wrapping_add(4 * stride));
                 let to = to.add(row * pitch + at * P);
-                let mut x = some_two(from, left);
-                for p in 0..P {
-                    _mm512_storeu_si512(to.add(p * STEP).cast(), piece(&mut x, p + 1 == P));
+                for (p, piece) in pieces::<P>(some_two(from, left)).into_iter().enumerate() {
+                    _mm512_storeu_si512(to.add(p * STEP).cast(), piece);
                 }
             }
         }
@@ -429,9 +447,9 @@ unsafe fn pack<const P: usize>(
                 unsafe { some_two(from, if row < depth { left } else { 0 }) }
             };
             let ([a, b], [below_a, below_b]) = (row(2 * pair), row(2 * pair + 1));
-            for (half, mut x) in [[a, below_a], [b, below_b]].into_iter().enumerate() {
-                for p in 0..P {
-                    let pairs = _mm512_permutexvar_epi16(order, piece(&mut x, p + 1 == P));
+            for (half, x) in [[a, below_a], [b, below_b]].into_iter().enumerate() {
+                for (p, piece) in pieces::<P>(x).into_iter().enumerate() {
+                    let pairs = _mm512_permutexvar_epi16(order, piece);
                     let tile = ((panel * steps + step) * P + p) * 2 + half;
                     // SAFETY: inside the panel.
                     unsafe {
@@ -459,13 +477,13 @@ unsafe fn pack_transposed<const P: usize>(
             let mut tiles = [[_mm512_setzero_si512(); TILE]; P];
             for column in 0..columns.saturating_sub(half * TILE).min(TILE) {
                 // SAFETY: the caller's promise.
-                let mut x = unsafe {
+                let x = unsafe {
                     let from = from.add((half * TILE + column) * stride + at);
-                    fetch(from.wrapping_add(2 * STEP));
+                    fetch(from.wrapping_add(TILE * stride));
                     some_two(from, deep)
                 };
-                for (p, tile) in tiles.iter_mut().enumerate() {
-                    tile[column] = piece(&mut x, p + 1 == P);
+                for (tile, piece) in tiles.iter_mut().zip(pieces::<P>(x)) {
+                    tile[column] = piece;
                 }
             }
             for (p, tile) in tiles.into_iter().enumerate() {
