@@ -17,13 +17,13 @@ use crate::runtime::unit::{Block, GAP, PANEL, STEP, TILE, Unit, by_amx};
 
 /// Sums of a task, about.
 const SUMS: usize = 1 << 17;
-/// Columns of a task; twice as many where a number of `a` has but one tap to be of use for.
-const BLOCK: usize = 256;
+/// Columns of a task, at most; twice as many where a number of `a` has but one tap to be of use for.
+const BLOCK: usize = 320;
 /// Columns of `b` that are packed at once.
 const GROUP: usize = 128;
 /// Pieces of a row that are held at once.
 const CHUNK: usize = 192;
-/// Rows that leave room for twice as many.
+/// Rows that leave room for twice as many pieces, and are not cut into strips.
 const FEW: usize = 256;
 
 impl Product<'_> {
@@ -48,8 +48,12 @@ impl Product<'_> {
         from: &(impl Fn(usize, usize) -> Option<usize> + Sync),
     ) {
         let rows = self.checked_rows(c);
-        let block = BLOCK * if self.taps.len() == 1 { 2 } else { 1 };
-        let strip = SUMS / block.min(self.width.next_multiple_of(PANEL));
+        let most = BLOCK * if self.taps.len() == 1 { 2 } else { 1 };
+        let block = self
+            .width
+            .div_ceil(self.width.div_ceil(most))
+            .next_multiple_of(PANEL);
+        let strip = (SUMS / block).max(FEW);
         let cut = Cut::new([rows, self.width], strip, 2 * TILE, block, 2 * PANEL);
         let chunk = self.chunk(unit, rows);
         let packed = (cut.strips() > 1).then(|| self.packed(unit, chunk));
