@@ -340,7 +340,7 @@ fn linear_cases() -> Vec<Case> {
             Ok(vec![linear::vjp(cx, &x[2], &dy[0], Some(&dx))?])
         });
         all.push(two.linear().with(&format!("two {rows} {k} {m}"), |_| ()));
-        let weights = [&[m, k][..]; 3];
+        let weights = [&[m, k][..], &[m, k], &[m, k]];
         let three = case("linear", &[&[rows, k]], &weights, |cx, _, x| {
             let y = linear::forward_three(cx, &x[0], [&x[1], &x[2], &x[3]], [None; 3])?;
             Ok(y.to_vec())
