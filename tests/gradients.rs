@@ -340,6 +340,20 @@ fn linear_cases() -> Vec<Case> {
             Ok(vec![linear::vjp(cx, &x[2], &dy[0], Some(&dx))?])
         });
         all.push(two.linear().with(&format!("two {rows} {k} {m}"), |_| ()));
+        let weights = [&[m, k][..], &[m, k], &[m, k]];
+        let three = case("linear", &[&[rows, k]], &weights, |cx, _, x| {
+            let y = linear::forward_three(cx, &x[0], [&x[1], &x[2], &x[3]], [None; 3])?;
+            Ok(y.to_vec())
+        })
+        .vjp(|cx, _, x, dy| {
+            let [w, dy] = [[&x[1], &x[2], &x[3]], [&dy[0], &dy[1], &dy[2]]];
+            Ok(vec![linear::vjp_three(cx, w, dy)?])
+        });
+        all.push(
+            three
+                .linear()
+                .with(&format!("three {rows} {k} {m}"), |_| ()),
+        );
     }
     all
 }

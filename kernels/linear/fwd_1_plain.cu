@@ -1,17 +1,14 @@
-// y = x w^T + bias + residual
+// y = x w^T + bias + residual, for one map of x or three
 //
-// y, residual: [rows, m], x: [rows, k], w: [m, k], bias: [m]. One thread an element of y. Any sizes.
-#include "arch.cuh"
+// y, residual: [rows, m], x: [rows, k], w: [m, k], bias: [m]; a layer of the grid for each map, a residual for one only.
+// One thread an element of y. Any sizes.
+#include "linear.cuh"
 
 namespace {
 
-struct Params {
-  int rows, k, m;
-};
-
 template <class T>
 ARCH_FN void forward(T* __restrict__ y, const T* __restrict__ x, const T* __restrict__ w,
-                     const float* __restrict__ bias, const T* __restrict__ residual, const Params& p) {
+                     const float* __restrict__ bias, const T* __restrict__ residual, const linear::Params& p) {
   const size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= static_cast<size_t>(p.rows) * p.m) return;
   const size_t j = i % p.m;
@@ -26,10 +23,13 @@ ARCH_FN void forward(T* __restrict__ y, const T* __restrict__ x, const T* __rest
 
 }  // namespace
 
-#define ENTRY(T, dtype)                                                                                            \
-  extern "C" __global__ void __launch_bounds__(256)                                                                \
-      linear_fwd_1_plain_##dtype(T* y, const T* x, const T* w, const float* bias, const T* residual, Params p) {   \
-    forward(y, x, w, bias, residual, p);                                                                           \
-  }                                                                                                                \
+#define ENTRY(T, dtype)                                                                                           \
+  extern "C" __global__ void __launch_bounds__(256)                                                               \
+      linear_fwd_1_plain_##dtype(T* y, T* y_2, T* y_3, const T* x, const T* w, const T* w_2, const T* w_3,        \
+                                 const float* bias, const float* bias_2, const float* bias_3, const T* residual,  \
+                                 linear::Params p) {                                                              \
+    forward(linear::of_block(y, y_2, y_3), x, linear::of_block(w, w_2, w_3),                                      \
+            linear::of_block(bias, bias_2, bias_3), residual, p);                                                 \
+  }                                                                                                               \
   REGISTER_KERNEL(linear_fwd_1_plain_##dtype)
 FOR_EACH_DTYPE(ENTRY)

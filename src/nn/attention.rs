@@ -89,12 +89,14 @@ impl Attention {
         context: Option<&Tensor>,
         residual: &Tensor,
     ) -> Result<(Tensor, attention::Saved)> {
-        let q = self.to_q.forward(cx, x, None)?;
-        let [k, v] = match context {
-            None => [&self.to_k, &self.to_v].map(|to| to.forward(cx, x, None)),
-            Some(context) => [&self.to_k, &self.to_v].map(|to| to.forward_once(cx, context)),
+        let [q, k, v] = match context {
+            None => Linear::forward_three(cx, self.of_input(), x)?,
+            Some(context) => [
+                self.to_q.forward(cx, x, None)?,
+                self.to_k.forward_once(cx, context)?,
+                self.to_v.forward_once(cx, context)?,
+            ],
         };
-        let (k, v) = (k?, v?);
         let (o, saved) = attention::forward(cx, &q, &k, &v, self.heads, self.causal)?;
         let y = if cx.taps() {
             let y = self.to_out.forward(cx, &o, None)?;
@@ -116,11 +118,12 @@ impl Attention {
         let (dq, dkv) = attention::vjp(cx, saved, &d_o, true)?;
         drop(d_o);
         let (dk, dv) = dkv.expect("asked for with `true`");
-        let mut dx = self.to_q.vjp(cx, &dq, None)?;
-        drop(dq);
-        dx = self.to_k.vjp(cx, &dk, Some(&dx))?;
-        drop(dk);
-        self.to_v.vjp(cx, &dv, Some(&dx))
+        Linear::vjp_three(cx, self.of_input(), [&dq, &dk, &dv])
+    }
+
+    /// What self-attention maps its input by.
+    fn of_input(&self) -> [&Linear; 3] {
+        [&self.to_q, &self.to_k, &self.to_v]
     }
 
     /// The cotangent of `x` from `dy` in cross-attention to a constant context. Where the layer is trained, every

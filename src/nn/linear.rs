@@ -50,6 +50,19 @@ impl Linear {
         cx.once([&self.w, x], |cx| self.forward(cx, x, None))
     }
 
+    /// `y` of three layers of one shape from the same `x`, in one launch.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn forward_three(cx: &Cx, layers: [&Linear; 3], x: &Tensor) -> Result<[Tensor; 3]> {
+        let w = layers.map(|layer| &layer.w);
+        w.iter().for_each(|w| cx.keep_input(w, x));
+        let y = linear::forward_three(cx, x, w, layers.map(|layer| layer.b.as_ref()))?;
+        let named = layers.iter().zip(&y);
+        named.for_each(|(layer, y)| cx.tap(&layer.name, y));
+        Ok(y)
+    }
+
     /// `[m, k]`.
     pub fn weight(&self) -> &Tensor {
         &self.w
@@ -64,6 +77,18 @@ impl Linear {
         cx.tap_cotangent(&self.name, dy);
         self.wgrad(cx, dy)?;
         linear::vjp(cx, &self.w, dy, residual)
+    }
+
+    /// `dx` from the `dy` of each of three layers of one shape, in one launch.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn vjp_three(cx: &Cx, layers: [&Linear; 3], dy: [&Tensor; 3]) -> Result<Tensor> {
+        for (layer, dy) in layers.iter().zip(dy) {
+            cx.tap_cotangent(&layer.name, dy);
+            layer.wgrad(cx, dy)?;
+        }
+        linear::vjp_three(cx, layers.map(|layer| &layer.w), dy)
     }
 
     /// The gradients of weight and bias from `dy`, if they are trained: what [`Linear::vjp`] does besides `dx`.

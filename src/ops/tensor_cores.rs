@@ -46,9 +46,14 @@ impl Tile {
     /// Whether one sample's `[rows, cols]` outputs are worth large tiles: enough of them to busy a GPU,
     /// and little of them beyond the edges.
     pub(super) fn is_large(outputs: [usize; 2]) -> bool {
+        Tile::are_large(1, outputs)
+    }
+
+    /// Whether those of so many products in one launch are.
+    pub(super) fn are_large(products: usize, outputs: [usize; 2]) -> bool {
         const ENOUGH: usize = 32;
         let blocks: usize = Tile::Large.blocks(outputs).iter().product();
-        blocks >= ENOUGH && Tile::is_large_enough(outputs)
+        products * blocks >= ENOUGH && Tile::is_large_enough(outputs)
     }
 
     /// Whether little of the large tiles over `[rows, cols]` outputs is beyond the edges.

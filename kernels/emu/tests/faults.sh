@@ -134,6 +134,12 @@ planted split_sums linear.vjp:split_64 linear/vjp_4_split common/chunks.cuh \
   's/blockIdx.z \* len/blockIdx.z * (len - 8)/'
 planted parts_first conv2d.forward:split_64 sum/parts sum/parts.cu 's/int chunk = 0;/int chunk = 1;/'
 planted parts_twice linear.forward:split_64 sum/parts sum/parts.cu 's/parts + chunk \* len + at/&, 2.0f/'
+planted part_of_neighbour linear.forward:tensor_cores linear/fwd_2_tensor_cores common/linear.cuh \
+  's/i == 0 ? first : i == 1 ? second/i == 0 ? first : i == 1 ? third/'
+planted part_stays linear.vjp:tensor_cores linear/vjp_2_tensor_cores common/linear.cuh '/this->from = next;/d'
+planted part_starts_late linear.vjp:wgmma linear/vjp_3_wgmma.sm90a common/linear.cuh 's/this->at -= span/&- S::DEPTH/'
+planted part_last linear.vjp:wgmma linear/vjp_3_wgmma.sm90a common/linear.cuh \
+  's/parts.count \* a.span/(parts.count - parts.count \/ 3) * a.span/'
 planted patches_pixel conv2d.forward:tma conv2d/fwd_8_tma.sm90a common/patches90.cuh \
   's/row(patch) + in_patch \/ WIDTH/row(patch) + in_patch % HEIGHT/'
 planted patches_tap conv2d.vjp:tma conv2d/vjp_9_tma.sm90a common/patches90.cuh \

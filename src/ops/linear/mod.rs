@@ -4,26 +4,30 @@
 //! `residual: [n, .., m]`.
 //! The cotangent of the residual is `dy` itself; of the input, `dx = dy w`, and `dx = dy w + residual` where others have
 //! reached it before; of the weights, [`wgrad`], `dw = dy^T x`.
+//!
+//! Three maps of one input and one shape, as of attention's queries, keys and values, are one launch either way: the parts
+//! `y_p = x w_p^T + bias_p`, and `dx`, the sum of `dy_p w_p` over them, which is rounded once.
 
+mod kernels;
+mod native;
 mod wgrad;
 
 pub use wgrad::{WGRAD, wgrad};
 
-use rayon::prelude::*;
-
 use crate::cx::Cx;
-use crate::dtype::{DType, Real};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops::tensor_cores::Tile;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
-use crate::runtime::gemm::{Mat, gemm};
-use crate::runtime::kernel::{Launch, Plan, Ptr, TensorMap};
-use crate::runtime::native::NativeArgs;
-use crate::runtime::product::{self, Product};
 use crate::tensor::Tensor;
 
-/// One launch: `samples` times `rows` rows of `k` in, `m` out.
+use kernels::{
+    boxes, fits_boxes, fits_split, fits_tiles, is_large, is_wide, is_worth_splitting, products,
+    split,
+};
+
+/// One launch: `samples` times `rows` rows of `k` in, `m` out, in each of its parts.
 #[derive(Clone, Debug)]
 pub struct Key {
     dtype: DType,
@@ -31,6 +35,8 @@ pub struct Key {
     rows: usize,
     k: usize,
     m: usize,
+    /// One or three.
+    parts: usize,
     bias: bool,
     residual: bool,
     backward: bool,
@@ -50,37 +56,57 @@ impl KeyTrait for Key {
 
     fn args(&self) -> Vec<Spec> {
         let rows = self.samples * self.rows;
-        let w = Spec::input("w", self.m * self.k).fill(Fill::Normal(1.0 / (self.k as f64).sqrt()));
+        let parts = |names: [&'static str; 3], spec: Spec| {
+            let named = names.map(|name| Spec { name, ..spec });
+            named.into_iter().take(self.parts)
+        };
+        let w = Spec::input("", self.m * self.k).fill(Fill::Normal(1.0 / (self.k as f64).sqrt()));
+        let w = parts(["w", "w_2", "w_3"], w);
+        let residual = |width| Spec::input("residual", rows * width).present(self.residual);
         if self.backward {
-            return vec![
-                Spec::out("dx", rows * self.k),
-                Spec::input("dy", rows * self.m),
-                w,
-                Spec::input("residual", rows * self.k).present(self.residual),
-            ];
+            let dy = Spec::input("", rows * self.m);
+            let mut args = vec![Spec::out("dx", rows * self.k)];
+            args.extend(parts(["dy", "dy_2", "dy_3"], dy).chain(w));
+            args.push(residual(self.k));
+            return args;
         }
-        vec![
-            Spec::out("y", rows * self.m),
-            Spec::input("x", rows * self.k),
-            w,
-            Spec::input("bias", self.m).wide().present(self.bias),
-            Spec::input("residual", rows * self.m).present(self.residual),
-        ]
+        let y = Spec::out("", rows * self.m);
+        let bias = Spec::input("", self.m).wide().present(self.bias);
+        let mut args: Vec<_> = parts(["y", "y_2", "y_3"], y).collect();
+        args.push(Spec::input("x", rows * self.k));
+        args.extend(w.chain(parts(["bias", "bias_2", "bias_3"], bias)));
+        args.push(residual(self.m));
+        args
     }
 
     fn flops(&self) -> u64 {
-        2 * (self.samples * self.rows * self.k * self.m) as u64
+        2 * (self.samples * self.rows * self.k * self.m * self.parts) as u64
     }
 }
 
-/// `y = x w^T + bias + residual`.
+/// Where the arguments are: the first of a part's, the others' after it.
+impl Key {
+    fn weights_at(&self) -> usize {
+        1 + self.parts
+    }
+
+    fn bias_at(&self) -> usize {
+        1 + 2 * self.parts
+    }
+
+    fn residual_at(&self) -> usize {
+        1 + if self.backward { 2 } else { 3 } * self.parts
+    }
+}
+
+/// `y = x w^T + bias + residual`, for each part.
 pub static FORWARD: Op<Key> = Op {
     name: "linear.forward",
     variants: &[
         Variant::on_hopper("tma_256", |key| {
             boxes("linear/fwd_6_tma", key, Tile::WidePatches)
         })
-        .when(fits_tiles)
+        .when(fits_boxes)
         .where_it_pays(is_wide),
         Variant::on_hopper("wgmma_256", |key| {
             products("linear/fwd_3_wgmma", key, Tile::WideWarpgroups)
@@ -95,7 +121,7 @@ pub static FORWARD: Op<Key> = Op {
         Variant::on_hopper("tma_128", |key| {
             boxes("linear/fwd_6_tma", key, Tile::Patches)
         })
-        .when(fits_tiles)
+        .when(fits_boxes)
         .where_it_pays(is_large),
         Variant::on_hopper("wgmma_128", |key| {
             products("linear/fwd_3_wgmma", key, Tile::Warpgroups)
@@ -121,28 +147,33 @@ pub static FORWARD: Op<Key> = Op {
             products("linear/fwd_2_tensor_cores", key, Tile::Small)
         })
         .when(fits_tiles),
-        Variant::kernels("plain", |key| {
-            let rows = key.samples * key.rows;
-            Launch::each("linear/fwd_1_plain", key.dtype, rows * key.m)
-                .ints([rows, key.k, key.m])
-                .into()
-        }),
-        Variant::native("amx", forward_amx, forward_gemm::<f64>).when(fits_amx),
-        Variant::native("tiled", forward_tiled, forward_gemm::<f64>).when(fits_tiled),
-        Variant::native("gemm", forward_gemm::<f32>, forward_gemm::<f64>),
-        Variant::native("plain", forward_plain::<f32>, forward_plain::<f64>),
+        Variant::kernels("plain", |key| kernels::plain("linear/fwd_1_plain", key)),
+        Variant::native("amx", native::forward_amx, native::forward_gemm::<f64>)
+            .when(native::fits_amx),
+        Variant::native("tiled", native::forward_tiled, native::forward_gemm::<f64>)
+            .when(native::fits_tiled),
+        Variant::native(
+            "gemm",
+            native::forward_gemm::<f32>,
+            native::forward_gemm::<f64>,
+        ),
+        Variant::native(
+            "plain",
+            native::forward_plain::<f32>,
+            native::forward_plain::<f64>,
+        ),
     ],
     cases: || cases(false),
 };
 
-/// `dx = dy w + residual`.
+/// `dx = dy w + residual`, the sum of the parts.
 pub static VJP: Op<Key> = Op {
     name: "linear.vjp",
     variants: &[
         Variant::on_hopper("tma_256", |key| {
             boxes("linear/vjp_6_tma", key, Tile::WidePatches)
         })
-        .when(fits_tiles)
+        .when(fits_boxes)
         .where_it_pays(is_wide),
         Variant::on_hopper("wgmma_256", |key| {
             products("linear/vjp_3_wgmma", key, Tile::WideWarpgroups)
@@ -157,7 +188,7 @@ pub static VJP: Op<Key> = Op {
         Variant::on_hopper("tma_128", |key| {
             boxes("linear/vjp_6_tma", key, Tile::Patches)
         })
-        .when(fits_tiles)
+        .when(fits_boxes)
         .where_it_pays(is_large),
         Variant::on_hopper("wgmma_128", |key| {
             products("linear/vjp_3_wgmma", key, Tile::Warpgroups)
@@ -183,16 +214,12 @@ pub static VJP: Op<Key> = Op {
             products("linear/vjp_2_tensor_cores", key, Tile::Small)
         })
         .when(fits_tiles),
-        Variant::kernels("plain", |key| {
-            let rows = key.samples * key.rows;
-            Launch::each("linear/vjp_1_plain", key.dtype, rows * key.k)
-                .ints([rows, key.k, key.m])
-                .into()
-        }),
-        Variant::native("amx", vjp_amx, vjp_gemm::<f64>).when(fits_amx),
-        Variant::native("tiled", vjp_tiled, vjp_gemm::<f64>).when(fits_tiled),
-        Variant::native("gemm", vjp_gemm::<f32>, vjp_gemm::<f64>),
-        Variant::native("plain", vjp_plain::<f32>, vjp_plain::<f64>),
+        Variant::kernels("plain", |key| kernels::plain("linear/vjp_1_plain", key)),
+        Variant::native("amx", native::vjp_amx, native::vjp_gemm::<f64>).when(native::fits_amx),
+        Variant::native("tiled", native::vjp_tiled, native::vjp_gemm::<f64>)
+            .when(native::fits_tiled),
+        Variant::native("gemm", native::vjp_gemm::<f32>, native::vjp_gemm::<f64>),
+        Variant::native("plain", native::vjp_plain::<f32>, native::vjp_plain::<f64>),
     ],
     cases: || cases(true),
 };
@@ -215,17 +242,27 @@ fn cases(backward: bool) -> Vec<Key> {
     } else {
         [(2, 35, 3720, 72), (1, 5, 5544, 8)]
     };
-    let key = |(i, (samples, rows, k, m)): (usize, (usize, usize, usize, usize))| Key {
+    // Parts of one step, of steps that are not whole, and of more than there are stages.
+    let three = [
+        (2, 3, 33, 7),
+        (1, 5, 16, 8),
+        (3, 77, 32, 40),
+        (2, 70, 136, 328),
+    ];
+    let sizes = sizes.into_iter().chain(cut).map(|size| (1, size));
+    let sizes = sizes.chain(three.map(|size| (3, size)));
+    let key = |(i, (parts, (samples, rows, k, m)))| Key {
         dtype: DType::F32,
         samples,
         rows,
         k,
         m,
+        parts,
         bias: i % 2 == 0,
-        residual: i % 3 == 0,
+        residual: i % 3 == 0 && (parts == 1 || backward),
         backward,
     };
-    sizes.into_iter().chain(cut).enumerate().map(key).collect()
+    sizes.enumerate().map(key).collect()
 }
 
 /// `y = x w^T + bias + residual`.
@@ -239,7 +276,7 @@ pub fn forward(
     bias: Option<&Tensor>,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let key = key(x, w, 1, bias.is_some(), residual.is_some())?;
+    let key = key(x, &[w], 1, bias.is_some(), residual.is_some())?;
     let y = cx.empty(x.shape().with_channels(key.m))?;
     FORWARD.launch(
         cx,
@@ -260,19 +297,57 @@ pub fn forward(
 /// # Errors
 /// [`Error::Shape`] when `dy`'s last dimension is not `w`'s first, or `residual` does not fit.
 pub fn vjp(cx: &Cx, w: &Tensor, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
-    let key = key(dy, w, 0, false, residual.is_some())?;
+    let key = key(dy, &[w], 0, false, residual.is_some())?;
     let dx = cx.empty(dy.shape().with_channels(key.k))?;
     let args = [Arg::Out(&dx), Arg::In(dy), Arg::In(w), residual.into()];
     VJP.launch(cx, &key, &args)?;
     Ok(dx)
 }
 
-/// The key of a launch whose input meets dimension `along` of `w`.
-fn key(x: &Tensor, w: &Tensor, along: usize, bias: bool, residual: bool) -> Result<Key> {
-    let [m, k] = *w.dims() else {
-        return Err(Error::shape("linear, w", "[m, k]", w.shape()));
+/// `y_p = x w_p^T + bias_p` of three maps.
+///
+/// # Errors
+/// [`Error::Shape`] when `x`'s last dimension is not each `w`'s second, their shapes differ, or a bias does not fit.
+pub fn forward_three(
+    cx: &Cx,
+    x: &Tensor,
+    w: [&Tensor; 3],
+    bias: [Option<&Tensor>; 3],
+) -> Result<[Tensor; 3]> {
+    let key = key(x, &w, 1, bias.iter().any(Option::is_some), false)?;
+    let y = || cx.empty(x.shape().with_channels(key.m));
+    let y = [y()?, y()?, y()?];
+    let maps = w.map(Arg::In).into_iter().chain(bias.map(Arg::from));
+    let args = y.each_ref().map(Arg::Out).into_iter();
+    let args = args.chain([Arg::In(x)]).chain(maps).chain([Arg::Absent]);
+    FORWARD.launch(cx, &key, &args.collect::<Vec<_>>())?;
+    Ok(y)
+}
+
+/// `dx`, the sum of `dy_p w_p` of three maps.
+///
+/// # Errors
+/// [`Error::Shape`] when a `dy`'s last dimension is not its `w`'s first, or shapes differ.
+pub fn vjp_three(cx: &Cx, w: [&Tensor; 3], dy: [&Tensor; 3]) -> Result<Tensor> {
+    let key = key(dy[0], &w, 0, false, false)?;
+    let dx = cx.empty(dy[0].shape().with_channels(key.k))?;
+    let [dy, w] = [dy, w].map(|parts| parts.map(Arg::In).into_iter());
+    let args = [Arg::Out(&dx)].into_iter().chain(dy).chain(w);
+    let args: Vec<_> = args.chain([Arg::Absent]).collect();
+    VJP.launch(cx, &key, &args)?;
+    Ok(dx)
+}
+
+/// The key of a launch whose input meets dimension `along` of every one of `w`.
+fn key(x: &Tensor, w: &[&Tensor], along: usize, bias: bool, residual: bool) -> Result<Key> {
+    let [m, k] = *w[0].dims() else {
+        return Err(Error::shape("linear, w", "[m, k]", w[0].shape()));
     };
-    let want = w.dims()[along];
+    if let Some(other) = w.iter().find(|w| w.dims() != [m, k]) {
+        let want = format!("[{m}, {k}], as the first");
+        return Err(Error::shape("linear, w", want, other.shape()));
+    }
+    let want = [m, k][along];
     if want == 0 || x.shape().channels() != want || x.dims().len() < 2 {
         return Err(Error::shape(
             "linear",
@@ -288,236 +363,9 @@ fn key(x: &Tensor, w: &Tensor, along: usize, bias: bool, residual: bool) -> Resu
         rows,
         k,
         m,
+        parts: w.len(),
         bias,
         residual,
         backward: along == 0,
     })
-}
-
-/// 16-byte pieces of the rows on either side.
-fn fits_tiles(key: &Key) -> bool {
-    key.dtype.is_half() && key.k.is_multiple_of(8) && key.m.is_multiple_of(8)
-}
-
-fn is_large(key: &Key) -> bool {
-    Tile::is_large(of_sample(key))
-}
-
-fn is_wide(key: &Key) -> bool {
-    Tile::is_wide(of_sample(key))
-}
-
-/// One sample's rows and columns of the output.
-fn of_sample(key: &Key) -> [usize; 2] {
-    [key.rows, if key.backward { key.k } else { key.m }]
-}
-
-/// Tiles of the whole depth.
-fn products(module: &'static str, key: &Key, tile: Tile) -> Plan {
-    product(module, key, tile).into()
-}
-
-fn product(module: &'static str, key: &Key, tile: Tile) -> Launch {
-    let [rows, width] = of_sample(key);
-    let rows = key.samples * rows;
-    tile.launch(module, key.dtype, [rows, width])
-        .ints([rows, key.k, key.m])
-}
-
-/// Tiles of the whole depth, whose operands the copy engine brings: 128 rows at a time, and as many columns as a tile has.
-fn boxes(module: &'static str, key: &Key, tile: Tile) -> Plan {
-    let dims = [depth(key), key.samples * key.rows, 1, 1];
-    let operand = TensorMap::new(Ptr::Arg(1), dims, [64, 128, 1, 1]);
-    let lines = if key.backward { 64 } else { tile.cols() };
-    let weights = TensorMap::new(Ptr::Arg(2), [key.k, key.m, 1], [64, lines, 1]);
-    let pointers = match key.backward {
-        true => [0, 3].map(Ptr::Arg).to_vec(),
-        false => [0, 3, 4].map(Ptr::Arg).to_vec(),
-    };
-    product(module, key, tile)
-        .staying()
-        .pointers(pointers)
-        .map(operand)
-        .map(weights)
-        .into()
-}
-
-/// What one output adds up.
-fn depth(key: &Key) -> usize {
-    if key.backward { key.m } else { key.k }
-}
-
-fn fits_split(key: &Key, tile: Tile) -> bool {
-    fits_tiles(key) && tile.is_split(of_sample(key), depth(key))
-}
-
-fn is_worth_splitting(key: &Key, tile: Tile) -> bool {
-    tile.is_worth_splitting(of_sample(key), depth(key))
-}
-
-/// Tiles of chunks of the depth, and their sum.
-fn split(module: &'static str, key: &Key, tile: Tile) -> Plan {
-    let [rows, width] = of_sample(key);
-    let added = if key.backward {
-        [Ptr::Null, Ptr::Null, Ptr::Arg(3)]
-    } else {
-        [Ptr::Arg(3), Ptr::Null, Ptr::Arg(4)]
-    };
-    tile.split([rows, width], depth(key)).product(
-        product(module, key, tile),
-        [key.samples * rows, width],
-        rows,
-        added,
-    )
-}
-
-fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let (y, x, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
-    let (bias, residual) = (args.optional::<T>(3), args.optional::<T>(4));
-    for (i, y) in y.iter_mut().enumerate() {
-        let (row, j) = (i / key.m, i % key.m);
-        let mut sum = T::ZERO;
-        for l in 0..key.k {
-            sum += x[row * key.k + l] * w[j * key.k + l];
-        }
-        *y = sum + bias.map_or(T::ZERO, |b| b[j]) + residual.map_or(T::ZERO, |r| r[i]);
-    }
-}
-
-fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let (dx, dy, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
-    let residual = args.optional::<T>(3);
-    for (i, dx) in dx.iter_mut().enumerate() {
-        let (row, l) = (i / key.k, i % key.k);
-        let mut sum = T::ZERO;
-        for j in 0..key.m {
-            sum += dy[row * key.m + j] * w[j * key.k + l];
-        }
-        *dx = sum + residual.map_or(T::ZERO, |r| r[i]);
-    }
-}
-
-/// A tile for a few rows would wait for the weights to be packed.
-fn fits_tiled(key: &Key) -> bool {
-    key.dtype == DType::F32 && key.rows >= 16 && product::has_lanes()
-}
-
-/// Matrix units sum steps of 32 inputs in tiles of 16 x 16.
-fn fits_amx(key: &Key) -> bool {
-    key.dtype == DType::F32 && key.rows.min(key.k).min(key.m) >= 16 && product::has_amx()
-}
-
-fn forward_tiled(key: &Key, args: &mut NativeArgs<'_>) {
-    let (product, y) = forward_product(key, args);
-    product.by_lanes(y, args.products(), |row, _| Some(row));
-}
-
-fn forward_amx(key: &Key, args: &mut NativeArgs<'_>) {
-    let (product, y) = forward_product(key, args);
-    product.by_tiles(y, args.products(), |row, _| Some(row));
-}
-
-fn vjp_tiled(key: &Key, args: &mut NativeArgs<'_>) {
-    let (product, dx) = vjp_product(key, args);
-    product.by_lanes(dx, args.products(), |row, _| Some(row));
-}
-
-fn vjp_amx(key: &Key, args: &mut NativeArgs<'_>) {
-    let (product, dx) = vjp_product(key, args);
-    product.by_tiles(dx, args.products(), |row, _| Some(row));
-}
-
-fn forward_product<'a>(key: &Key, args: &mut NativeArgs<'a>) -> (Product<'a>, &'a mut [f32]) {
-    let product = Product {
-        a: args.input::<f32>(1),
-        b: args.input::<f32>(2),
-        taps: &[0],
-        rows: None,
-        depth: key.k,
-        width: key.m,
-        transposed: true,
-        add: args.optional::<f32>(3),
-        residual: args.optional::<f32>(4),
-    };
-    (product, args.output::<f32>(0))
-}
-
-fn vjp_product<'a>(key: &Key, args: &mut NativeArgs<'a>) -> (Product<'a>, &'a mut [f32]) {
-    let product = Product {
-        a: args.input::<f32>(1),
-        b: args.input::<f32>(2),
-        taps: &[0],
-        rows: None,
-        depth: key.m,
-        width: key.k,
-        transposed: false,
-        add: None,
-        residual: args.optional::<f32>(3),
-    };
-    (product, args.output::<f32>(0))
-}
-
-/// Rows of one block: enough to amortise packing `w`, few enough to give every core some.
-fn block_rows(key: &Key) -> usize {
-    key.rows.div_ceil(4).clamp(32, 256).min(key.rows)
-}
-
-fn forward_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let (y, x, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
-    let (bias, residual) = (args.optional::<T>(3), args.optional::<T>(4));
-    let block = block_rows(key);
-    let w = Mat::rows(w, key.m, key.k, key.k).t();
-    let blocks = per_sample_blocks(y, key.rows * key.m, block * key.m);
-    blocks.for_each(|(start, y)| {
-        let rows = y.len() / key.m;
-        match residual {
-            Some(r) => y.copy_from_slice(&r[start..start + y.len()]),
-            None => y.fill(T::ZERO),
-        }
-        if let Some(bias) = bias {
-            y.chunks_exact_mut(key.m)
-                .for_each(|y| y.iter_mut().zip(bias).for_each(|(y, &b)| *y += b));
-        }
-        let x = &x[start / key.m * key.k..][..rows * key.k];
-        gemm(
-            y,
-            key.m,
-            bias.is_some() || residual.is_some(),
-            Mat::rows(x, rows, key.k, key.k),
-            w,
-        );
-    });
-}
-
-fn vjp_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let (dx, dy, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
-    let residual = args.optional::<T>(3);
-    let block = block_rows(key);
-    let w = Mat::rows(w, key.m, key.k, key.k);
-    let blocks = per_sample_blocks(dx, key.rows * key.k, block * key.k);
-    blocks.for_each(|(start, dx)| {
-        let rows = dx.len() / key.k;
-        let dy = &dy[start / key.k * key.m..][..rows * key.m];
-        if let Some(residual) = residual {
-            dx.copy_from_slice(&residual[start..start + dx.len()]);
-        }
-        let dy = Mat::rows(dy, rows, key.m, key.m);
-        gemm(dx, key.k, residual.is_some(), dy, w);
-    });
-}
-
-/// Splits every sample of `y` into blocks of at most `block` elements, so that no block holds parts of
-/// two samples; yields each block with its start.
-fn per_sample_blocks<T: Real>(
-    y: &mut [T],
-    sample: usize,
-    block: usize,
-) -> impl ParallelIterator<Item = (usize, &mut [T])> {
-    y.par_chunks_mut(sample)
-        .enumerate()
-        .flat_map(move |(n, y)| {
-            y.par_chunks_mut(block)
-                .enumerate()
-                .map(move |(b, y)| (n * sample + b * block, y))
-        })
 }
