@@ -342,12 +342,17 @@ fn linear_cases() -> Vec<Case> {
         all.push(two.linear().with(&format!("two {rows} {k} {m}"), |_| ()));
         let weights = [&[m, k][..], &[m, k], &[m, k]];
         let three = case("linear", &[&[rows, k]], &weights, |cx, _, x| {
-            let y = linear::forward_three(cx, &x[0], [&x[1], &x[2], &x[3]], [None; 3])?;
-            Ok(y.to_vec())
+            let w = [&x[1], &x[2], &x[3]];
+            let [q, k, v] = linear::forward_three(cx, &x[0], w, [None; 3])?;
+            let qk = concat::forward(cx, &q, &k)?;
+            Ok(vec![concat::forward(cx, &qk, &v)?])
         })
         .vjp(|cx, _, x, dy| {
-            let [w, dy] = [[&x[1], &x[2], &x[3]], [&dy[0], &dy[1], &dy[2]]];
-            Ok(vec![linear::vjp_three(cx, w, dy)?])
+            let m = x[1].dims()[0];
+            let (dqk, dv) = concat::vjp(cx, &dy[0], 2 * m)?;
+            let (dq, dk) = concat::vjp(cx, &dqk, m)?;
+            let w = [&x[1], &x[2], &x[3]];
+            Ok(vec![linear::vjp_three(cx, w, [&dq, &dk, &dv])?])
         });
         all.push(
             three
