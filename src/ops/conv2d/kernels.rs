@@ -2,7 +2,7 @@
 
 use super::{Direction, Key, moments};
 use crate::ops::chunks::Chunks;
-use crate::ops::tensor_cores::Tile;
+use crate::ops::tensor_cores::{PATCH, Tile};
 use crate::ops::variant::Key as _;
 use crate::runtime::kernel::{Launch, Plan, Ptr, TensorMap};
 
@@ -149,11 +149,23 @@ fn phases(module: &'static str, key: &Key, tile: Tile) -> Plan {
     launch.into()
 }
 
-/// Rows and columns of a patch of pixels.
-pub(super) const PATCH: [usize; 2] = [8, 16];
-
 pub(super) fn fits_patches(key: &Key) -> bool {
     has_pieces(key) && has_patches(key)
+}
+
+/// Pairs of patches, one below the other, and a box around them that all taps are in.
+pub(super) fn fits_halo(key: &Key) -> bool {
+    let rows = match key.direction {
+        Direction::Vjp => key.x[0],
+        _ => key.y[0],
+    };
+    let pairs = rows.is_multiple_of(2 * PATCH[0] * key.geometry.stride);
+    let taps = key.k.div_ceil(key.geometry.stride);
+    fits_patches(key) && pairs && (2..=3).contains(&taps)
+}
+
+pub(super) fn is_worth_a_halo(key: &Key) -> bool {
+    Tile::is_worth_a_halo(of_sample(key))
 }
 
 /// The pixels of the result, or of each phase of it, are whole patches.
@@ -182,9 +194,8 @@ pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
     let [pixels, channels] = of_sample(key);
     let written = 1 + usize::from(key.groups > 0); // arguments: the result, and its moments
     let image = |[height, width]: [usize; 2], channels| {
-        let [rows, cols] = PATCH.map(|size| size as u32);
         let dims = [channels, width, height, samples];
-        TensorMap::new(Ptr::Arg(written), dims, [64, cols, rows, 1])
+        TensorMap::new(Ptr::Arg(written), dims, tile.image_box())
     };
     let weights = |lines| {
         let dims = [outputs, inputs, key.taps()];
