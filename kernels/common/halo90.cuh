@@ -19,6 +19,8 @@ static constexpr int HEIGHT = PATCHES * patches::HEIGHT + REACH, WIDTH = patches
 // As patches::Boxes. The image comes in boxes of HEIGHT x WIDTH pixels.
 template <bool ALONG_DEPTH, class T> struct Boxes {
   using S = warpgroup::Shape<128>;  // of one patch
+  using Registers = patches::Registers<40, 232>;
+  static constexpr int COPIERS = 1;
   static constexpr int PATCHES = halo::PATCHES;
   static constexpr int BOX_BYTES = HEIGHT * WIDTH * S::ROW_BYTES, WEIGHT_BYTES = S::COLS * S::ROW_BYTES;
   using Image = ring90::Ring<2, (BOX_BYTES + 1023) / 1024 * 1024>;
@@ -30,11 +32,12 @@ template <bool ALONG_DEPTH, class T> struct Boxes {
   static_assert(PATCH_BYTES % S::ATOM_BYTES == 0, "both are swizzled alike");
   Weights weights;
   Image image;
+  u32 ready;  // the barriers of the image's stages at which multipliers wait
   Operands from;
   int tap = 0, step = 0;  // the numbers of this thread's next ones
 
-  __device__ __forceinline__ Boxes(u32 start, const Operands& from_)
-      : weights{start}, image{start + IMAGE_AT}, from(from_) {}
+  __device__ __forceinline__ Boxes(unsigned char* smem, const Operands& from_)
+      : weights{arch::smem_u32(smem)}, image{weights.start + IMAGE_AT}, ready(image.full(0)), from(from_) {}
 
   // By one thread, before a __syncthreads.
   __device__ __forceinline__ void init() const {
@@ -42,12 +45,22 @@ template <bool ALONG_DEPTH, class T> struct Boxes {
     image.init(1, patches::MULTIPLIERS / 32);
   }
 
+  // The first pixel of a tile's box.
+  struct Corner {
+    int y, x;
+  };
+  template <class Grid> static __device__ __forceinline__ Corner corner(const patches::Tile<Grid>& tile) {
+    const auto& [work, patch, col] = tile;
+    const int back = work.direction < 0;
+    return {work.grid.row(patch) + work.row - back * (work.taps.rows - 1),
+            work.grid.col(patch) + work.col - back * (work.taps.cols - 1)};
+  }
+
   // Asks for the steps of a tile.
   template <class Grid> __device__ __forceinline__ void copy(const patches::Tile<Grid>& tile) {
     const auto& [work, patch, col] = tile;
-    const int sample = work.grid.sample(patch), back = work.direction < 0;
-    const int y = work.grid.row(patch) + work.row - back * (work.taps.rows - 1);
-    const int x = work.grid.col(patch) + work.col - back * (work.taps.cols - 1);
+    const auto [y, x] = corner(tile);
+    const int sample = work.grid.sample(patch);
     for (int channel = 0; channel < work.channels; channel += S::DEPTH, ++step) {
       image.await_empty(step);
       arch::mbar_arrive_expect_tx(image.full(step), BOX_BYTES);
@@ -73,7 +86,7 @@ template <bool ALONG_DEPTH, class T> struct Boxes {
     u32 early[HALF * PATCHES][4], late[HALF * PATCHES][4];  // the halves of a step
 #pragma unroll
     for (int i = 0; i < PATCHES; ++i) tile::clear<S>(acc[i]);
-    image.await(step);
+    await_image();
     u32 rows = rows_of(work.direction, row, of_row, last_row, last_col);
     read(early, rows, 0);
     for (int i = 0; i < taps; ++i, ++tap) {
@@ -87,7 +100,7 @@ template <bool ALONG_DEPTH, class T> struct Boxes {
       multiply_half(acc, late, HALF);
       arch::wgmma_wait<1>();  // nor is the early one
       if (i + 1 == taps) break;
-      if (ends) image.await(step);
+      if (ends) await_image();
       row = ends ? 0 : row + (of_row == last_col);
       of_row = of_row == last_col ? 0 : of_row + 1;
       rows = rows_of(work.direction, row, of_row, last_row, last_col);
@@ -95,6 +108,10 @@ template <bool ALONG_DEPTH, class T> struct Boxes {
     }
     arch::wgmma_wait<0>();
     weights.release(tap++);
+  }
+
+  __device__ __forceinline__ void await_image() const {
+    arch::mbar_wait(ready + step % Image::STAGES * 16, step / Image::STAGES % 2);
   }
 
  private:

@@ -15,8 +15,12 @@ namespace patches {
 
 static constexpr int HEIGHT = 8, WIDTH = 16;  // of a patch
 static constexpr int MULTIPLIERS = 256, THREADS = MULTIPLIERS + 128;
-static constexpr int COPIER_REGISTERS = 40, MULTIPLIER_REGISTERS = 232;  // of a thread; all are launched with 168
-static_assert(COPIER_REGISTERS + 2 * MULTIPLIER_REGISTERS <= 3 * 168, "they only change hands");
+
+// Who has how many registers; all are launched with 168.
+template <int OF_COPIER, int OF_MULTIPLIER> struct Registers {
+  static constexpr int COPIER = OF_COPIER, MULTIPLIER = OF_MULTIPLIER;
+  static_assert(COPIER + 2 * MULTIPLIER <= 3 * 168, "they only change hands");
+};
 
 // The pixels [samples, height, width] of a result, or of one phase of it, patch by patch: line i of the product is pixel
 // i % 128 of patch i / 128.
@@ -98,6 +102,8 @@ ARCH_FN void copy_weights(u32 to, const TensorMap* w, u32 full, int channel, int
 // Tiles of one patch and COLS_ channels. A step is a box of the image, moved by its tap, and weights.
 template <int COLS_, bool ALONG_DEPTH, class T> struct Boxes {
   using S = warpgroup::Shape<COLS_>;  // but for the number of steps in shared memory
+  using Registers = patches::Registers<40, 232>;
+  static constexpr int COPIERS = 1;  // threads of the copying warpgroup that have something to do
   static constexpr int PATCHES = 1, STAGES = COLS_ == 256 ? 4 : 6;
   using Ring = ring90::Ring<STAGES, S::STAGE_BYTES>;
   using Sums = float[PATCHES][S::I][S::J][4];
@@ -108,7 +114,8 @@ template <int COLS_, bool ALONG_DEPTH, class T> struct Boxes {
   Operands from;
   int step = 0;  // the number of this thread's next one
 
-  __device__ __forceinline__ Boxes(u32 start, const Operands& from_) : ring{start}, from(from_) {}
+  __device__ __forceinline__ Boxes(unsigned char* smem, const Operands& from_)
+      : ring{arch::smem_u32(smem)}, from(from_) {}
 
   // By one thread, before a __syncthreads.
   __device__ __forceinline__ void init() const { ring.init(1, MULTIPLIERS / 32); }
@@ -156,19 +163,19 @@ template <int COLS_, bool ALONG_DEPTH, class T> struct Boxes {
 template <class P, class TileOf, class Store>
 ARCH_FN void run(const typename P::Operands& from, int tiles, TileOf tile, Store store) {
   DYN_SMEM(smem);
-  P product(arch::smem_u32(smem), from);
+  P product(smem, from);
   if (threadIdx.x == 0) product.init();
   __syncthreads();  // the barriers are initialised
   if (threadIdx.x < MULTIPLIERS) {
-    arch::setmaxnreg_inc<MULTIPLIER_REGISTERS>();
+    arch::setmaxnreg_inc<P::Registers::MULTIPLIER>();
     for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
       typename P::Sums acc;
       product.multiply(acc, tile(t));
       store(t, acc, smem + P::SIZE);
     }
   } else {
-    arch::setmaxnreg_dec<COPIER_REGISTERS>();
-    if (threadIdx.x > MULTIPLIERS) return;
+    arch::setmaxnreg_dec<P::Registers::COPIER>();
+    if (threadIdx.x >= MULTIPLIERS + P::COPIERS) return;
     for (int t = blockIdx.x; t < tiles; t += gridDim.x) product.copy(tile(t));
   }
 }

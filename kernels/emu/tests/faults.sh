@@ -99,8 +99,8 @@ planted patches_bytes conv2d.forward:tma conv2d/fwd_8_tma.sm90a common/patches90
   's/expect_tx(full, S::STAGE_BYTES)/expect_tx(full, S::A_BYTES)/'
 planted halo_stage conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '/image.await_empty(step)/d'
 planted halo_weights conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh '/weights.await_empty(tap)/d'
-planted halo_first_arrival conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '/^    image.await(step)/d'
-planted halo_arrival conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh '/if (ends) image.await(step)/d'
+planted halo_first_arrival conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '/^    await_image();/d'
+planted halo_arrival conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh '/if (ends) await_image()/d'
 planted halo_weights_arrival conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '/weights.await(tap)/d'
 planted halo_early conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '/nor is the early one/d'
 planted halo_late conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh '/the late half of the tap before/d'
@@ -112,6 +112,12 @@ planted halo_unfinished conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.c
 planted halo_operand_fence conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '/wgmma_fence();  \/\/ a was read/d'
 planted halo_bytes conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh \
   's/expect_tx(full, WEIGHT_BYTES)/expect_tx(full, WEIGHT_BYTES \/ 2)/'
+planted normed_arrival conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \
+  '/this->image.await(this->step)/d'
+planted normed_warps conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh 's/NORMERS \/ 32)/1)/'
+planted normed_stage conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \
+  's/this->step % Image::STAGES \* 16/0/'
+planted normed_await conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/halo90.cuh '/if (ends) await_image()/d'
 planted moments_barrier conv2d.forward_moments:tma conv2d/fwd_8_tma.sm90a common/moments90.cuh \
   '/moments are there; nobody/d'
 planted fold_join group_norm.from_moments:chunks group_norm/fwd_2_chunks common/reduce.cuh \
@@ -168,6 +174,11 @@ planted halo_tap conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '
 planted halo_back conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh 's/back \* (work.taps.rows - 1)/back/'
 planted halo_patch conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh \
   's/PATCH_BYTES = patches::HEIGHT \* WIDTH/PATCH_BYTES = patches::HEIGHT * patches::WIDTH/'
+planted normed_edge conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh 's/if (inside) vec/if (inside || true) vec/'
+planted normed_sample conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \
+  's/shift + of_sample + channel/shift + channel/'
+planted normed_swizzle conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \
+  's/S::along_depth(pixel, piece)/S::along_depth(pixel, piece ^ 1)/'
 planted halo_moments conv2d.forward_moments:halo conv2d/fwd_9_halo.sm90a common/convolution90.cuh \
   's/turn \* P::PATCHES + i/turn/'
 planted flash_causal attention.forward:flash attention/fwd_2_flash common/flash.cuh 's/% 2 >= seen/% 2 > seen/'

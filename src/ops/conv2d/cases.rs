@@ -82,6 +82,7 @@ pub(super) fn of(direction: Direction) -> Vec<Key> {
             wide,
             direction,
             groups: 0,
+            normed: None,
         }
     };
     // Whole patches of pixels, in either direction at stride 1, in the backward one at stride 2.
@@ -97,6 +98,7 @@ pub(super) fn of(direction: Direction) -> Vec<Key> {
         (1, [16, 16], 72, 264, 3, Geometry::same(3)),
         (1, [32, 32], 72, 136, 4, halving),
         (3, [16, 32], 16, 72, 2, even),
+        (3, [16, 32], 40, 24, 3, Geometry::same(3)),
     ];
     let all = all.into_iter().chain(cut).chain(patches);
     all.enumerate().map(key).collect()

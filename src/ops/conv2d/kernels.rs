@@ -183,6 +183,9 @@ pub(super) fn has_patches(key: &Key) -> bool {
 /// Shared memory for the moments of a tile: two turns of a pair for each of 256 threads.
 const MOMENTS_BYTES: usize = 2 * 256 * 2 * size_of::<f32>();
 
+/// Shared memory for the barriers of an image that is normalised there: of two stages.
+const NORMED_BYTES: usize = 2 * 16;
+
 /// Tiles of patches, that the copy engine brings; and the moments of groups of their channels, where the key has any.
 pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
     let Key {
@@ -197,13 +200,19 @@ pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
         let dims = [channels, width, height, samples];
         TensorMap::new(Ptr::Arg(written), dims, tile.image_box())
     };
+    let norm = if key.normed.is_some() { 2 } else { 0 }; // arguments after the image: its scale and shift
+    let w = written + 1 + norm;
     let weights = |lines| {
         let dims = [outputs, inputs, key.taps()];
-        TensorMap::new(Ptr::Arg(written + 1), dims, [64, lines, 1])
+        TensorMap::new(Ptr::Arg(w), dims, [64, lines, 1])
     };
     let mut launch = tile
         .launch(module, key.dtype, [samples * pixels, channels])
         .staying();
+    if key.normed.is_some() {
+        let shared = launch.shared as usize + NORMED_BYTES;
+        launch = launch.shared(shared);
+    }
     let mut of_moments = [0, 0];
     if key.groups > 0 {
         let part = if tile.cols() == 256 {
@@ -215,7 +224,7 @@ pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
         launch = launch.part(part).shared(shared);
         of_moments = [key.groups, moments::size(key)];
     }
-    let added = written + 2..key.args().len();
+    let added = (written + 1..w).chain(w + 1..key.args().len());
     let launch = launch.pointers((0..written).chain(added).map(Ptr::Arg).collect::<Vec<_>>());
     let launch = match key.direction {
         Direction::Vjp => launch

@@ -11,17 +11,20 @@
 //! same ones are a phase.
 //!
 //! What a group norm reads next may come with its moments, see [`Measured`]: from ops of their own, whose variants are those
-//! that have them at hand when they store.
+//! that have them at hand when they store. So may a forward pass take an image that a norm has yet to be applied to, see
+//! [`Normed`](crate::ops::measured::Normed): it is `u = silu(x scale + shift)`, by the sample and channel, that meets the weights.
 
 mod cases;
 mod gathered;
 mod kernels;
 mod moments;
+mod normed;
 mod plain;
 mod tiled;
 mod wgrad;
 
 pub use moments::{FORWARD_MOMENTS, VJP_MOMENTS};
+pub use normed::{FORWARD_NORMED, FORWARD_NORMED_MOMENTS, forward_normed, takes_norm};
 pub use wgrad::{WGRAD, wgrad};
 
 use crate::cx::Cx;
@@ -99,6 +102,8 @@ pub struct Key {
     direction: Direction,
     /// Of channels of the result, whose moments are written too; 0: none are.
     groups: usize,
+    /// The input is to be normalised, and rounded to this type, as a norm would store it.
+    normed: Option<DType>,
 }
 
 /// Pixels of the input that meet the same taps, because their rows and columns leave the same remainders by the stride.
@@ -165,8 +170,14 @@ impl KeyTrait for Key {
     }
 
     fn with_dtype(&self, dtype: DType) -> Self {
+        // The loops in f32 round as the launch that they stand for; those in f64 do not.
+        let stored = |stored| match dtype {
+            DType::F32 => stored,
+            _ => dtype,
+        };
         Key {
             dtype,
+            normed: self.normed.map(stored),
             ..self.clone()
         }
     }
@@ -205,14 +216,18 @@ impl Key {
             }
         }
         let out = Spec::out("y", y);
-        vec![
-            if self.wide { out.wide() } else { out },
-            Spec::input("x", x),
+        let out = if self.wide { out.wide() } else { out };
+        let mut args = vec![out, Spec::input("x", x)];
+        if self.normed.is_some() {
+            args.extend(normed::specs(self));
+        }
+        args.extend([
             w,
             Spec::input("bias", self.outputs).wide().present(self.bias),
             Spec::input("shift", self.samples * self.outputs).present(self.shift),
             Spec::input("residual", y).present(self.residual),
-        ]
+        ]);
+        args
     }
 }
 
@@ -390,6 +405,26 @@ pub fn forward_measured(
     add: Epilogue<'_>,
     groups: Option<usize>,
 ) -> Result<Measured> {
+    let key = forward_key(x, w, geometry, add, groups)?;
+    let y = result(cx, &key)?;
+    let inputs = [
+        Arg::In(x),
+        Arg::In(w),
+        add.bias.into(),
+        add.shift.into(),
+        add.residual.into(),
+    ];
+    moments::launch(cx, [&FORWARD, &FORWARD_MOMENTS], key, y, &inputs)
+}
+
+/// Of a forward pass.
+fn forward_key(
+    x: &Tensor,
+    w: &Tensor,
+    geometry: Geometry,
+    add: Epilogue<'_>,
+    groups: Option<usize>,
+) -> Result<Key> {
     let [samples, height, width, channels] = x.nhwc("conv2d")?;
     let [k, _, inputs, outputs] = w.nhwc("conv2d, w")?;
     let sizes = geometry.out(height, k).zip(geometry.out(width, k));
@@ -398,7 +433,7 @@ pub fn forward_measured(
             format!("[n, h, w, {inputs}] with h and w of at least {k} after padding {geometry:?}");
         return Err(Error::shape("conv2d", want, x.shape()));
     };
-    let key = Key {
+    Ok(Key {
         dtype: x.dtype(),
         samples,
         x: [height, width],
@@ -413,21 +448,18 @@ pub fn forward_measured(
         wide: add.wide,
         direction: Direction::Forward,
         groups: groups.unwrap_or(0),
-    };
-    let shape = [samples, ho, wo, outputs];
-    let y = if add.wide {
-        cx.empty_wide(shape)?
+        normed: None,
+    })
+}
+
+/// The output of a forward pass.
+fn result(cx: &Cx, key: &Key) -> Result<Tensor> {
+    let shape = [key.samples, key.y[0], key.y[1], key.outputs];
+    if key.wide {
+        cx.empty_wide(shape)
     } else {
-        cx.empty(shape)?
-    };
-    let inputs = [
-        Arg::In(x),
-        Arg::In(w),
-        add.bias.into(),
-        add.shift.into(),
-        add.residual.into(),
-    ];
-    moments::launch(cx, [&FORWARD, &FORWARD_MOMENTS], key, y, &inputs)
+        cx.empty(shape)
+    }
 }
 
 /// `dx: [n, height, width, i]` from `dy: [n, ho, wo, o]`, for an input that was `size = [height, width]`.
@@ -495,6 +527,7 @@ pub fn transposed_measured(
         wide,
         direction: Direction::Vjp,
         groups: groups.unwrap_or(0),
+        normed: None,
     };
     let dx = cx.empty([samples, size[0], size[1], inputs])?;
     let inputs = [Arg::In(dy), Arg::In(w), bias.into()];

@@ -119,7 +119,7 @@ fn part_of(key: &Key, pixel: usize) -> usize {
 }
 
 /// The moments of a result.
-fn measure<T: Real>(key: &Key, y: &[T], moments: &mut [T]) {
+pub(super) fn measure<T: Real>(key: &Key, y: &[T], moments: &mut [T]) {
     let ([pixels, channels], size, parts) = (kernels::of_sample(key), size(key), parts(key));
     let mut of_part = vec![Vec::with_capacity(PART); parts];
     (0..pixels).for_each(|pixel| of_part[part_of(key, pixel)].push(pixel));
@@ -231,6 +231,7 @@ pub(super) fn cases(direction: Direction) -> Vec<Key> {
             wide: false,
             direction,
             groups,
+            normed: None,
         }
     };
     all.into_iter().enumerate().map(key).collect()

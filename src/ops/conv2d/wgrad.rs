@@ -66,6 +66,7 @@ pub fn wgrad(cx: &Cx, x: &Tensor, geometry: Geometry, k: usize, dy: &Tensor) -> 
         residual: false,
         wide: false,
         groups: 0,
+        normed: None,
         direction: Direction::Wgrad,
     };
     let dw = cx.empty_wide([k, k, inputs, outputs])?;
