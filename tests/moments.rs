@@ -1,4 +1,4 @@
-//! Norms by the moments that the convolution before them leaves.
+//! Norms by the moments that the convolution before them leaves, and norms that the convolution after them applies.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,10 @@ use posteriori::models::vae::{Vae, VaeConfig};
 use posteriori::nn::param::Weights;
 #[cfg(feature = "emu")]
 use posteriori::ops::check::bounds;
+#[cfg(feature = "emu")]
+use posteriori::ops::conv2d::{self, Epilogue, Geometry};
+#[cfg(feature = "emu")]
+use posteriori::ops::group_norm;
 use posteriori::pipeline::prior::Prior;
 use posteriori::rng::Philox;
 use posteriori::runtime::Runtime;
@@ -74,23 +78,52 @@ const BY_MOMENTS: [(&str, &str); 5] = [
 /// that after the attention read what no convolution wrote that has moments.
 const NORMS: u64 = 2 * 10 + 2;
 
-/// Norms that make their own statistics, and norms by moments.
-fn norms(counts: &Counts) -> [u64; 2] {
-    ["group_norm.forward", "group_norm.from_moments"].map(|op| counts.get(op).copied().unwrap_or(0))
+/// By convolutions of pairs of patches, which apply norms too.
+#[cfg(feature = "emu")]
+const BY_HALOS: [(&str, &str); 7] = [
+    ("conv2d.forward", "halo_128"),
+    ("conv2d.forward_moments", "halo_128"),
+    ("conv2d.forward_normed", "halo_128"),
+    ("conv2d.forward_normed_moments", "halo_128"),
+    ("conv2d.vjp", "halo_128"),
+    ("conv2d.vjp_moments", "halo_128"),
+    ("group_norm.forward", "chunks"),
+];
+
+/// Norms that make their own statistics, norms by moments, and norms that are statistics alone.
+fn norms(counts: &Counts) -> [u64; 3] {
+    let ops = [
+        "group_norm.forward",
+        "group_norm.from_moments",
+        "group_norm.statistics",
+    ];
+    ops.map(|op| counts.get(op).copied().unwrap_or(0))
 }
 
-/// In f64 the two ways differ by roundings.
+/// In f64 the ways differ by roundings.
 #[test]
-fn both_ways_are_one_function() {
-    let by_moments = [
+fn all_ways_are_one_function() {
+    let applied = [
         ("conv2d.forward", "gathered_gemm"),
         ("conv2d.vjp", "gathered_gemm"),
         ("group_norm.forward", "plain"),
     ];
-    let got = decode(Runtime::native(), DType::F64, &by_moments, 0);
+    let by_moments = [&applied[..], &[("conv2d.forward_normed", "plain")]].concat();
     let want = decode(Runtime::native(), DType::F64, &[], 0);
-    assert_eq!(norms(&want.counts), [NORMS, 0]);
-    assert_eq!(norms(&got.counts), [2, NORMS - 2]);
+    assert_eq!(norms(&want.counts), [NORMS, 0, 0]);
+    let ways: [(&[_], _); 2] = [
+        (&by_moments, [2, NORMS - 2, 0]),
+        (&applied, [0, 2, NORMS - 2]),
+    ];
+    for (forced, expected) in ways {
+        let got = decode(Runtime::native(), DType::F64, forced, 0);
+        assert_eq!(norms(&got.counts), expected);
+        agrees(&want, &got);
+    }
+}
+
+/// To roundings of f64.
+fn agrees(want: &Decoded, got: &Decoded) {
     for (want, got) in [(&want.y, &got.y), (&want.dz, &got.dz)] {
         let largest = want.iter().fold(0.0f64, |most, v| most.max(v.abs()));
         let errors = want.iter().zip(got).map(|(w, g)| (w - g).abs());
@@ -105,6 +138,18 @@ fn both_ways_are_one_function() {
 #[cfg(feature = "emu")]
 #[test]
 fn a_decoder_by_moments_is_as_near_the_truth() {
+    is_as_near(&BY_MOMENTS, [2, NORMS - 2, 0], 3);
+}
+
+/// The same where convolutions apply the norms before them.
+#[cfg(feature = "emu")]
+#[test]
+fn a_decoder_by_halos_is_as_near_the_truth() {
+    is_as_near(&BY_HALOS, [9, 1, 12], 2);
+}
+
+#[cfg(feature = "emu")]
+fn is_as_near(forced: &[(&str, &str)], expected: [u64; 3], upsamplers: u64) {
     let oracle = decode(Runtime::native(), DType::F64, &[], 0);
     let apart = [
         ("conv2d.forward", "wgmma_128"),
@@ -114,11 +159,11 @@ fn a_decoder_by_moments_is_as_near_the_truth() {
     let run =
         |dtype, schedule, forced: &[_], first| decode(Runtime::emu(schedule), dtype, forced, first);
     for dtype in [DType::Bf16, DType::F16] {
-        let got = run(dtype, Schedule::InOrder, &BY_MOMENTS, 0);
+        let got = run(dtype, Schedule::InOrder, forced, 0);
         let plain = run(dtype, Schedule::InOrder, &apart, 0);
-        assert_eq!(norms(&plain.counts), [NORMS, 0]);
-        assert_eq!(norms(&got.counts), [2, NORMS - 2]);
-        assert_eq!(got.counts["conv2d.vjp_moments"], 3);
+        assert_eq!(norms(&plain.counts), [NORMS, 0, 0]);
+        assert_eq!(norms(&got.counts), expected);
+        assert_eq!(got.counts["conv2d.vjp_moments"], upsamplers);
         let outputs = [
             ("y", DType::F32, &got.y, &plain.y, &oracle.y),
             ("dz", dtype, &got.dz, &plain.dz, &oracle.dz),
@@ -134,7 +179,7 @@ fn a_decoder_by_moments_is_as_near_the_truth() {
                 square.sqrt()
             );
         }
-        let alone = run(dtype, Schedule::Random(1), &BY_MOMENTS, 1);
+        let alone = run(dtype, Schedule::Random(1), forced, 1);
         for (all, alone) in [(&got.y, &alone.y), (&got.dz, &alone.dz)] {
             assert!(
                 all[all.len() - alone.len()..] == alone[..],
@@ -144,8 +189,52 @@ fn a_decoder_by_moments_is_as_near_the_truth() {
     }
 }
 
+/// What a convolution makes of a norm's input has the bits of what it makes of the norm's output, in groups of ten channels.
+#[cfg(feature = "emu")]
+#[test]
+fn a_norm_that_is_applied_late_gives_the_same_bits() {
+    for dtype in [DType::Bf16, DType::F16] {
+        let cx = Cx::new(Runtime::emu(Schedule::InOrder), dtype).unwrap();
+        let cx = BY_HALOS.iter().fold(cx, |cx, (op, v)| cx.forcing(op, v));
+        let mut random = Philox::new(4);
+        let mut draw = |dims: [usize; 4], to| {
+            let values = (0..dims.iter().product()).map(|_| random.normal());
+            Tensor::rounded(cx.rt(), values, dims, to).unwrap()
+        };
+        let (x, w) = (draw([2, 16, 32, 40], dtype), draw([3, 3, 40, 24], dtype));
+        let mut channels = |c| {
+            let values = (0..c).map(|_| random.normal());
+            Tensor::rounded(cx.rt(), values, [c], DType::F32).unwrap()
+        };
+        let params = group_norm::Params {
+            w: &channels(40),
+            b: &channels(40),
+            groups: 4,
+            eps: 1e-5,
+            silu: true,
+        };
+        let add = Epilogue {
+            bias: Some(&channels(24)),
+            ..Default::default()
+        };
+        let same = Geometry::same(3);
+        let measured = x.clone().into();
+        assert!(conv2d::takes_norm(&cx, &x, &w, same, add).unwrap());
+        assert!(group_norm::leaves_the_rest(&cx, &measured, params).unwrap());
+        let (normed, _) = group_norm::statistics(&cx, &measured, params).unwrap();
+        let late = conv2d::forward_normed(&cx, &normed, &w, same, add, None).unwrap();
+        let (u, _) = group_norm::forward(&cx, &x, params).unwrap();
+        let first = conv2d::forward(&cx, &u, &w, same, add).unwrap();
+        assert!(
+            late.x.to_f64().unwrap() == first.to_f64().unwrap(),
+            "{dtype}"
+        );
+    }
+}
+
 /// Stable Diffusion's autoencoder at 512 x 512 on Hopper: in the decoder all norms but the two that follow no such
-/// convolution; in the encoder neither those after the halvings. On other GPUs none.
+/// convolution are by moments; in the encoder neither those after the halvings. From 128 x 128 pixels on the convolutions
+/// after them apply them. On other GPUs none.
 #[test]
 fn stable_diffusion_norms_by_moments() {
     let config = VaeConfig {
@@ -156,7 +245,7 @@ fn stable_diffusion_norms_by_moments() {
         groups: 32,
         scaling_factor: 0.18215,
     };
-    for (arch, decoder, encoder) in [(90, [2, 28], [5, 17]), (80, [30, 0], [22, 0])] {
+    for (arch, decoder, encoder) in [(90, [2, 10, 18], [2, 8, 12]), (80, [30, 0, 0], [22, 0, 0])] {
         let rt = Runtime::dry_for(Target::Kernels(Arch(arch)));
         let cx = Cx::new(rt, DType::Bf16).unwrap();
         let vae = Vae::new(&Weights::planned(&cx), config.clone()).unwrap();

@@ -218,18 +218,20 @@ ARCH_WGMMA(f16, 128, ARCH_R64, ARCH_D64(0), "64", "65", "66", "67", "68")
 ARCH_WGMMA(bf16, 256, ARCH_R128, ARCH_D128(0), "128", "129", "130", "131", "132")
 ARCH_WGMMA(f16, 256, ARCH_R128, ARCH_D128(0), "128", "129", "130", "131", "132")
 
-// The same with four registers of A.
-#define ARCH_WGMMA_REGISTERS(T)                                                                                     \
+// The same with four registers of A: these, the descriptor of B, whether to add to d, whether B is transposed.
+#define ARCH_WGMMA_REGISTERS(T, N, registers, outputs, a0, a1, a2, a3, b_, scale_, b_trans_)                        \
   template <int B_TRANS>                                                                                          \
-  ARCH_FN void wgmma_of(As<T>, float (&d)[32], const u32 (&a)[4], u64 b, int scale_d) {                           \
-    asm volatile("{ .reg .pred p; setp.ne.b32 p, %37, 0;\n"                                                       \
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." #T "." #T " {" ARCH_R32 "}, "                      \
-                 "{%32,%33,%34,%35}, %36, p, 1, 1, %38; }"                                                        \
-                 : ARCH_D32(0)                                                                                    \
+  ARCH_FN void wgmma_of(As<T>, float (&d)[N / 2], const u32 (&a)[4], u64 b, int scale_d) {                        \
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %" scale_ ", 0;\n"                                               \
+                 "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #T "." #T " {" registers "}, "                 \
+                 "{%" a0 ",%" a1 ",%" a2 ",%" a3 "}, %" b_ ", p, 1, 1, %" b_trans_ "; }"                          \
+                 : outputs                                                                                        \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(scale_d), "n"(B_TRANS));               \
   }
-ARCH_WGMMA_REGISTERS(bf16)
-ARCH_WGMMA_REGISTERS(f16)
+ARCH_WGMMA_REGISTERS(bf16, 64, ARCH_R32, ARCH_D32(0), "32", "33", "34", "35", "36", "37", "38")
+ARCH_WGMMA_REGISTERS(f16, 64, ARCH_R32, ARCH_D32(0), "32", "33", "34", "35", "36", "37", "38")
+ARCH_WGMMA_REGISTERS(bf16, 128, ARCH_R64, ARCH_D64(0), "64", "65", "66", "67", "68", "69", "70")
+ARCH_WGMMA_REGISTERS(f16, 128, ARCH_R64, ARCH_D64(0), "64", "65", "66", "67", "68", "69", "70")
 #endif
 
 // d (64 x 2R, accumulators as of mma for every 8 columns, warp w has rows 16 w ..) = A B + (scale_d ? d : 0).
@@ -244,14 +246,15 @@ ARCH_FN void wgmma(float (&d)[R], u64 a, u64 b, int scale_d ARCH_LOC) {
 #endif
 }
 
-// d (64 x 64) = A B + (scale_d ? d : 0), with A (64 x 16) in registers, as of mma: warp w has rows 16 w .. They are in
-// use until a wait.
-template <class T, int B_TRANS>
-ARCH_FN void wgmma_registers(float (&d)[32], const u32 (&a)[4], u64 b, int scale_d ARCH_LOC) {
+// d (64 x 2R) = A B + (scale_d ? d : 0), with A (64 x 16) in registers, as of mma: warp w has rows 16 w .. They are in
+// use until a wait. Columns 2R: 64 or 128.
+template <class T, int B_TRANS, int R>
+ARCH_FN void wgmma_registers(float (&d)[R], const u32 (&a)[4], u64 b, int scale_d ARCH_LOC) {
+  static_assert(R == 32 || R == 64, "64 or 128 columns");
 #ifdef __CUDACC__
   wgmma_of<B_TRANS>(As<T>{}, d, a, b, scale_d);
 #else
-  emu::wgmma_registers(d, 64, a, b, B_TRANS != 0, scale_d != 0, HalfKind<T>::kind, file_, line_);
+  emu::wgmma_registers(d, 2 * R, a, b, B_TRANS != 0, scale_d != 0, HalfKind<T>::kind, file_, line_);
 #endif
 }
 

@@ -51,7 +51,7 @@ template <int BYTES> struct Ring : ring90::Ring<STAGES, BYTES> {
       if (i > 0) {
         arch::cp_async_wait<1>();
         arch::fence_proxy_async();  // the tensor cores see what this thread has copied
-        this->announce(this->full(i - 1));
+        ring90::announce(this->full(i - 1));
       }
     }
   }

@@ -30,7 +30,7 @@ ARCH_FN Two from_lane(const Two& a, int mask) {
   return {__shfl_xor_sync(0xffffffffu, a.v[0], mask), __shfl_xor_sync(0xffffffffu, a.v[1], mask)};
 }
 
-// What a thread has seen of a tile of shape S (patches90.cuh): the moments of eight units of WIDTH columns, each of two
+// What a thread has seen of a patch and the columns of shape S (warpgroup.cuh): the moments of eight units of WIDTH columns, each of two
 // rows. Of any 32 columns a piece of 8 was its own, and of any 16 rows two.
 template <class S> struct Units {
   static constexpr int WIDTH = S::COLS / 32, OF_PIECE = tile::PIECE / WIDTH, COUNT = 8;
@@ -62,7 +62,7 @@ template <class S> struct Units {
   }
 
   // Joins those of a warpgroup, and writes the groups from column `col` on. `patch`: its number among those of the
-  // sample; `turn`: the tile's among this block's; smem: BYTES.
+  // sample; `turn`: among those that this block stores; smem: BYTES.
   __device__ __forceinline__ void write(const To& to, int sample, int patch, int col, int turn, unsigned char* smem) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % WARPS, group = threadIdx.x / 128;
     // Of the eight lanes with other rows of the same columns, half of those left keep the lower units, half the upper

@@ -15,15 +15,11 @@ namespace patches {
 
 static constexpr int HEIGHT = 8, WIDTH = 16;  // of a patch
 static constexpr int MULTIPLIERS = 256, THREADS = MULTIPLIERS + 128;
-static constexpr int COPIER_REGISTERS = 40, MULTIPLIER_REGISTERS = 232;  // of a thread; all are launched with 168
-static_assert(COPIER_REGISTERS + 2 * MULTIPLIER_REGISTERS <= 3 * 168, "they only change hands");
 
-// A tile of 128 pixels and COLS channels, as of warpgroup.cuh but for the number of steps in shared memory.
-template <int COLS> struct Shape : warpgroup::Shape<COLS> {
-  static constexpr int STAGES = COLS == 256 ? 4 : 6;
-  using Ring = ring90::Ring<STAGES, warpgroup::Shape<COLS>::STAGE_BYTES>;
-  using Sums = float[warpgroup::Shape<COLS>::I][warpgroup::Shape<COLS>::J][4];
-  static_assert(warpgroup::Shape<COLS>::ROWS == HEIGHT * WIDTH, "a tile's lines are a patch");
+// Who has how many registers; all are launched with 168.
+template <int OF_COPIER, int OF_MULTIPLIER> struct Registers {
+  static constexpr int COPIER = OF_COPIER, MULTIPLIER = OF_MULTIPLIER;
+  static_assert(COPIER + 2 * MULTIPLIER <= 3 * 168, "they only change hands");
 };
 
 // The pixels [samples, height, width] of a result, or of one phase of it, patch by patch: line i of the product is pixel
@@ -31,10 +27,17 @@ template <int COLS> struct Shape : warpgroup::Shape<COLS> {
 struct Grid {
   int height, width;
 
-  __device__ __forceinline__ int of_sample() const { return height / HEIGHT * (width / WIDTH); }
+  __device__ __forceinline__ int across() const { return width / WIDTH; }
+  __device__ __forceinline__ int of_sample() const { return height / HEIGHT * across(); }
   __device__ __forceinline__ int sample(int patch) const { return patch / of_sample(); }
-  __device__ __forceinline__ int row(int patch) const { return patch % of_sample() / (width / WIDTH) * HEIGHT; }
-  __device__ __forceinline__ int col(int patch) const { return patch % (width / WIDTH) * WIDTH; }
+  __device__ __forceinline__ int row(int patch) const { return patch % of_sample() / across() * HEIGHT; }
+  __device__ __forceinline__ int col(int patch) const { return patch % across() * WIDTH; }
+
+  // The first patch of a stack of N, one below the other; and the one so many below another.
+  template <int N> __device__ __forceinline__ int first(int stack) const {
+    return stack + (N - 1) * (stack / across() * across());
+  }
+  __device__ __forceinline__ int below(int patch, int i) const { return patch + i * across(); }
 
   // The pixel that a line is, counted row by row.
   __device__ __forceinline__ int pixel(int line) const {
@@ -71,96 +74,122 @@ template <class Grid> struct Work {
   template <class S> __device__ __forceinline__ int steps() const { return taps.rows * taps.cols * steps_of_tap<S>(); }
 };
 
-// A tile: which patch of the work, and its first column.
+// A tile: the first patch of the work, and its first column.
 template <class Grid> struct Tile {
   Work<Grid> work;
   int patch, col;
 };
 
-// Asks for the steps of a tile, from number `step` of the ring on; returns the number after the last. `w`: boxes of 64
-// by the columns of a tile where the weights lie along the depth, else of 64 by 64.
-template <class S, bool ALONG_DEPTH, class Grid>
-ARCH_FN int copy(const typename S::Ring& ring, const TensorMap* image, const TensorMap* w, const Tile<Grid>& tile,
-                 int step) {
-  const auto& [work, patch, col] = tile;
-  const int sample = work.grid.sample(patch);
-  for (int tap = 0; tap < work.taps.rows * work.taps.cols; ++tap) {
-    const int tap_row = tap / work.taps.cols, tap_col = tap % work.taps.cols;
-    const int y = work.grid.row(patch) + work.row + work.direction * tap_row;
-    const int x = work.grid.col(patch) + work.col + work.direction * tap_col;
-    const int of_w =
-        (work.taps.row + tap_row * work.taps.step) * work.taps.k + work.taps.col + tap_col * work.taps.step;
-    for (int channel = 0; channel < work.channels; channel += S::DEPTH, ++step) {
-      const u32 a = ring.stage(step), b = a + S::A_BYTES, full = ring.full(step);
-      ring.await_empty(step);
-      arch::mbar_arrive_expect_tx(full, S::STAGE_BYTES);
-      arch::tma_load_4d(a, image, full, channel, x, y, sample);
-      if constexpr (ALONG_DEPTH) {
-        arch::tma_load_3d(b, w, full, channel, col, of_w);
-      } else {
+// The image, in boxes as wide in channels as a step is deep, and the weights: in boxes of 64 by the columns of a tile
+// where they lie along the depth, else of 64 by 64.
+struct Operands {
+  const TensorMap *image, *w;
+};
+
+// Asks for the weights of a step.
+template <class S, bool ALONG_DEPTH>
+ARCH_FN void copy_weights(u32 to, const TensorMap* w, u32 full, int channel, int col, int tap) {
+  if constexpr (ALONG_DEPTH) {
+    arch::tma_load_3d(to, w, full, channel, col, tap);
+  } else {
 #pragma unroll
-        for (int i = 0; i < S::COLS / 64; ++i) {
-          arch::tma_load_3d(b + i * S::BLOCK_BYTES, w, full, col + 64 * i, channel, of_w);
-        }
+    for (int i = 0; i < S::COLS / 64; ++i) {
+      arch::tma_load_3d(to + i * S::BLOCK_BYTES, w, full, col + 64 * i, channel, tap);
+    }
+  }
+}
+
+// Tiles of one patch and COLS_ channels. A step is a box of the image, moved by its tap, and weights.
+template <int COLS_, bool ALONG_DEPTH, class T> struct Boxes {
+  using S = warpgroup::Shape<COLS_>;  // but for the number of steps in shared memory
+  using Registers = patches::Registers<40, 232>;
+  static constexpr int COPIERS = 1;  // threads of the copying warpgroup that have something to do
+  static constexpr int PATCHES = 1, STAGES = COLS_ == 256 ? 4 : 6;
+  using Ring = ring90::Ring<STAGES, S::STAGE_BYTES>;
+  using Sums = float[PATCHES][S::I][S::J][4];
+  using Operands = patches::Operands;
+  static_assert(S::ROWS == HEIGHT * WIDTH, "a tile's lines are a patch");
+  static constexpr int SIZE = Ring::SIZE;  // of shared memory
+  Ring ring;
+  Operands from;
+  int step = 0;  // the number of this thread's next one
+
+  __device__ __forceinline__ Boxes(unsigned char* smem, const Operands& from_)
+      : ring{arch::smem_u32(smem)}, from(from_) {}
+
+  // By one thread, before a __syncthreads.
+  __device__ __forceinline__ void init() const { ring.init(1, MULTIPLIERS / 32); }
+
+  // Asks for the steps of a tile.
+  template <class Grid> __device__ __forceinline__ void copy(const Tile<Grid>& tile) {
+    const auto& [work, patch, col] = tile;
+    const int sample = work.grid.sample(patch);
+    for (int tap = 0; tap < work.taps.rows * work.taps.cols; ++tap) {
+      const int tap_row = tap / work.taps.cols, tap_col = tap % work.taps.cols;
+      const int y = work.grid.row(patch) + work.row + work.direction * tap_row;
+      const int x = work.grid.col(patch) + work.col + work.direction * tap_col;
+      for (int channel = 0; channel < work.channels; channel += S::DEPTH, ++step) {
+        const u32 a = ring.stage(step), full = ring.full(step);
+        ring.await_empty(step);
+        arch::mbar_arrive_expect_tx(full, S::STAGE_BYTES);
+        arch::tma_load_4d(a, from.image, full, channel, x, y, sample);
+        copy_weights<S, ALONG_DEPTH>(a + S::A_BYTES, from.w, full, channel, col, work.taps.number(tap_row, tap_col));
       }
     }
   }
-  return step;
-}
 
-// acc = a tile's products, of `steps` steps from number `step` of the ring on, which are then released.
-template <class S, bool ALONG_DEPTH, class T>
-ARCH_FN void multiply(const typename S::Ring& ring, typename S::Sums& acc, int steps, int step) {
-  auto& d = reinterpret_cast<float(&)[4 * S::J]>(acc);
-  const u32 rows = threadIdx.x / 128 * 64 * S::ROW_BYTES;  // of a, before this warpgroup's
-  tile::clear<S>(acc);
-  for (int i = 0; i < steps; ++i, ++step) {
-    ring.await(step);
-    arch::wgmma_fence();
-    warpgroup::multiply_step<T, S, ALONG_DEPTH>(d, ring.stage(step) + rows, ring.stage(step) + S::A_BYTES);
-    arch::wgmma_commit();
-    if (i == 0) continue;
-    arch::wgmma_wait<1>();
+  // acc = a tile's products, whose steps are then released.
+  template <class Grid> __device__ __forceinline__ void multiply(Sums& acc, const Tile<Grid>& tile) {
+    auto& d = reinterpret_cast<float(&)[4 * S::J]>(acc);
+    const u32 rows = threadIdx.x / 128 * 64 * S::ROW_BYTES;  // of a, before this warpgroup's
+    const int steps = tile.work.template steps<S>();
+    tile::clear<S>(acc[0]);
+    for (int i = 0; i < steps; ++i, ++step) {
+      ring.await(step);
+      arch::wgmma_fence();
+      warpgroup::multiply_step<T, S, ALONG_DEPTH>(d, ring.stage(step) + rows, ring.stage(step) + S::A_BYTES);
+      arch::wgmma_commit();
+      if (i == 0) continue;
+      arch::wgmma_wait<1>();
+      ring.release(step - 1);
+    }
+    arch::wgmma_wait<0>();
     ring.release(step - 1);
   }
-  arch::wgmma_wait<0>();
-  ring.release(step - 1);
-}
+};
 
-// All tiles that are this block's, of `tiles`: tile(t) is what the t-th is, store(t, acc, shared) stores it.
-template <class S, bool ALONG_DEPTH, class T, class TileOf, class Store>
-ARCH_FN void run(const TensorMap* image, const TensorMap* w, int tiles, TileOf tile, Store store) {
+// All tiles that are this block's, of `tiles`: tile(t) is what the t-th is, store(t, acc, shared) stores it. P: how they
+// are multiplied, as Boxes.
+template <class P, class TileOf, class Store>
+ARCH_FN void run(const typename P::Operands& from, int tiles, TileOf tile, Store store) {
   DYN_SMEM(smem);
-  const typename S::Ring ring{arch::smem_u32(smem)};
-  if (threadIdx.x == 0) ring.init(1, MULTIPLIERS / 32);
+  P product(smem, from);
+  if (threadIdx.x == 0) product.init();
   __syncthreads();  // the barriers are initialised
-  int step = 0;
   if (threadIdx.x < MULTIPLIERS) {
-    arch::setmaxnreg_inc<MULTIPLIER_REGISTERS>();
+    arch::setmaxnreg_inc<P::Registers::MULTIPLIER>();
     for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
-      const int steps = tile(t).work.template steps<S>();
-      typename S::Sums acc;
-      multiply<S, ALONG_DEPTH, T>(ring, acc, steps, step);
-      store(t, acc, smem + S::Ring::SIZE);
-      step += steps;
+      typename P::Sums acc;
+      product.multiply(acc, tile(t));
+      store(t, acc, smem + P::SIZE);
     }
   } else {
-    arch::setmaxnreg_dec<COPIER_REGISTERS>();
-    if (threadIdx.x > MULTIPLIERS) return;
-    for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
-      step = copy<S, ALONG_DEPTH>(ring, image, w, tile(t), step);
-    }
+    arch::setmaxnreg_dec<P::Registers::COPIER>();
+    if (threadIdx.x >= MULTIPLIERS + P::COPIERS) return;
+    for (int t = blockIdx.x; t < tiles; t += gridDim.x) product.copy(tile(t));
   }
 }
 
-// A product of matrices: `a` (rows, depth) in boxes of 128 rows, `b` as `w` above.
-template <class S, bool ALONG_DEPTH, class T, class Out>
+// A product of matrices: `a` (rows, depth) in boxes of 128 rows, `b` as weights.
+template <int COLS, bool ALONG_DEPTH, class T, class Out>
 ARCH_FN void product(const Out& out, const TensorMap* a, const TensorMap* b, int depth) {
-  const int down = (out.rows + S::ROWS - 1) / S::ROWS, across = (out.cols + S::COLS - 1) / S::COLS;
+  using P = Boxes<COLS, ALONG_DEPTH, T>;
+  using S = typename P::S;
+  const int down = (out.rows + S::ROWS - 1) / S::ROWS, across = (out.cols + COLS - 1) / COLS;
   const Work<Rows> work{{}, taps::Taps::all(1), 0, 0, 1, depth};
-  const auto part = [&](int t) { return Tile<Rows>{work, t / across, t % across * S::COLS}; };
-  run<S, ALONG_DEPTH, T>(a, b, down * across, part, [&](int t, const typename S::Sums& acc, unsigned char* shared) {
-    tile::store_apart<S>(out, acc, part(t).patch * S::ROWS, part(t).col, shared);
+  const auto part = [&](int t) { return Tile<Rows>{work, t / across, t % across * COLS}; };
+  run<P>({a, b}, down * across, part, [&](int t, const typename P::Sums& acc, unsigned char* shared) {
+    tile::store_apart<S>(out, acc[0], part(t).patch * S::ROWS, part(t).col, shared);
   });
 }
 

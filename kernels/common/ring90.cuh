@@ -5,7 +5,14 @@
 
 namespace ring90 {
 
-template <int STAGES, int BYTES> struct Ring {
+// By a warp.
+ARCH_FN void announce(u32 barrier) {
+  __syncwarp();  // it is true of all lanes
+  if (threadIdx.x % 32 == 0) arch::mbar_arrive(barrier);
+}
+
+template <int STAGES_, int BYTES> struct Ring {
+  static constexpr int STAGES = STAGES_;
   static_assert(BYTES % 1024 == 0, "the swizzle counts from there");
   static constexpr int SIZE = STAGES * (BYTES + 16);
   u32 start;
@@ -30,11 +37,6 @@ template <int STAGES, int BYTES> struct Ring {
   __device__ __forceinline__ void await(int i) const { arch::mbar_wait(full(i), i / STAGES % 2); }
   // This warp has done with it.
   __device__ __forceinline__ void release(int i) const { announce(empty(i)); }
-
-  __device__ __forceinline__ static void announce(u32 barrier) {
-    __syncwarp();  // it is true of all lanes
-    if (threadIdx.x % 32 == 0) arch::mbar_arrive(barrier);
-  }
 };
 
 }  // namespace ring90

@@ -12,6 +12,11 @@ struct Taps {
   int k, rows, cols, step, row, col;
 
   static __device__ __forceinline__ Taps all(int k) { return {k, k, k, 1, 0, 0}; }
+
+  // Which tap of the kernel one of these is.
+  __device__ __forceinline__ int number(int tap_row, int tap_col) const {
+    return (row + tap_row * step) * k + col + tap_col * step;
+  }
 };
 
 // Where on the depth this thread's pieces are: the same piece of each row, so the same tap and channel.
@@ -112,8 +117,7 @@ template <class T, class S> struct Weights {
       : w(w_), taps(taps_), walk(taps_, depth, chunk), channels(channels_), channel(first + threadIdx.x / S::PIECES) {}
 
   __device__ __forceinline__ void copy(u32 to) {
-    const int tap_row = taps.row + walk.row * taps.step, tap_col = taps.col + walk.col * taps.step;
-    const size_t tap = static_cast<size_t>(tap_row * taps.k + tap_col) * channels;
+    const size_t tap = static_cast<size_t>(taps.number(walk.row, walk.col)) * channels;
 #pragma unroll
     for (int i = 0; i < S::COLS; i += S::THREADS / S::PIECES) {
       const bool inside = walk.inside() && channel + i < channels;

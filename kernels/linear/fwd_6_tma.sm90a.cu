@@ -12,7 +12,7 @@ template <int COLS, class T>
 ARCH_FN void forward(T* __restrict__ y, const float* __restrict__ bias, const T* __restrict__ residual,
                      const TensorMap* x, const TensorMap* w, const linear::Params& p) {
   const tile::Output<T, T> out{y, bias, nullptr, residual, p.rows, p.m, 1};
-  patches::product<patches::Shape<COLS>, true, T>(out, x, w, p.k);
+  patches::product<COLS, true, T>(out, x, w, p.k);
 }
 
 }  // namespace

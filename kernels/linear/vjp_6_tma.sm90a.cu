@@ -12,7 +12,7 @@ template <int COLS, class T>
 ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ residual, const TensorMap* dy, const TensorMap* w,
                  const linear::Params& p) {
   const tile::Output<T, T> out{dx, nullptr, nullptr, residual, p.rows, p.k, 1};
-  patches::product<patches::Shape<COLS>, false, T>(out, dy, w, p.m);
+  patches::product<COLS, false, T>(out, dy, w, p.m);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 use crate::cx::Cx;
 use crate::error::Result;
+use crate::nn::norm::AfterNorm;
 use crate::nn::param::{Weights, accumulate};
 use crate::ops::conv2d::{self, Epilogue, Geometry};
 use crate::ops::measured::Measured;
@@ -88,30 +89,74 @@ impl Conv2d {
         groups: Option<usize>,
     ) -> Result<Measured> {
         cx.keep_input(&self.w, x);
-        let bias = Some(&self.b);
+        let alone = self.epilogue();
         if cx.taps() {
-            let alone = Epilogue {
-                bias,
-                wide: self.wide,
-                ..Default::default()
-            };
             cx.tap(
                 &self.name,
                 &conv2d::forward(cx, x, &self.w, self.geometry, alone)?,
             );
         }
         let add = Epilogue {
-            bias,
             shift,
             residual,
-            wide: self.wide,
+            ..alone
         };
+        let groups = self.taken(cx, x, groups)?;
+        conv2d::forward_measured(cx, x, &self.w, self.geometry, add, groups)
+    }
+
+    /// As [`Conv2d::forward_measured`], of what a norm left.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn forward_after(
+        &self,
+        cx: &Cx,
+        x: &AfterNorm,
+        shift: Option<&Tensor>,
+        residual: Option<&Tensor>,
+        groups: Option<usize>,
+    ) -> Result<Measured> {
+        let x = match x {
+            AfterNorm::Tensor(x) => {
+                return self.forward_measured(cx, x, shift, residual, groups);
+            }
+            AfterNorm::Normed(x) => x,
+        };
+        let add = Epilogue {
+            shift,
+            residual,
+            ..self.epilogue()
+        };
+        let groups = self.taken(cx, &x.x, groups)?;
+        conv2d::forward_normed(cx, x, &self.w, self.geometry, add, groups)
+    }
+
+    /// Whether it normalises its input by itself, if that is yet to be: never while it is trained, for it keeps its input.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn takes_norm(&self, cx: &Cx, x: &Tensor) -> Result<bool> {
+        let takes = conv2d::takes_norm(cx, x, &self.w, self.geometry, self.epilogue())?;
+        Ok(takes && cx.trains(&self.w).is_none())
+    }
+
+    /// What it adds by itself.
+    fn epilogue(&self) -> Epilogue<'_> {
+        Epilogue {
+            bias: Some(&self.b),
+            wide: self.wide,
+            ..Default::default()
+        }
+    }
+
+    /// `groups`, if a norm of the result takes moments.
+    fn taken(&self, cx: &Cx, x: &Tensor, groups: Option<usize>) -> Result<Option<usize>> {
         let [n, h, w, _] = x.nhwc(&self.name)?;
         let [.., outputs] = self.w.nhwc(&self.name)?;
         // Of strided convolutions none has moments at hand, so that y has the pixels of x.
         let takes = |&groups: &usize| group_norm::takes_moments(cx, [n, h * w, outputs], groups);
-        let groups = groups.filter(takes);
-        conv2d::forward_measured(cx, x, &self.w, self.geometry, add, groups)
+        Ok(groups.filter(takes))
     }
 
     /// `dx` from `dy`, for an input of `size = [h, w]`. `shift` and `residual` get `dy` (summed over

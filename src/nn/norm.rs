@@ -2,9 +2,10 @@
 
 use crate::cx::Cx;
 use crate::error::{Error, Result};
+use crate::nn::conv::Conv2d;
 use crate::nn::param::{Weights, accumulate};
 use crate::ops::activation::{self, Activation};
-use crate::ops::measured::Measured;
+use crate::ops::measured::{Measured, Normed};
 use crate::ops::{group_norm, layer_norm};
 use crate::tensor::Tensor;
 
@@ -17,6 +18,15 @@ pub struct GroupNorm {
     groups: usize,
     eps: f64,
     silu: bool,
+}
+
+/// What a convolution after a norm reads.
+#[derive(Debug)]
+pub enum AfterNorm {
+    /// The result.
+    Tensor(Tensor),
+    /// What it is yet to be made of.
+    Normed(Normed),
 }
 
 /// What [`GroupNorm::vjp`] needs.
@@ -76,6 +86,27 @@ impl GroupNorm {
                 apart: Some(u),
             },
         ))
+    }
+
+    /// The same for `conv`, which normalises `x` by itself where that costs neither the norm nor it another variant.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn forward_for(
+        &self,
+        cx: &Cx,
+        conv: &Conv2d,
+        x: &Measured,
+    ) -> Result<(AfterNorm, GroupNormSaved)> {
+        let params = self.params(cx);
+        let apart = cx.taps() || !conv.takes_norm(cx, &x.x)?;
+        if apart || !group_norm::leaves_the_rest(cx, x, params)? {
+            let (y, saved) = self.forward_measured(cx, x)?;
+            return Ok((AfterNorm::Tensor(y), saved));
+        }
+        let (normed, norm) = group_norm::statistics(cx, x, params)?;
+        let saved = GroupNormSaved { norm, apart: None };
+        Ok((AfterNorm::Normed(normed), saved))
     }
 
     /// How many groups.

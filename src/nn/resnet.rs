@@ -116,13 +116,11 @@ impl ResnetBlock {
                 ));
             }
         };
-        let (normed, norm1) = self.norm1.forward_measured(cx, x)?;
+        let (normed, norm1) = self.norm1.forward_for(cx, &self.conv1, x)?;
         let shift = shift.as_ref();
-        let h = self
-            .conv1
-            .forward_measured(cx, &normed, shift, None, groups)?;
+        let h = self.conv1.forward_after(cx, &normed, shift, None, groups)?;
         drop(normed);
-        let (normed, norm2) = self.norm2.forward_measured(cx, &h)?;
+        let (normed, norm2) = self.norm2.forward_for(cx, &self.conv2, &h)?;
         drop(h);
         let skip = match &self.conv_shortcut {
             Some(conv) => conv.forward(cx, &x.x)?,
@@ -130,7 +128,7 @@ impl ResnetBlock {
         };
         let groups = groups.filter(|_| next);
         let (conv2, skip) = (&self.conv2, Some(&skip));
-        let y = conv2.forward_measured(cx, &normed, None, skip, groups)?;
+        let y = conv2.forward_after(cx, &normed, None, skip, groups)?;
         cx.tap(&self.name, &y.x);
         let temb = kept;
         Ok((y, ResnetSaved { norm1, norm2, temb }))

@@ -1,4 +1,5 @@
-//! A tensor with moments of its groups, which the launch that wrote it left for the group norm that reads it.
+//! What a tensor has beside it on its way into a group norm, and on its way past one: moments of its groups, which the
+//! launch that wrote it left; what each channel is multiplied with and moved by, for the launch that reads it next.
 
 use crate::tensor::Tensor;
 
@@ -17,4 +18,15 @@ impl From<Tensor> for Measured {
     fn from(x: Tensor) -> Self {
         Measured { x, moments: None }
     }
+}
+
+/// A tensor that a norm and its SiLU have yet to be applied to: `silu(x scale + shift)`.
+#[derive(Clone, Debug)]
+pub struct Normed {
+    /// The tensor, `[n, .., c]`.
+    pub x: Tensor,
+    /// Per sample and channel, `[n, c]` in f32.
+    pub scale: Tensor,
+    /// Likewise.
+    pub shift: Tensor,
 }

@@ -95,7 +95,7 @@ fn of_plan(plan: Option<&Plan>, cost: Cost, best: f64, gpu: &Gpu) -> Prediction 
 /// The rate of a kernel's instructions, which its file is named after.
 fn rate(launch: &Launch, gpu: &Gpu) -> f64 {
     let is_one_of = |ends: &[&str]| ends.iter().any(|end| launch.entry.module.ends_with(end));
-    if is_one_of(&["_wgmma", "_tma"]) {
+    if is_one_of(&["_wgmma", "_tma", "_halo"]) {
         gpu.product
     } else if is_one_of(&["_tensor_cores", "_phases", "_split", "_flash", "_wide"]) {
         gpu.mma
@@ -189,6 +189,7 @@ mod tests {
             "linear/fwd_3_wgmma",
             "linear/fwd_5_split_wgmma",
             "conv2d/fwd_8_tma",
+            "conv2d/vjp_10_halo",
         ] {
             assert_eq!(of(module), H200.product);
         }

@@ -1,5 +1,5 @@
-//! Launches of matrix products on tensor cores: of the kernels around `kernels/common/tile.cuh`, `warpgroup.cuh` and
-//! `patches90.cuh`.
+//! Launches of matrix products on tensor cores: of the kernels around `kernels/common/tile.cuh`, `warpgroup.cuh`,
+//! `patches90.cuh` and `halo90.cuh`.
 
 use crate::dtype::DType;
 use crate::ops::chunks::Chunks;
@@ -20,7 +20,18 @@ pub(super) enum Tile {
     Patches,
     /// 128 x 256 by TMA and wgmma.
     WidePatches,
+    /// 256 x 128 by TMA and wgmma: a convolution's pixels once for all taps.
+    Halo,
 }
+
+/// Rows and columns of a patch of pixels.
+pub(super) const PATCH: [usize; 2] = [8, 16];
+/// More than half as many as an H200 has multiprocessors.
+const ENOUGH_WIDE: usize = 67;
+/// Channels of a step of the copy engine.
+const DEPTH: usize = 64;
+/// Pixels around a tile of [`Tile::Halo`] that taps reach.
+const REACH: usize = 2;
 
 impl Tile {
     /// Rows and columns.
@@ -29,6 +40,7 @@ impl Tile {
             Tile::Large | Tile::Warpgroups | Tile::Patches => [128, 128],
             Tile::Small => [64, 64],
             Tile::WideWarpgroups | Tile::WidePatches => [128, 256],
+            Tile::Halo => [256, 128],
         }
     }
 
@@ -63,13 +75,18 @@ impl Tile {
         4 * blocks * rows * cols <= 5 * outputs[0] * outputs[1]
     }
 
-    /// Whether one sample's `[rows, cols]` outputs are worth wide tiles: more than half as many as an H200 has
-    /// multiprocessors, so that large ones would not all run at once, and no more beyond the edges than of these.
+    /// Whether one sample's `[rows, cols]` outputs are worth wide tiles: so many that large ones would not all run at once,
+    /// and no more beyond the edges than of these.
     pub(super) fn is_wide(outputs: [usize; 2]) -> bool {
-        const ENOUGH: usize = 67;
         let [down, across] = Tile::WideWarpgroups.blocks(outputs);
         let none_is_half = Tile::Large.blocks(outputs)[1] == 2 * across;
-        down * across >= ENOUGH && none_is_half && Tile::is_large_enough(outputs)
+        down * across >= ENOUGH_WIDE && none_is_half && Tile::is_large_enough(outputs)
+    }
+
+    /// Whether one sample's `[pixels, channels]` outputs are worth tiles of [`Tile::Halo`]: as many as of wide ones.
+    pub(super) fn is_worth_a_halo(outputs: [usize; 2]) -> bool {
+        let blocks: usize = Tile::Halo.blocks(outputs).iter().product();
+        blocks >= ENOUGH_WIDE && Tile::is_large_enough(outputs)
     }
 
     /// How the depth of a weight gradient with few `[rows, cols]` outputs is cut.
@@ -96,6 +113,15 @@ impl Tile {
         busy && (matches!(self, Tile::Small) || Tile::is_large_enough(outputs))
     }
 
+    /// A box of an image that the copy engine takes: channels, columns and rows of pixels, samples.
+    pub(super) fn image_box(self) -> [u32; 4] {
+        let [rows, cols] = match self {
+            Tile::Halo => [2 * PATCH[0] + REACH, PATCH[1] + REACH],
+            _ => PATCH,
+        };
+        [DEPTH, cols, rows, 1].map(|size| size as u32)
+    }
+
     /// A launch for `[rows, cols]` outputs.
     pub(super) fn launch(self, module: &'static str, dtype: DType, outputs: [usize; 2]) -> Launch {
         let (part, threads, depth, stages) = match self {
@@ -103,22 +129,31 @@ impl Tile {
             Tile::Small => ("64", 128, 32, 3),
             Tile::Warpgroups => ("128", 256, 64, 4),
             Tile::WideWarpgroups => ("256", 256, 64, 4),
-            Tile::Patches => ("128", 384, 64, 6),
-            Tile::WidePatches => ("256", 384, 64, 4),
+            Tile::Patches => ("128", 384, DEPTH, 6),
+            Tile::WidePatches => ("256", 384, DEPTH, 4),
+            Tile::Halo => ("128", 384, DEPTH, 7),
         };
-        let lines: usize = self.size().iter().sum();
-        let steps = stages * lines * depth * dtype.size();
+        let [rows, cols] = self.size();
+        let bytes = |lines: usize| lines * depth * dtype.size();
+        // Two barriers a stage; each of eight warps stores 16 rows of 40 floats at a time.
+        let (barriers, stored) = (stages * 16, 8 * 16 * 40 * size_of::<f32>());
+        let shared = match self {
+            Tile::Halo => {
+                let pixels = self.image_box().iter().skip(1).product::<u32>() as usize;
+                let image = bytes(pixels).next_multiple_of(1024) + 16;
+                (stages * bytes(cols) + barriers).next_multiple_of(1024) + 2 * image + stored
+            }
+            Tile::Patches | Tile::WidePatches => stages * bytes(rows + cols) + barriers + stored,
+            _ => stages * bytes(rows + cols),
+        };
         let [down, across] = self.blocks(outputs);
-        let (grid, more) = match self {
-            // Tile after tile of one list. Two barriers a stage; each of eight warps stores 16 rows of 40 floats at a time.
-            Tile::Patches | Tile::WidePatches => (
-                [down * across, 1, 1],
-                stages * 16 + 8 * 16 * 40 * size_of::<f32>(),
-            ),
-            _ => ([down, across, 1], 0),
+        let grid = match self {
+            // Tile after tile of one list.
+            Tile::Patches | Tile::WidePatches | Tile::Halo => [down * across, 1, 1],
+            _ => [down, across, 1],
         };
         Launch::new(module, dtype, grid, threads)
             .part(part)
-            .shared(steps + more)
+            .shared(shared)
     }
 }

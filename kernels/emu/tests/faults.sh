@@ -97,6 +97,27 @@ planted patches_overtaken linear.forward:tma linear/fwd_6_tma.sm90a common/patch
 planted patches_unfinished linear.vjp:tma linear/vjp_6_tma.sm90a common/patches90.cuh '/wgmma_wait<0>/d'
 planted patches_bytes conv2d.forward:tma conv2d/fwd_8_tma.sm90a common/patches90.cuh \
   's/expect_tx(full, S::STAGE_BYTES)/expect_tx(full, S::A_BYTES)/'
+planted halo_stage conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '/image.await_empty(step)/d'
+planted halo_weights conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh '/weights.await_empty(tap)/d'
+planted halo_first_arrival conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '/^    await_image();/d'
+planted halo_arrival conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh '/if (ends) await_image()/d'
+planted halo_weights_arrival conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '/weights.await(tap)/d'
+planted halo_early conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '/nor is the early one/d'
+planted halo_late conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh '/the late half of the tap before/d'
+planted halo_released conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh \
+  's/if (i > 0) weights.release(tap - 1)/weights.release(tap)/'
+planted halo_image_released conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh \
+  's/ends = row == last_row \&\& of_row == last_col/ends = row == last_row \&\& of_row == 0/'
+planted halo_unfinished conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh '/wgmma_wait<0>/d'
+planted halo_operand_fence conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '/wgmma_fence();  \/\/ a was read/d'
+planted halo_bytes conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh \
+  's/expect_tx(full, WEIGHT_BYTES)/expect_tx(full, WEIGHT_BYTES \/ 2)/'
+planted normed_arrival conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \
+  '/this->image.await(this->step)/d'
+planted normed_warps conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh 's/NORMERS \/ 32)/1)/'
+planted normed_stage conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \
+  's/this->step % Image::STAGES \* 16/0/'
+planted normed_await conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/halo90.cuh '/if (ends) await_image()/d'
 planted moments_barrier conv2d.forward_moments:tma conv2d/fwd_8_tma.sm90a common/moments90.cuh \
   '/moments are there; nobody/d'
 planted fold_join group_norm.from_moments:chunks group_norm/fwd_2_chunks common/reduce.cuh \
@@ -144,14 +165,28 @@ planted patches_pixel conv2d.forward:tma conv2d/fwd_8_tma.sm90a common/patches90
   's/row(patch) + in_patch \/ WIDTH/row(patch) + in_patch % HEIGHT/'
 planted patches_tap conv2d.vjp:tma conv2d/vjp_9_tma.sm90a common/patches90.cuh \
   's/work.direction \* tap_col/work.direction * tap_row/'
-planted patches_phase conv2d.vjp:tma conv2d/vjp_9_tma.sm90a conv2d/vjp_9_tma.sm90a.cu \
+planted patches_phase conv2d.vjp:tma conv2d/vjp_9_tma.sm90a common/convolution90.cuh \
   's/phase(t).place/phase(0).place/'
 planted patches_columns linear.vjp:tma linear/vjp_6_tma.sm90a common/patches90.cuh 's/col + 64 \* i/col + 32 * i/'
 planted moments_unit conv2d.forward_moments:tma conv2d/fwd_8_tma.sm90a common/moments90.cuh \
   's/lane % 4 \* OF_PIECE/lane % 4/'
 planted moments_group conv2d.vjp_moments:tma conv2d/vjp_9_tma.sm90a common/moments90.cuh 's/of = first \/ to.size/of = lane/'
-planted moments_phase conv2d.vjp_moments:tma conv2d/vjp_9_tma.sm90a conv2d/vjp_9_tma.sm90a.cu \
-  's/patch = t \/ of_phase/patch = 0/'
+planted moments_phase conv2d.vjp_moments:tma conv2d/vjp_9_tma.sm90a common/convolution90.cuh \
+  's/phase \* grid.of_sample() + //'
+planted halo_stack conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/patches90.cuh 's/(N - 1) \* (stack/0 * (stack/'
+planted halo_swizzle conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh \
+  's/S::along_depth(y \* WIDTH + x, lane \/ 16)/S::along_depth(y * WIDTH, lane \/ 16) + x * S::ROW_BYTES/'
+planted halo_tap conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh 's/last_row - row : row)/last_row - row : of_row)/'
+planted halo_back conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh 's/back \* (work.taps.rows - 1)/back/'
+planted halo_patch conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh \
+  's/PATCH_BYTES = patches::HEIGHT \* WIDTH/PATCH_BYTES = patches::HEIGHT * patches::WIDTH/'
+planted normed_edge conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh 's/if (inside) vec/if (inside || true) vec/'
+planted normed_sample conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \
+  's/shift + of_sample + channel/shift + channel/'
+planted normed_swizzle conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \
+  's/S::along_depth(pixel, piece)/S::along_depth(pixel, piece ^ 1)/'
+planted halo_moments conv2d.forward_moments:halo conv2d/fwd_9_halo.sm90a common/convolution90.cuh \
+  's/turn \* P::PATCHES + i/turn/'
 planted flash_causal attention.forward:flash attention/fwd_2_flash common/flash.cuh 's/% 2 >= seen/% 2 > seen/'
 planted flash90_swizzle attention.forward:wgmma attention/fwd_4_wgmma.sm90a common/flash90.cuh \
   's/piece ^ (row % 8)/piece ^ (row \/ 2 % 8)/'

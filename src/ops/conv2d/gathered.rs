@@ -39,11 +39,17 @@ fn gather<T: Real>(
 
 pub(super) fn forward<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (y, x, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
-    let (bias, shift, residual) = (
-        args.optional::<T>(3),
-        args.optional::<T>(4),
-        args.optional::<T>(5),
-    );
+    let added = [3, 4, 5].map(|i| args.optional::<T>(i));
+    products(key, y, [x, w], added);
+}
+
+/// `added`: bias, shift and residual.
+pub(super) fn products<T: Real>(
+    key: &Key,
+    y: &mut [T],
+    [x, w]: [&[T]; 2],
+    [bias, shift, residual]: [Option<&[T]>; 3],
+) {
     let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
     let (inputs, outputs, depth) = (key.inputs, key.outputs, key.taps() * key.inputs);
     let pointwise = key.taps() == 1 && key.geometry == Geometry::same(1);

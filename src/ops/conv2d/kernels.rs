@@ -2,7 +2,7 @@
 
 use super::{Direction, Key, moments};
 use crate::ops::chunks::Chunks;
-use crate::ops::tensor_cores::Tile;
+use crate::ops::tensor_cores::{PATCH, Tile};
 use crate::ops::variant::Key as _;
 use crate::runtime::kernel::{Launch, Plan, Ptr, TensorMap};
 
@@ -149,11 +149,23 @@ fn phases(module: &'static str, key: &Key, tile: Tile) -> Plan {
     launch.into()
 }
 
-/// Rows and columns of a patch of pixels.
-pub(super) const PATCH: [usize; 2] = [8, 16];
-
 pub(super) fn fits_patches(key: &Key) -> bool {
     has_pieces(key) && has_patches(key)
+}
+
+/// Pairs of patches, one below the other, and a box around them that all taps are in.
+pub(super) fn fits_halo(key: &Key) -> bool {
+    let rows = match key.direction {
+        Direction::Vjp => key.x[0],
+        _ => key.y[0],
+    };
+    let pairs = rows.is_multiple_of(2 * PATCH[0] * key.geometry.stride);
+    let taps = key.k.div_ceil(key.geometry.stride);
+    fits_patches(key) && pairs && (2..=3).contains(&taps)
+}
+
+pub(super) fn is_worth_a_halo(key: &Key) -> bool {
+    Tile::is_worth_a_halo(of_sample(key))
 }
 
 /// The pixels of the result, or of each phase of it, are whole patches.
@@ -171,6 +183,9 @@ pub(super) fn has_patches(key: &Key) -> bool {
 /// Shared memory for the moments of a tile: two turns of a pair for each of 256 threads.
 const MOMENTS_BYTES: usize = 2 * 256 * 2 * size_of::<f32>();
 
+/// Shared memory for the barriers of an image that is normalised there: of two stages.
+const NORMED_BYTES: usize = 2 * 16;
+
 /// Tiles of patches, that the copy engine brings; and the moments of groups of their channels, where the key has any.
 pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
     let Key {
@@ -182,17 +197,22 @@ pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
     let [pixels, channels] = of_sample(key);
     let written = 1 + usize::from(key.groups > 0); // arguments: the result, and its moments
     let image = |[height, width]: [usize; 2], channels| {
-        let [rows, cols] = PATCH.map(|size| size as u32);
         let dims = [channels, width, height, samples];
-        TensorMap::new(Ptr::Arg(written), dims, [64, cols, rows, 1])
+        TensorMap::new(Ptr::Arg(written), dims, tile.image_box())
     };
+    let norm = if key.normed.is_some() { 2 } else { 0 }; // arguments after the image: its scale and shift
+    let w = written + 1 + norm;
     let weights = |lines| {
         let dims = [outputs, inputs, key.taps()];
-        TensorMap::new(Ptr::Arg(written + 1), dims, [64, lines, 1])
+        TensorMap::new(Ptr::Arg(w), dims, [64, lines, 1])
     };
     let mut launch = tile
         .launch(module, key.dtype, [samples * pixels, channels])
         .staying();
+    if key.normed.is_some() {
+        let shared = launch.shared as usize + NORMED_BYTES;
+        launch = launch.shared(shared);
+    }
     let mut of_moments = [0, 0];
     if key.groups > 0 {
         let part = if tile.cols() == 256 {
@@ -204,7 +224,7 @@ pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
         launch = launch.part(part).shared(shared);
         of_moments = [key.groups, moments::size(key)];
     }
-    let added = written + 2..key.args().len();
+    let added = (written + 1..w).chain(w + 1..key.args().len());
     let launch = launch.pointers((0..written).chain(added).map(Ptr::Arg).collect::<Vec<_>>());
     let launch = match key.direction {
         Direction::Vjp => launch

@@ -11,16 +11,20 @@
 //! same ones are a phase.
 //!
 //! What a group norm reads next may come with its moments, see [`Measured`]: from ops of their own, whose variants are those
-//! that have them at hand when they store.
+//! that have them at hand when they store. So may a forward pass take an image that a norm has yet to be applied to, see
+//! [`Normed`](crate::ops::measured::Normed): it is `u = silu(x scale + shift)`, by the sample and channel, that meets the weights.
 
+mod cases;
 mod gathered;
 mod kernels;
 mod moments;
+mod normed;
 mod plain;
 mod tiled;
 mod wgrad;
 
 pub use moments::{FORWARD_MOMENTS, VJP_MOMENTS};
+pub use normed::{FORWARD_NORMED, FORWARD_NORMED_MOMENTS, forward_normed, takes_norm};
 pub use wgrad::{WGRAD, wgrad};
 
 use crate::cx::Cx;
@@ -98,6 +102,8 @@ pub struct Key {
     direction: Direction,
     /// Of channels of the result, whose moments are written too; 0: none are.
     groups: usize,
+    /// The input is to be normalised, and rounded to this type, as a norm would store it.
+    normed: Option<DType>,
 }
 
 /// Pixels of the input that meet the same taps, because their rows and columns leave the same remainders by the stride.
@@ -164,8 +170,14 @@ impl KeyTrait for Key {
     }
 
     fn with_dtype(&self, dtype: DType) -> Self {
+        // The loops in f32 round as the launch that they stand for; those in f64 do not.
+        let stored = |stored| match dtype {
+            DType::F32 => stored,
+            _ => dtype,
+        };
         Key {
             dtype,
+            normed: self.normed.map(stored),
             ..self.clone()
         }
     }
@@ -204,14 +216,18 @@ impl Key {
             }
         }
         let out = Spec::out("y", y);
-        vec![
-            if self.wide { out.wide() } else { out },
-            Spec::input("x", x),
+        let out = if self.wide { out.wide() } else { out };
+        let mut args = vec![out, Spec::input("x", x)];
+        if self.normed.is_some() {
+            args.extend(normed::specs(self));
+        }
+        args.extend([
             w,
             Spec::input("bias", self.outputs).wide().present(self.bias),
             Spec::input("shift", self.samples * self.outputs).present(self.shift),
             Spec::input("residual", y).present(self.residual),
-        ]
+        ]);
+        args
     }
 }
 
@@ -221,6 +237,11 @@ pub static FORWARD: Op<Key> = Op {
     variants: &[
         Variant::kernels("few_outputs", kernels::forward_few_outputs)
             .when(kernels::fits_few_outputs),
+        Variant::on_hopper("halo_128", |key| {
+            kernels::patches("conv2d/fwd_9_halo", key, Tile::Halo)
+        })
+        .when(kernels::fits_halo)
+        .where_it_pays(kernels::is_worth_a_halo),
         Variant::on_hopper("tma_256", |key| {
             kernels::patches("conv2d/fwd_8_tma", key, Tile::WidePatches)
         })
@@ -277,7 +298,7 @@ pub static FORWARD: Op<Key> = Op {
         ),
         Variant::native("plain", plain::forward::<f32>, plain::forward::<f64>),
     ],
-    cases: || cases(Direction::Forward),
+    cases: || cases::of(Direction::Forward),
 };
 
 /// `dx` from `dy`; with a bias, a transposed convolution.
@@ -285,6 +306,11 @@ pub static VJP: Op<Key> = Op {
     name: "conv2d.vjp",
     variants: &[
         Variant::kernels("few_inputs", kernels::vjp_few_inputs).when(kernels::fits_few_inputs),
+        Variant::on_hopper("halo_128", |key| {
+            kernels::patches("conv2d/vjp_10_halo", key, Tile::Halo)
+        })
+        .when(kernels::fits_halo)
+        .where_it_pays(kernels::is_worth_a_halo),
         Variant::on_hopper("tma_256", |key| {
             kernels::patches("conv2d/vjp_9_tma", key, Tile::WidePatches)
         })
@@ -350,95 +376,8 @@ pub static VJP: Op<Key> = Op {
         Variant::native("gathered_gemm", gathered::vjp::<f32>, gathered::vjp::<f64>),
         Variant::native("plain", plain::vjp::<f32>, plain::vjp::<f64>),
     ],
-    cases: || cases(Direction::Vjp),
+    cases: || cases::of(Direction::Vjp),
 };
-
-fn cases(direction: Direction) -> Vec<Key> {
-    let asymmetric = Geometry {
-        stride: 2,
-        before: 0,
-        after: 1,
-    };
-    let halving = Geometry {
-        stride: 2,
-        before: 1,
-        after: 1,
-    };
-    // More than one tile of each kind either way, and more steps than stages; or more pixels than one chunk.
-    let deep = match direction {
-        Direction::Forward => (2, [9, 15], 72, 264, 3, Geometry::same(3)),
-        Direction::Vjp => (2, [9, 15], 264, 72, 3, Geometry::same(3)),
-        Direction::Wgrad => (5, [16, 17], 24, 128, 3, halving),
-    };
-    // Deep enough to be cut, into three chunks that begin amid taps and end amid steps.
-    let cut = match direction {
-        Direction::Forward => Some((2, [5, 7], 600, 72, 3, Geometry::same(3))),
-        Direction::Vjp => Some((2, [5, 7], 72, 600, 3, Geometry::same(3))),
-        Direction::Wgrad => None,
-    };
-    let all = [
-        (1, [1, 1], 1, 1, 3, Geometry::same(3)),
-        (2, [7, 5], 3, 31, 3, Geometry::same(3)),
-        (1, [11, 20], 33, 40, 3, Geometry::same(3)),
-        (3, [4, 4], 64, 32, 3, Geometry::same(3)),
-        (2, [9, 6], 24, 12, 1, Geometry::same(1)),
-        (2, [8, 12], 16, 16, 3, asymmetric),
-        (1, [9, 7], 8, 20, 3, asymmetric),
-        (2, [8, 12], 16, 24, 3, halving),
-        (1, [9, 7], 5, 8, 3, halving),
-        (1, [5, 7], 130, 6, 3, Geometry::same(3)),
-        (3, [5, 9], 88, 136, 1, Geometry::same(1)),
-        (2, [6, 7], 66, 3, 3, Geometry::same(3)),
-        (2, [10, 9], 40, 72, 3, Geometry::same(3)),
-        (2, [5, 5], 4, 40, 3, Geometry::same(3)),
-        (1, [4, 5], 32, 4, 3, Geometry::same(3)),
-        deep,
-        (1, [3, 5], 64, 8, 3, Geometry::same(3)),
-        (2, [5, 8], 7, 66, 3, halving),
-        // A kernel of 4 and stride 2: its transpose is an upsampling and a convolution (ops::upsample_conv).
-        (2, [6, 10], 24, 40, 4, halving),
-        (1, [2, 2], 16, 8, 4, halving),
-        (3, [13, 18], 72, 136, 4, halving),
-        (2, [7, 9], 5, 33, 4, halving),
-        (2, [13, 34], 264, 40, 4, halving),
-        (2, [3, 2], 8, 8, 1, halving),
-    ];
-    let key = |(i, (samples, x, inputs, outputs, k, geometry)): (
-        usize,
-        (_, [usize; 2], _, _, _, Geometry),
-    )| {
-        let y = x.map(|size| geometry.out(size, k).expect("the cases are large enough"));
-        let (bias, shift, residual) = (i % 2 == 0, i % 3 == 0, i % 4 == 0);
-        let wide = direction == Direction::Forward && i % 5 == 1;
-        let dtype = DType::F32;
-        Key {
-            dtype,
-            samples,
-            x,
-            y,
-            inputs,
-            outputs,
-            k,
-            geometry,
-            bias,
-            shift,
-            residual,
-            wide,
-            direction,
-            groups: 0,
-        }
-    };
-    // Whole patches of pixels, in either direction at stride 1, in the backward one at stride 2.
-    let patches = [
-        (3, [8, 16], 72, 136, 3, Geometry::same(3)),
-        (2, [16, 32], 24, 40, 4, halving),
-        (2, [8, 16], 16, 24, 3, Geometry::same(3)),
-        (2, [16, 16], 136, 40, 1, Geometry::same(1)),
-        (1, [16, 32], 16, 72, 3, asymmetric),
-    ];
-    let all = all.into_iter().chain(cut).chain(patches);
-    all.enumerate().map(key).collect()
-}
 
 /// `y` from `x: [n, h, w, i]` and `w: [k, k, i, o]`.
 ///
@@ -466,6 +405,26 @@ pub fn forward_measured(
     add: Epilogue<'_>,
     groups: Option<usize>,
 ) -> Result<Measured> {
+    let key = forward_key(x, w, geometry, add, groups)?;
+    let y = result(cx, &key)?;
+    let inputs = [
+        Arg::In(x),
+        Arg::In(w),
+        add.bias.into(),
+        add.shift.into(),
+        add.residual.into(),
+    ];
+    moments::launch(cx, [&FORWARD, &FORWARD_MOMENTS], key, y, &inputs)
+}
+
+/// Of a forward pass.
+fn forward_key(
+    x: &Tensor,
+    w: &Tensor,
+    geometry: Geometry,
+    add: Epilogue<'_>,
+    groups: Option<usize>,
+) -> Result<Key> {
     let [samples, height, width, channels] = x.nhwc("conv2d")?;
     let [k, _, inputs, outputs] = w.nhwc("conv2d, w")?;
     let sizes = geometry.out(height, k).zip(geometry.out(width, k));
@@ -474,7 +433,7 @@ pub fn forward_measured(
             format!("[n, h, w, {inputs}] with h and w of at least {k} after padding {geometry:?}");
         return Err(Error::shape("conv2d", want, x.shape()));
     };
-    let key = Key {
+    Ok(Key {
         dtype: x.dtype(),
         samples,
         x: [height, width],
@@ -489,21 +448,18 @@ pub fn forward_measured(
         wide: add.wide,
         direction: Direction::Forward,
         groups: groups.unwrap_or(0),
-    };
-    let shape = [samples, ho, wo, outputs];
-    let y = if add.wide {
-        cx.empty_wide(shape)?
+        normed: None,
+    })
+}
+
+/// The output of a forward pass.
+fn result(cx: &Cx, key: &Key) -> Result<Tensor> {
+    let shape = [key.samples, key.y[0], key.y[1], key.outputs];
+    if key.wide {
+        cx.empty_wide(shape)
     } else {
-        cx.empty(shape)?
-    };
-    let inputs = [
-        Arg::In(x),
-        Arg::In(w),
-        add.bias.into(),
-        add.shift.into(),
-        add.residual.into(),
-    ];
-    moments::launch(cx, [&FORWARD, &FORWARD_MOMENTS], key, y, &inputs)
+        cx.empty(shape)
+    }
 }
 
 /// `dx: [n, height, width, i]` from `dy: [n, ho, wo, o]`, for an input that was `size = [height, width]`.
@@ -571,6 +527,7 @@ pub fn transposed_measured(
         wide,
         direction: Direction::Vjp,
         groups: groups.unwrap_or(0),
+        normed: None,
     };
     let dx = cx.empty([samples, size[0], size[1], inputs])?;
     let inputs = [Arg::In(dy), Arg::In(w), bias.into()];

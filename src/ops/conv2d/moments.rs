@@ -5,13 +5,13 @@
 
 use rayon::prelude::*;
 
-use super::kernels::{self, PATCH};
+use super::kernels;
 use super::{Direction, Geometry, Key, gathered, plain};
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::Result;
 use crate::ops::measured::Measured;
-use crate::ops::tensor_cores::Tile;
+use crate::ops::tensor_cores::{PATCH, Tile};
 use crate::ops::variant::{Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::runtime::native::NativeArgs;
@@ -21,6 +21,11 @@ use crate::tensor::Tensor;
 pub static FORWARD_MOMENTS: Op<Key> = Op {
     name: "conv2d.forward_moments",
     variants: &[
+        Variant::on_hopper("halo_128", |key| {
+            kernels::patches("conv2d/fwd_9_halo", key, Tile::Halo)
+        })
+        .when(|key| kernels::fits_halo(key) && fits(key, Tile::Halo))
+        .where_it_pays(kernels::is_worth_a_halo),
         Variant::on_hopper("tma_256", |key| {
             kernels::patches("conv2d/fwd_8_tma", key, Tile::WidePatches)
         })
@@ -46,6 +51,11 @@ pub static FORWARD_MOMENTS: Op<Key> = Op {
 pub static VJP_MOMENTS: Op<Key> = Op {
     name: "conv2d.vjp_moments",
     variants: &[
+        Variant::on_hopper("halo_128", |key| {
+            kernels::patches("conv2d/vjp_10_halo", key, Tile::Halo)
+        })
+        .when(|key| kernels::fits_halo(key) && fits(key, Tile::Halo))
+        .where_it_pays(kernels::is_worth_a_halo),
         Variant::on_hopper("tma_256", |key| {
             kernels::patches("conv2d/vjp_9_tma", key, Tile::WidePatches)
         })
@@ -109,7 +119,7 @@ fn part_of(key: &Key, pixel: usize) -> usize {
 }
 
 /// The moments of a result.
-fn measure<T: Real>(key: &Key, y: &[T], moments: &mut [T]) {
+pub(super) fn measure<T: Real>(key: &Key, y: &[T], moments: &mut [T]) {
     let ([pixels, channels], size, parts) = (kernels::of_sample(key), size(key), parts(key));
     let mut of_part = vec![Vec::with_capacity(PART); parts];
     (0..pixels).for_each(|pixel| of_part[part_of(key, pixel)].push(pixel));
@@ -188,12 +198,14 @@ pub(super) fn cases(direction: Direction) -> Vec<Key> {
             (1, [16, 64], 16, 264, 4, halving, 33),
             (3, [16, 32], 8, 256, 4, halving, 16),
             (2, [8, 32], 16, 32, 3, Geometry::same(3), 2),
+            (1, [32, 32], 16, 136, 4, halving, 17),
         ],
         _ => vec![
             (3, [8, 16], 72, 136, 3, Geometry::same(3), 17),
             (2, [16, 32], 24, 128, 3, Geometry::same(3), 32),
             (1, [16, 16], 136, 512, 1, Geometry::same(1), 32),
             (4, [16, 32], 8, 256, 1, Geometry::same(1), 8),
+            (2, [32, 32], 16, 72, 3, Geometry::same(3), 18),
         ],
     };
     type Sizes = (usize, [usize; 2], usize, usize, usize, Geometry, usize);
@@ -219,6 +231,7 @@ pub(super) fn cases(direction: Direction) -> Vec<Key> {
             wide: false,
             direction,
             groups,
+            normed: None,
         }
     };
     all.into_iter().enumerate().map(key).collect()

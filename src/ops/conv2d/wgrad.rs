@@ -31,7 +31,7 @@ pub static WGRAD: Op<Key> = Op {
         ),
         Variant::native("plain", plain::wgrad::<f32>, plain::wgrad::<f64>),
     ],
-    cases: || cases(Direction::Wgrad),
+    cases: || cases::of(Direction::Wgrad),
 };
 
 /// `dw: [k, k, i, o]` from `x: [n, h, w, i]` and `dy: [n, ho, wo, o]`, summed over the samples and their pixels:
@@ -66,6 +66,7 @@ pub fn wgrad(cx: &Cx, x: &Tensor, geometry: Geometry, k: usize, dy: &Tensor) -> 
         residual: false,
         wide: false,
         groups: 0,
+        normed: None,
         direction: Direction::Wgrad,
     };
     let dw = cx.empty_wide([k, k, inputs, outputs])?;

@@ -60,9 +60,7 @@ impl Scratch {
 /// `y, mean, rstd, x, w, b`.
 pub(super) fn forward(key: &Key) -> Plan {
     let cut = Cut::of(key);
-    let mut scratch = Scratch::default();
-    let part = scratch.floats(2 * key.samples * key.groups * cut.chunks);
-    let moments = launch(FORWARD, "moments", key, &cut, &[part, Ptr::Arg(3)]).floats([key.eps]);
+    let (moments, part, scratch) = moments(key, &cut, Ptr::Arg(3));
     let mut plan = fold_and_apply(key, &cut, part, scratch);
     plan.launches.insert(0, moments);
     plan
@@ -73,19 +71,46 @@ pub(super) fn from_moments(key: &Key) -> Plan {
     fold_and_apply(key, &Cut::given(key), Ptr::Arg(6), Scratch::default())
 }
 
+/// `scale, shift, mean, rstd, x, w, b, moments`.
+pub(super) fn statistics(key: &Key) -> Plan {
+    let [scale, shift, mean, rstd, x, w, b, given] = [0, 1, 2, 3, 4, 5, 6, 7].map(Ptr::Arg);
+    let fold = |cut: &Cut, part| fold(key, cut, [mean, rstd, scale, shift, part, w, b]);
+    if key.parts > 0 {
+        return fold(&Cut::given(key), given).into();
+    }
+    let cut = Cut::of(key);
+    let (moments, part, Scratch(scratch)) = moments(key, &cut, x);
+    Plan {
+        launches: vec![moments, fold(&cut, part)],
+        scratch,
+    }
+}
+
 const FORWARD: &str = "group_norm/fwd_2_chunks";
+
+/// The moments of the chunks of `x`, and where they are.
+fn moments(key: &Key, cut: &Cut, x: Ptr) -> (Launch, Ptr, Scratch) {
+    let mut scratch = Scratch::default();
+    let part = scratch.floats(2 * key.samples * key.groups * cut.chunks);
+    let moments = launch(FORWARD, "moments", key, cut, &[part, x]).floats([key.eps]);
+    (moments, part, scratch)
+}
+
+/// `mean, rstd, scale, shift` from the moments of the chunks of `cut`, `w` and `b`.
+fn fold(key: &Key, cut: &Cut, pointers: [Ptr; 7]) -> Launch {
+    launch(FORWARD, "fold", key, cut, &pointers).floats([key.eps])
+}
 
 /// The statistics from the moments `part` of the chunks of `cut`, then the result.
 fn fold_and_apply(key: &Key, cut: &Cut, part: Ptr, mut scratch: Scratch) -> Plan {
     let [y, mean, rstd, x, w, b] = [0, 1, 2, 3, 4, 5].map(Ptr::Arg);
     let scale = scratch.floats(key.samples * key.c);
     let shift = scratch.floats(key.samples * key.c);
-    let fold = &[mean, rstd, scale, shift, part, w, b];
     let apply = &[y, x, scale, shift];
     let again = if key.parts > 0 { 0 } else { bytes(key) };
     Plan {
         launches: vec![
-            launch(FORWARD, "fold", key, cut, fold).floats([key.eps]),
+            fold(key, cut, [mean, rstd, scale, shift, part, w, b]),
             launch(FORWARD, "apply", key, &Cut::of(key), apply)
                 .reading_again(again)
                 .floats([key.eps]),

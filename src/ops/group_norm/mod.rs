@@ -5,14 +5,17 @@
 //! `mean, rstd: [n, groups]`, `rstd = 1 / sqrt(var + eps)` with the biased variance. The backward pass adds a `residual`
 //! like `x`, if there is one: the cotangent that reaches `x` past the norm.
 //!
-//! Where the launch that wrote `x` left moments of its parts ([`Measured`]), the statistics are made of these.
+//! Where the launch that wrote `x` left moments of its parts ([`Measured`]), the statistics are made of these. Where the one
+//! that reads `y` can make it of `x` by itself ([`Normed`](crate::ops::measured::Normed)), they are all that is made.
 
 mod blocks;
 mod chunks;
 mod plain;
 mod resident;
+mod statistics;
 mod wgrad;
 
+pub use statistics::{STATISTICS, leaves_the_rest, statistics};
 pub use wgrad::{WGRAD, wgrad};
 
 use crate::cx::{Cx, Kept};
@@ -38,6 +41,8 @@ pub struct Key {
     backward: bool,
     /// Of a sample, of which moments are given; 0: none are.
     parts: usize,
+    /// Nothing but the statistics, and what they make of each channel.
+    statistics: bool,
 }
 
 impl KeyTrait for Key {
@@ -59,6 +64,12 @@ impl KeyTrait for Key {
         );
         let w = Spec::input("w", self.c).fill(Fill::Positive).wide();
         let b = Spec::input("b", self.c).wide();
+        let moments = Spec::input("moments", stats * self.parts * 2)
+            .fill(Fill::Positive)
+            .wide();
+        if self.statistics {
+            return statistics::args(self, w, b, moments);
+        }
         if self.backward {
             return vec![
                 Spec::out("dx", x),
@@ -80,15 +91,19 @@ impl KeyTrait for Key {
             b,
         ];
         if self.parts > 0 {
-            let moments = Spec::input("moments", stats * self.parts * 2);
-            args.push(moments.fill(Fill::Positive).wide());
+            args.push(moments);
         }
         args
     }
 
     fn flops(&self) -> u64 {
-        let per_element = if self.backward { 20 } else { 10 };
-        per_element * (self.samples * self.pixels * self.c) as u64
+        let (per_element, elements) = match (self.backward, self.statistics, self.parts) {
+            (true, ..) => (20, self.pixels * self.c),
+            (false, true, 0) => (5, self.pixels * self.c),
+            (false, true, parts) => (10, parts * self.groups),
+            (false, false, _) => (10, self.pixels * self.c),
+        };
+        per_element * (self.samples * elements) as u64
     }
 }
 
@@ -170,6 +185,7 @@ fn cases(backward: bool) -> Vec<Key> {
         residual: backward && i % 3 == 0,
         backward,
         parts: 0,
+        statistics: false,
     };
     sizes.into_iter().enumerate().map(key).collect()
 }
@@ -194,6 +210,7 @@ fn cases_of_moments() -> Vec<Key> {
         residual: false,
         backward: false,
         parts,
+        statistics: false,
     };
     sizes.into_iter().enumerate().map(key).collect()
 }
@@ -251,6 +268,7 @@ pub fn takes_moments(cx: &Cx, [samples, pixels, c]: [usize; 3], groups: usize) -
         residual: false,
         backward: false,
         parts: 1,
+        statistics: false,
     };
     groups > 0 && c.is_multiple_of(groups) && FORWARD.agrees(&FROM_MOMENTS, cx, &key)
 }
@@ -261,6 +279,32 @@ fn normalise(
     moments: Option<&Tensor>,
     p: Params<'_>,
 ) -> Result<(Tensor, Saved)> {
+    let key = key_of(x, moments, p)?;
+    let y = cx.empty(x.shape())?;
+    let mean = cx.empty_wide([key.samples, key.groups])?;
+    let rstd = cx.empty_wide([key.samples, key.groups])?;
+    let mut args = vec![
+        Arg::Out(&y),
+        Arg::Out(&mean),
+        Arg::Out(&rstd),
+        Arg::In(x),
+        Arg::In(p.w),
+        Arg::In(p.b),
+    ];
+    args.extend(moments.map(Arg::In));
+    op(&key).launch(cx, &key, &args)?;
+    Ok((
+        y,
+        Saved {
+            x: cx.keep(x),
+            mean: cx.keep(&mean),
+            rstd: cx.keep(&rstd),
+        },
+    ))
+}
+
+/// Of a forward pass with these moments of `x`.
+fn key_of(x: &Tensor, moments: Option<&Tensor>, p: Params<'_>) -> Result<Key> {
     let mut key = key(x, p)?;
     if let Some(moments) = moments {
         match *moments.dims() {
@@ -280,31 +324,15 @@ fn normalise(
             }
         }
     }
-    let y = cx.empty(x.shape())?;
-    let mean = cx.empty_wide([key.samples, key.groups])?;
-    let rstd = cx.empty_wide([key.samples, key.groups])?;
-    let mut args = vec![
-        Arg::Out(&y),
-        Arg::Out(&mean),
-        Arg::Out(&rstd),
-        Arg::In(x),
-        Arg::In(p.w),
-        Arg::In(p.b),
-    ];
-    args.extend(moments.map(Arg::In));
-    let op = match moments {
-        None => &FORWARD,
-        Some(_) => &FROM_MOMENTS,
-    };
-    op.launch(cx, &key, &args)?;
-    Ok((
-        y,
-        Saved {
-            x: cx.keep(x),
-            mean: cx.keep(&mean),
-            rstd: cx.keep(&rstd),
-        },
-    ))
+    Ok(key)
+}
+
+/// The forward pass of a key.
+fn op(key: &Key) -> &'static Op<Key> {
+    match key.parts {
+        0 => &FORWARD,
+        _ => &FROM_MOMENTS,
+    }
 }
 
 /// The cotangent of `x`, and `residual` added to it. Consumes what was saved.
@@ -365,6 +393,7 @@ fn key(x: &Tensor, p: Params<'_>) -> Result<Key> {
         residual: false,
         backward: false,
         parts: 0,
+        statistics: false,
     })
 }
 

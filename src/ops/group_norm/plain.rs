@@ -11,6 +11,39 @@ pub(super) fn forward<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         args.output::<T>(2),
     );
     let (x, w, b) = (args.input::<T>(3), args.input::<T>(4), args.input::<T>(5));
+    of_groups(key, x, mean, rstd);
+    apply(key, y, [x, mean, rstd, w, b]);
+}
+
+/// The same from the moments of parts of equally many values.
+pub(super) fn from_moments<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (y, mean, rstd) = (
+        args.output::<T>(0),
+        args.output::<T>(1),
+        args.output::<T>(2),
+    );
+    let (x, w, b) = (args.input::<T>(3), args.input::<T>(4), args.input::<T>(5));
+    join(key, args.input::<T>(6), mean, rstd);
+    apply(key, y, [x, mean, rstd, w, b]);
+}
+
+/// From either, what each channel is multiplied with and moved by.
+pub(super) fn statistics<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let [scale, shift, mean, rstd] = [0, 1, 2, 3].map(|i| args.output::<T>(i));
+    let (w, b) = (args.input::<T>(5), args.input::<T>(6));
+    match args.optional::<T>(4) {
+        Some(x) => of_groups(key, x, mean, rstd),
+        None => join(key, args.input::<T>(7), mean, rstd),
+    }
+    for (i, (scale, shift)) in scale.iter_mut().zip(shift).enumerate() {
+        let (n, c) = (i / key.c, i % key.c);
+        let group = n * key.groups + c * key.groups / key.c;
+        *scale = rstd[group] * w[c];
+        *shift = b[c] - mean[group] * *scale;
+    }
+}
+
+fn of_groups<T: Real>(key: &Key, x: &[T], mean: &mut [T], rstd: &mut [T]) {
     let size = key.c / key.groups;
     let count = T::of((key.pixels * size) as f64);
     for n in 0..key.samples {
@@ -21,23 +54,11 @@ pub(super) fn forward<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
             let var = all().map(|i| (x[i] - mu) * (x[i] - mu)).sum::<T>() / count;
             let r = T::ONE / (var + T::of(key.eps)).sqrt();
             (mean[n * key.groups + g], rstd[n * key.groups + g]) = (mu, r);
-            for i in all() {
-                let u = (x[i] - mu) * r * w[i % key.c] + b[i % key.c];
-                y[i] = if key.silu { u * u.sigmoid() } else { u };
-            }
         }
     }
 }
 
-/// The statistics from the moments of parts of equally many values.
-pub(super) fn from_moments<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let (y, mean, rstd) = (
-        args.output::<T>(0),
-        args.output::<T>(1),
-        args.output::<T>(2),
-    );
-    let (x, w, b) = (args.input::<T>(3), args.input::<T>(4), args.input::<T>(5));
-    let moments = args.input::<T>(6);
+fn join<T: Real>(key: &Key, moments: &[T], mean: &mut [T], rstd: &mut [T]) {
     let size = key.c / key.groups;
     let parts = T::of(key.parts as f64);
     let of_part = T::of((key.pixels / key.parts * size) as f64);
@@ -49,6 +70,10 @@ pub(super) fn from_moments<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         let var = squares.sum::<T>() / (parts * of_part);
         (mean[i], rstd[i]) = (mu, T::ONE / (var + T::of(key.eps)).sqrt());
     }
+}
+
+fn apply<T: Real>(key: &Key, y: &mut [T], [x, mean, rstd, w, b]: [&[T]; 5]) {
+    let size = key.c / key.groups;
     for (i, y) in y.iter_mut().enumerate() {
         let (n, c) = (i / (key.pixels * key.c), i % key.c);
         let group = n * key.groups + c / size;
