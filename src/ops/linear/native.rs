@@ -7,6 +7,7 @@ use crate::dtype::{DType, Real};
 use crate::runtime::gemm::{Mat, gemm};
 use crate::runtime::native::NativeArgs;
 use crate::runtime::product::{self, Product};
+use crate::runtime::scratch::Scratch;
 
 pub(super) fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (x, residual) = (
@@ -106,7 +107,7 @@ fn forward_products(
 fn vjp_products(key: &Key, args: &mut NativeArgs<'_>, compute: impl Fn(&Product<'_>, &mut [f32])) {
     let residual = args.optional::<f32>(key.residual_at());
     let dx = args.output::<f32>(0);
-    let mut aside = vec![0.0; if key.parts > 1 { dx.len() } else { 0 }];
+    let mut aside = Scratch::new(if key.parts > 1 { dx.len() } else { 0 });
     let (mut to, mut sums) = (dx, &mut aside[..]);
     for part in 0..key.parts {
         let product = Product {

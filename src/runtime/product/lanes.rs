@@ -43,7 +43,8 @@ impl Product<'_> {
         }
         let isa = isa().expect("the caller has asked `has_lanes`");
         let rows = self.checked_rows(c);
-        let cut = Cut::new([rows, self.width], STRIP, isa.rows, 4 * GROUP, GROUP);
+        let size = [rows, self.width];
+        let cut = Cut::new(size, [STRIP, isa.rows], [4 * GROUP, GROUP, GROUP]);
         let zeros = vec![0.0; self.depth];
         let target = Target(c.as_mut_ptr());
         let tasks = (0..cut.tasks()).into_par_iter();

@@ -62,29 +62,31 @@ struct Cut {
 }
 
 impl Cut {
-    /// Strips of about `strip` rows, a multiple of `unit`; blocks of `block` columns, or fewer, down to `least`, where
-    /// threads would have less than four tasks each, or all of them less than 16: each task prepares its rows of `a`.
+    /// Strips of about `strip` rows, a multiple of `unit`; blocks of at most `most` columns, a multiple of `grain`, and
+    /// fewer, down to `least`, where threads would have less than four tasks each, or all of them less than 16: each
+    /// task prepares its rows of `a`.
     fn new(
         [rows, width]: [usize; 2],
-        strip: usize,
-        unit: usize,
-        block: usize,
-        least: usize,
+        [strip, unit]: [usize; 2],
+        [most, least, grain]: [usize; 3],
     ) -> Self {
         let strip = rows
             .div_ceil(rows.div_ceil(strip).max(1))
             .next_multiple_of(unit);
-        let mut cut = Cut {
-            rows,
-            width,
-            strip,
-            block,
-        };
         let enough = (4 * rayon::current_num_threads()).min(16);
-        while cut.block > least && cut.tasks() < enough {
-            cut.block /= 2;
+        let mut across = width.div_ceil(most);
+        loop {
+            let cut = Cut {
+                rows,
+                width,
+                strip,
+                block: width.div_ceil(across).next_multiple_of(grain),
+            };
+            if cut.block <= least || cut.tasks() >= enough {
+                return cut;
+            }
+            across *= 2;
         }
-        cut
     }
 
     fn strips(&self) -> usize {
@@ -209,6 +211,9 @@ mod tests {
         let epsilon = f64::from(f32::EPSILON) / 2.0;
         assert!(error(unit, [50, 1, 70], f64::from) <= 2.0 * epsilon);
         assert!(error(unit, [600, 100, 40], f64::from) <= 100.0 * epsilon);
+        // Columns that are cut, and are no whole panels.
+        assert!(error(unit, [1000, 40, 136], f64::from) <= 40.0 * epsilon);
+        assert!(error(unit, [70, 40, 330], f64::from) <= 40.0 * epsilon);
     }
 
     #[test]

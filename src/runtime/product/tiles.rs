@@ -49,12 +49,11 @@ impl Product<'_> {
     ) {
         let rows = self.checked_rows(c);
         let most = BLOCK * if self.taps.len() == 1 { 2 } else { 1 };
-        let block = self
-            .width
-            .div_ceil(self.width.div_ceil(most))
-            .next_multiple_of(PANEL);
+        let across = self.width.div_ceil(most);
+        let block = self.width.div_ceil(across).next_multiple_of(PANEL);
         let strip = (SUMS / block).max(FEW);
-        let cut = Cut::new([rows, self.width], strip, 2 * TILE, block, 2 * PANEL);
+        let size = [rows, self.width];
+        let cut = Cut::new(size, [strip, 2 * TILE], [block, 2 * PANEL, PANEL]);
         let chunk = self.chunk(unit, rows);
         let packed = (cut.strips() > 1).then(|| self.packed(unit, chunk));
         let target = Target(c.as_mut_ptr());
