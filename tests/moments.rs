@@ -132,60 +132,56 @@ fn agrees(want: &Decoded, got: &Decoded) {
     }
 }
 
-/// Hopper's kernels on the emulator, in both 16-bit types: no further from the f64 decoder than the bound of the checks
-/// allows, with what the norms make by themselves in the textbook's place; and of the last sample alone, under another
-/// schedule, the same bits.
+/// Hopper's kernels on the emulator: no further from the f64 decoder than the bound of the checks allows, with what the
+/// norms make by themselves in the textbook's place; and of the last sample alone, under another schedule, the same bits.
 #[cfg(feature = "emu")]
 #[test]
 fn a_decoder_by_moments_is_as_near_the_truth() {
-    is_as_near(&BY_MOMENTS, [2, NORMS - 2, 0], 3);
+    is_as_near(DType::F16, &BY_MOMENTS, [2, NORMS - 2, 0], 3);
 }
 
 /// The same where convolutions apply the norms before them.
 #[cfg(feature = "emu")]
 #[test]
 fn a_decoder_by_halos_is_as_near_the_truth() {
-    is_as_near(&BY_HALOS, [9, 1, 12], 2);
+    is_as_near(DType::Bf16, &BY_HALOS, [9, 1, 12], 2);
 }
 
 #[cfg(feature = "emu")]
-fn is_as_near(forced: &[(&str, &str)], expected: [u64; 3], upsamplers: u64) {
+fn is_as_near(dtype: DType, forced: &[(&str, &str)], expected: [u64; 3], upsamplers: u64) {
     let oracle = decode(Runtime::native(), DType::F64, &[], 0);
     let apart = [
         ("conv2d.forward", "wgmma_128"),
         ("conv2d.vjp", "phases_wgmma_128"),
         ("group_norm.forward", "chunks"),
     ];
-    let run =
-        |dtype, schedule, forced: &[_], first| decode(Runtime::emu(schedule), dtype, forced, first);
-    for dtype in [DType::Bf16, DType::F16] {
-        let got = run(dtype, Schedule::InOrder, forced, 0);
-        let plain = run(dtype, Schedule::InOrder, &apart, 0);
-        assert_eq!(norms(&plain.counts), [NORMS, 0, 0]);
-        assert_eq!(norms(&got.counts), expected);
-        assert_eq!(got.counts["conv2d.vjp_moments"], upsamplers);
-        let outputs = [
-            ("y", DType::F32, &got.y, &plain.y, &oracle.y),
-            ("dz", dtype, &got.dz, &plain.dz, &oracle.dz),
-        ];
-        for (name, stored, got, plain, oracle) in outputs {
-            let (most, mean) = bounds(stored, plain, oracle);
-            let errors = || got.iter().zip(oracle).map(|(g, o)| (g - o).abs());
-            let largest = errors().fold(0.0, f64::max);
-            let square = errors().map(|e| e * e).sum::<f64>() / got.len() as f64;
-            assert!(
-                largest <= most && square.sqrt() <= mean,
-                "{name} in {dtype}: {largest:e} of {most:e}, {:e} of {mean:e}",
-                square.sqrt()
-            );
-        }
-        let alone = run(dtype, Schedule::Random(1), forced, 1);
-        for (all, alone) in [(&got.y, &alone.y), (&got.dz, &alone.dz)] {
-            assert!(
-                all[all.len() - alone.len()..] == alone[..],
-                "{dtype}: other bits"
-            );
-        }
+    let run = |schedule, forced: &[_], first| decode(Runtime::emu(schedule), dtype, forced, first);
+    let got = run(Schedule::InOrder, forced, 0);
+    let plain = run(Schedule::InOrder, &apart, 0);
+    assert_eq!(norms(&plain.counts), [NORMS, 0, 0]);
+    assert_eq!(norms(&got.counts), expected);
+    assert_eq!(got.counts["conv2d.vjp_moments"], upsamplers);
+    let outputs = [
+        ("y", DType::F32, &got.y, &plain.y, &oracle.y),
+        ("dz", dtype, &got.dz, &plain.dz, &oracle.dz),
+    ];
+    for (name, stored, got, plain, oracle) in outputs {
+        let (most, mean) = bounds(stored, plain, oracle);
+        let errors = || got.iter().zip(oracle).map(|(g, o)| (g - o).abs());
+        let largest = errors().fold(0.0, f64::max);
+        let square = errors().map(|e| e * e).sum::<f64>() / got.len() as f64;
+        assert!(
+            largest <= most && square.sqrt() <= mean,
+            "{name} in {dtype}: {largest:e} of {most:e}, {:e} of {mean:e}",
+            square.sqrt()
+        );
+    }
+    let alone = run(Schedule::Random(1), forced, 1);
+    for (all, alone) in [(&got.y, &alone.y), (&got.dz, &alone.dz)] {
+        assert!(
+            all[all.len() - alone.len()..] == alone[..],
+            "{dtype}: other bits"
+        );
     }
 }
 

@@ -3,7 +3,8 @@
 //! The rule: max|got - oracle| <= 2 max|plain - oracle| + 2 ulp(max|oracle|), and the same for the root of
 //! the mean square. `plain` is the textbook variant in f32 with its results rounded to the variant's element
 //! type, the oracle is the textbook variant in f64, both on inputs that were rounded to that type.
-//! On the emulator each case runs under several schedules, which must give the same bits.
+//! On the emulator each case runs under several schedules, which must give the same bits; in f16, whose kernels have the
+//! source of those in bf16, under one.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -140,7 +141,7 @@ impl dyn AnyOp {
         for variant in variants {
             let got = run(&*case, rt, variant, &inputs)?;
             let mut row = truth.judge(&*case, variant, &got);
-            for other in other_schedules(rt) {
+            for other in other_schedules(rt, dtype) {
                 let again = run(&*case, &other, variant, &inputs)?;
                 row.expect_same_bits(&got, &again, &other);
             }
@@ -184,11 +185,12 @@ pub fn dtypes(rt: &Runtime) -> Vec<DType> {
     }
 }
 
-/// The same runtime under every other schedule of threads and copies that it has.
-fn other_schedules(rt: &Runtime) -> Vec<Runtime> {
+/// The same runtime under every other schedule of threads and copies that a type is checked under.
+#[cfg_attr(not(feature = "emu"), allow(unused_variables))]
+fn other_schedules(rt: &Runtime, dtype: DType) -> Vec<Runtime> {
     match rt {
         #[cfg(feature = "emu")]
-        Runtime::Emu(emu) if !emu.is_sanitized() => {
+        Runtime::Emu(emu) if !emu.is_sanitized() && dtype != DType::F16 => {
             let random = (1..=4).map(Schedule::Random);
             std::iter::once(Schedule::Reverse)
                 .chain(random)
