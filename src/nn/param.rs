@@ -6,8 +6,8 @@
 //! file is mapped.
 //!
 //! The native runtime in f32 keeps frozen matrices and kernels as the file has them where that is in 16 bits, for their
-//! products widen what they read ([`Operand`](crate::runtime::operand::Operand)); and where products round to bf16
-//! anyway, it keeps others in bf16. Folded kernels are sums, which 16 bits do not hold: only the latter applies to them.
+//! products widen what they read ([`Operand`](crate::runtime::operand::Operand)); where products round to bf16 anyway, it
+//! keeps all of them in bf16. Folded kernels are sums, which 16 bits do not hold: only the latter applies to them.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -236,11 +236,12 @@ impl<'a> Weights<'a> {
 
     /// The type in which a frozen matrix or kernel is stored.
     fn stored(&self, name: &str) -> DType {
-        let view = self.source.file().and_then(|f| f.get(&self.full(name)));
-        let file = view.and_then(|view| view.dtype.dtype());
-        match file.filter(|dtype| dtype.is_half()) {
-            Some(half) if self.is_wide() => half,
-            _ => self.stored_sums(),
+        let file = self.source.file();
+        let view = file.and_then(|file| file.get(&self.full(name)));
+        let own = view.and_then(|view| view.dtype.dtype());
+        match (own, self.stored_sums()) {
+            (Some(own), DType::F32) if own.is_half() && self.is_wide() => own,
+            (_, stored) => stored,
         }
     }
 
