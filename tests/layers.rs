@@ -84,7 +84,7 @@ fn convolutions_and_linear_maps() {
         cx,
         [3, 32],
         |x| layer.forward(cx, x, None),
-        |_, dy| layer.vjp(cx, dy, None),
+        |_, dy| layer.vjp(cx, dy),
     );
     let layer = Conv2d::same(&w.at("conv_in"), 4, 32, 3).unwrap();
     check(

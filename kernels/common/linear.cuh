@@ -76,11 +76,11 @@ ARCH_FN void forward(float* __restrict__ parts, const T* __restrict__ x, const T
   forward<S>(tile::part<T>(parts, p.all.rows, p.all.m), x, w, p.all, chunks::Chunk::of_block(p.all.k, p.each));
 }
 
-// dx = the sum of dy w over the parts + residual; w lies across the depth m.
+// dx = the sum of dy w over the parts; w lies across the depth m.
 template <class S, class T>
 ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ dy_2, const T* __restrict__ dy_3,
                  const T* __restrict__ w, const T* __restrict__ w_2, const T* __restrict__ w_3,
-                 const T* __restrict__ residual, const Parts& parts) {
+                 const Parts& parts) {
   using A = tile::Rows<T, S, S::ROWS>;
   using B = tile::Columns<T, S, S::COLS>;
   const Params& p = parts.each;
@@ -88,7 +88,7 @@ ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restri
   const auto whole = chunks::Chunk::whole(p.m);
   InTurn<T, S, A> a(A(dy, p.rows, p.m, row, whole), dy_2, dy_3, p.m);
   InTurn<T, S, B> b(B(w, p.k, col, whole), w_2, w_3, p.m);
-  const tile::Output<T, T> out{dx, nullptr, nullptr, residual, p.rows, p.k, 1};
+  const tile::Output<T, T> out{dx, nullptr, nullptr, nullptr, p.rows, p.k, 1};
   product<S, T>(out, a, b, parts.count * a.span, row, col);
 }
 

@@ -1,7 +1,7 @@
 // parts[c] = dy w over chunk c of the depth, on tensor cores
 //
 // parts: [chunks, rows, k] in float, dy: [rows, m], w: [m, k]. The product of vjp_2_tensor_cores.cu, whose depth m is
-// cut into chunks that blocks of their own sum: for few rows. sum/parts.cu adds the chunks and the residual.
+// cut into chunks that blocks of their own sum: for few rows. sum/parts.cu adds the chunks.
 // k and m are multiples of 8. The parts are tile sizes.
 #include "linear.cuh"
 

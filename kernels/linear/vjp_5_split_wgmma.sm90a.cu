@@ -1,7 +1,7 @@
 // parts[c] = dy w over chunk c of the depth, by wgmma (sm_90a)
 //
 // parts: [chunks, rows, k] in float, dy: [rows, m], w: [m, k]. The product of vjp_4_split.cu, see warpgroup.cuh;
-// sum/parts.cu adds the chunks and the residual. k and m are multiples of 8.
+// sum/parts.cu adds the chunks. k and m are multiples of 8.
 #include "linear.cuh"
 #include "warpgroup.cuh"
 

@@ -216,9 +216,9 @@ impl Layer {
     }
 
     fn vjp(&self, cx: &Cx, saved: LayerSaved, mut dy: Tensor) -> Result<Tensor> {
-        let mut dh = self.fc2.vjp(cx, &dy, None)?;
+        let mut dh = self.fc2.vjp(cx, &dy)?;
         dh = activation::vjp(cx, saved.hidden.get()?, self.activation, &dh)?;
-        dh = self.fc1.vjp(cx, &dh, None)?;
+        dh = self.fc1.vjp(cx, &dh)?;
         dy = self
             .layer_norm2
             .vjp(cx, saved.layer_norm2, &dh, Some(&dy))?;

@@ -114,7 +114,7 @@ impl Attention {
     /// [`Error::Shape`].
     pub fn vjp(&self, cx: &Cx, saved: attention::Saved, dy: &Tensor) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
-        let d_o = self.to_out.vjp(cx, dy, None)?;
+        let d_o = self.to_out.vjp(cx, dy)?;
         let (dq, dkv) = attention::vjp(cx, saved, &d_o, true)?;
         drop(d_o);
         let (dk, dv) = dkv.expect("asked for with `true`");
@@ -133,14 +133,14 @@ impl Attention {
     /// [`Error::Shape`].
     pub fn vjp_query(&self, cx: &Cx, saved: attention::Saved, dy: &Tensor) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
-        let d_o = self.to_out.vjp(cx, dy, None)?;
+        let d_o = self.to_out.vjp(cx, dy)?;
         let trained = cx.trains(self.to_k.weight()).is_some();
         let (dq, dkv) = attention::vjp(cx, saved, &d_o, trained)?;
         if let Some((dk, dv)) = dkv {
             self.to_k.wgrad(cx, &dk)?;
             self.to_v.wgrad(cx, &dv)?;
         }
-        self.to_q.vjp(cx, &dq, None)
+        self.to_q.vjp(cx, &dq)
     }
 }
 

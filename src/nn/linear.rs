@@ -68,15 +68,14 @@ impl Linear {
         &self.w
     }
 
-    /// `dx` from `dy`, and `residual` added to it: what has reached `x` by other ways. The cotangent of the forward pass's
-    /// residual is `dy`.
+    /// `dx` from `dy`, which is the cotangent of the forward pass's residual too.
     ///
     /// # Errors
     /// [`crate::Error::Shape`].
-    pub fn vjp(&self, cx: &Cx, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+    pub fn vjp(&self, cx: &Cx, dy: &Tensor) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
         self.wgrad(cx, dy)?;
-        linear::vjp(cx, &self.w, dy, residual)
+        linear::vjp(cx, &self.w, dy)
     }
 
     /// `dx` from the `dy` of each of three layers of one shape, in one launch.

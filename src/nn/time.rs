@@ -117,7 +117,7 @@ impl TimeEmbedding {
             return Ok(());
         };
         let dy = activation::vjp(cx, y, Activation::Silu, &drows)?;
-        let dh = self.linear_2.vjp(cx, &dy, None)?;
+        let dh = self.linear_2.vjp(cx, &dy)?;
         let dhidden = activation::vjp(cx, hidden, Activation::Silu, &dh)?;
         self.linear_1.wgrad(cx, &dhidden)
     }
@@ -172,7 +172,7 @@ impl Temb {
     /// # Errors
     /// [`crate::Error::Shape`].
     pub fn project_vjp(&self, cx: &Cx, proj: &Linear, dy: &Tensor) -> Result<()> {
-        let drows = proj.vjp(cx, dy, None)?;
+        let drows = proj.vjp(cx, dy)?;
         let Some(trained) = &self.trained else {
             return Ok(());
         };

@@ -96,11 +96,11 @@ impl Transformer2d {
         cx.tap_cotangent(&self.name, dy);
         let [n, h, w, c] = dy.nhwc(&self.name)?;
         let dy = dy.view([n, h * w, c])?;
-        let mut dt = self.proj_out.vjp(cx, &dy, None)?;
+        let mut dt = self.proj_out.vjp(cx, &dy)?;
         for (block, saved) in self.transformer_blocks.iter().zip(saved.blocks).rev() {
             dt = block.vjp(cx, saved, dt)?;
         }
-        dt = self.proj_in.vjp(cx, &dt, None)?;
+        dt = self.proj_in.vjp(cx, &dt)?;
         let dx = self.norm.vjp(cx, saved.norm, &dt, Some(&dy))?;
         dx.view([n, h, w, c])
     }
@@ -208,8 +208,8 @@ impl FeedForward {
 
     fn vjp(&self, cx: &Cx, saved: geglu::Saved, dy: &Tensor) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
-        let dh = self.out.vjp(cx, dy, None)?;
+        let dh = self.out.vjp(cx, dy)?;
         let dh = geglu::vjp(cx, saved, &dh)?;
-        self.proj.vjp(cx, &dh, None)
+        self.proj.vjp(cx, &dh)
     }
 }

@@ -54,10 +54,7 @@ fn linear_maps() {
     for bias in [false, true] {
         let new = |w: &Weights<'_>| Linear::new(w, 5, 7, bias);
         check("linear", cx, [2, 3, 5], new, |cx, layer, x| {
-            Ok((
-                layer.forward(cx, x, None)?,
-                back(|dy| layer.vjp(cx, dy, None)),
-            ))
+            Ok((layer.forward(cx, x, None)?, back(|dy| layer.vjp(cx, dy))))
         });
     }
 }

@@ -61,15 +61,14 @@ fn parts(key: &Key, launch: Launch) -> Plan {
         let part = move |part| (part < key.parts).then_some(Ptr::Arg(first + part));
         (0..MOST).map(move |number| part(number).unwrap_or(Ptr::Null))
     };
-    let residual = std::iter::once(Ptr::Arg(key.residual_at()));
     let weights = of_parts(key.weights_at());
     if key.backward {
         let dx = std::iter::once(Ptr::Arg(0));
-        let pointers = dx.chain(of_parts(1)).chain(weights).chain(residual);
-        let pointers: Vec<_> = pointers.collect();
+        let pointers: Vec<_> = dx.chain(of_parts(1)).chain(weights).collect();
         return launch.pointers(pointers).ints([key.parts]).into();
     }
     let x = std::iter::once(Ptr::Arg(key.parts));
+    let residual = std::iter::once(Ptr::Arg(key.residual_at()));
     let maps = of_parts(0).chain(x).chain(weights);
     let pointers = maps.chain(of_parts(key.bias_at())).chain(residual);
     let mut launch = launch.pointers(pointers.collect::<Vec<_>>());
@@ -84,7 +83,7 @@ pub(super) fn boxes(module: &'static str, key: &Key, tile: Tile) -> Plan {
     let lines = if key.backward { 64 } else { tile.cols() };
     let weights = TensorMap::new(Ptr::Arg(2), [key.k, key.m, 1], [64, lines, 1]);
     let pointers = match key.backward {
-        true => [0, 3].map(Ptr::Arg).to_vec(),
+        true => vec![Ptr::Arg(0)],
         false => [0, 3, 4].map(Ptr::Arg).to_vec(),
     };
     product(module, key, tile)
@@ -113,7 +112,7 @@ pub(super) fn is_worth_splitting(key: &Key, tile: Tile) -> bool {
 pub(super) fn split(module: &'static str, key: &Key, tile: Tile) -> Plan {
     let [rows, width] = of_sample(key);
     let added = if key.backward {
-        [Ptr::Null, Ptr::Null, Ptr::Arg(3)]
+        [Ptr::Null; 3]
     } else {
         [Ptr::Arg(3), Ptr::Null, Ptr::Arg(4)]
     };

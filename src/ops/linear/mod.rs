@@ -2,8 +2,7 @@
 //!
 //! `x: [n, .., k]`, `w: [m, k]` as in the checkpoint, `bias: [m]` (in f32 beside 16-bit activations),
 //! `residual: [n, .., m]`.
-//! The cotangent of the residual is `dy` itself; of the input, `dx = dy w`, and `dx = dy w + residual` where others have
-//! reached it before; of the weights, [`wgrad`], `dw = dy^T x`.
+//! The cotangent of the residual is `dy` itself; of the input, `dx = dy w`; of the weights, [`wgrad`], `dw = dy^T x`.
 //!
 //! Three maps of one input and one shape, as of attention's queries, keys and values, are one launch either way: the parts
 //! `y_p = x w_p^T + bias_p`, and `dx`, the sum of `dy_p w_p` over them, which is rounded once.
@@ -65,12 +64,10 @@ impl KeyTrait for Key {
         let w = Spec::input("", self.m * self.k).fill(Fill::Normal(1.0 / (self.k as f64).sqrt()));
         let w = parts(["w", "w_2", "w_3"], w).zip(self.narrow);
         let w = w.map(|(w, narrow)| w.narrow(narrow));
-        let residual = |width| Spec::input("residual", rows * width).present(self.residual);
         if self.backward {
             let dy = Spec::input("", rows * self.m);
             let mut args = vec![Spec::out("dx", rows * self.k)];
             args.extend(parts(["dy", "dy_2", "dy_3"], dy).chain(w));
-            args.push(residual(self.k));
             return args;
         }
         let y = Spec::out("", rows * self.m);
@@ -78,7 +75,7 @@ impl KeyTrait for Key {
         let mut args: Vec<_> = parts(["y", "y_2", "y_3"], y).collect();
         args.push(Spec::input("x", rows * self.k));
         args.extend(w.chain(parts(["bias", "bias_2", "bias_3"], bias)));
-        args.push(residual(self.m));
+        args.push(Spec::input("residual", rows * self.m).present(self.residual));
         args
     }
 
@@ -102,7 +99,7 @@ impl Key {
     }
 
     fn residual_at(&self) -> usize {
-        1 + if self.backward { 2 } else { 3 } * self.parts
+        1 + 3 * self.parts
     }
 }
 
@@ -173,7 +170,7 @@ pub static FORWARD: Op<Key> = Op {
     cases: || cases(false),
 };
 
-/// `dx = dy w + residual`, the sum of the parts.
+/// `dx = dy w`, the sum of the parts.
 pub static VJP: Op<Key> = Op {
     name: "linear.vjp",
     variants: &[
@@ -267,7 +264,7 @@ fn cases(backward: bool) -> Vec<Key> {
         parts,
         narrow: [None; 3],
         bias: i % 2 == 0,
-        residual: i % 3 == 0 && (parts == 1 || backward),
+        residual: i % 3 == 0 && parts == 1 && !backward,
         backward,
     };
     let keys: Vec<_> = sizes.enumerate().map(key).collect();
@@ -319,14 +316,14 @@ pub fn forward(
     Ok(y)
 }
 
-/// `dx = dy w + residual`.
+/// `dx = dy w`.
 ///
 /// # Errors
-/// [`Error::Shape`] when `dy`'s last dimension is not `w`'s first, or `residual` does not fit.
-pub fn vjp(cx: &Cx, w: &Tensor, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
-    let key = key(dy, &[w], 0, false, residual.is_some())?;
+/// [`Error::Shape`] when `dy`'s last dimension is not `w`'s first.
+pub fn vjp(cx: &Cx, w: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let key = key(dy, &[w], 0, false, false)?;
     let dx = cx.empty(dy.shape().with_channels(key.k))?;
-    let args = [Arg::Out(&dx), Arg::In(dy), Arg::In(w), residual.into()];
+    let args = [Arg::Out(&dx), Arg::In(dy), Arg::In(w)];
     VJP.launch(cx, &key, &args)?;
     Ok(dx)
 }
@@ -359,8 +356,7 @@ pub fn vjp_three(cx: &Cx, w: [&Tensor; 3], dy: [&Tensor; 3]) -> Result<Tensor> {
     let key = key(dy[0], &w, 0, false, false)?;
     let dx = cx.empty(dy[0].shape().with_channels(key.k))?;
     let [dy, w] = [dy, w].map(|parts| parts.map(Arg::In).into_iter());
-    let args = [Arg::Out(&dx)].into_iter().chain(dy).chain(w);
-    let args: Vec<_> = args.chain([Arg::Absent]).collect();
+    let args: Vec<_> = [Arg::Out(&dx)].into_iter().chain(dy).chain(w).collect();
     VJP.launch(cx, &key, &args)?;
     Ok(dx)
 }

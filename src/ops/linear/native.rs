@@ -29,7 +29,6 @@ pub(super) fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
 }
 
 pub(super) fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let residual = args.optional::<T>(key.residual_at());
     let part = |part| {
         let w = args.operand::<T>(key.weights_at() + part).widened();
         (args.input::<T>(1 + part), w)
@@ -43,7 +42,7 @@ pub(super) fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
                 sum += dy[row * key.m + j] * w[j * key.k + l];
             }
         }
-        *dx = sum + residual.map_or(T::ZERO, |r| r[i]);
+        *dx = sum;
     }
 }
 
@@ -111,7 +110,6 @@ fn forward_products(
 
 /// Every product is added to those before it, which lie in `dx` and in memory beside it by turns.
 fn vjp_products(key: &Key, args: &mut NativeArgs<'_>, compute: impl Fn(&Product<'_>, &mut [f32])) {
-    let residual = args.optional::<f32>(key.residual_at());
     let dx = args.output::<f32>(0);
     let mut aside = Scratch::new(if key.parts > 1 { dx.len() } else { 0 });
     let (mut to, mut sums) = (dx, &mut aside[..]);
@@ -125,7 +123,7 @@ fn vjp_products(key: &Key, args: &mut NativeArgs<'_>, compute: impl Fn(&Product<
             width: key.k,
             transposed: false,
             add: None,
-            residual: if part == 0 { residual } else { Some(&*sums) },
+            residual: (part > 0).then_some(&*sums),
         };
         compute(&product, to);
         std::mem::swap(&mut to, &mut sums);
@@ -213,7 +211,6 @@ fn forward_few<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
 }
 
 pub(super) fn vjp_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let residual = args.optional::<T>(key.residual_at());
     let part = |part| {
         let w = args.operand::<T>(key.weights_at() + part).widened();
         (args.input::<T>(1 + part), w)
@@ -224,14 +221,11 @@ pub(super) fn vjp_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let blocks = per_sample_blocks(dx, key.rows * key.k, block * key.k);
     blocks.for_each(|(start, dx)| {
         let rows = dx.len() / key.k;
-        if let Some(residual) = residual {
-            dx.copy_from_slice(&residual[start..start + dx.len()]);
-        }
         for (i, (dy, w)) in parts.iter().enumerate() {
             let dy = &dy[start / key.k * key.m..][..rows * key.m];
             let dy = Mat::rows(dy, rows, key.m, key.m);
             let w = Mat::rows(w, key.m, key.k, key.k);
-            gemm(dx, key.k, residual.is_some() || i > 0, dy, w);
+            gemm(dx, key.k, i > 0, dy, w);
         }
     });
 }
