@@ -19,21 +19,40 @@ thread_local! {
     static NEAR: RefCell<BTreeMap<usize, Vec<Line>>> = const { RefCell::new(BTreeMap::new()) };
 }
 
+/// Lines of memory that is large: no cache holds it, so no thread keeps it, and whoever wants less is given it too.
+const LARGE: usize = (4 << 20) / size_of::<Line>();
+
+/// Of large memory, the least that is enough; where none is, what is less goes back to the system.
 fn take(count: usize) -> Vec<Line> {
-    if let Some(lines) = NEAR.with_borrow_mut(|near| near.remove(&count)) {
+    let near = || NEAR.with_borrow_mut(|near| near.remove(&count));
+    let (is_large, near) = (count >= LARGE, (count < LARGE).then(near).flatten());
+    if let Some(lines) = near {
         return lines;
     }
     let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-    let lines = free.get_mut(&count).and_then(Vec::pop);
+    let most = if is_large { usize::MAX } else { count };
+    let mut enough = free.range_mut(count..=most);
+    if let Some(lines) = enough.find_map(|(_, lines)| lines.pop()) {
+        return lines;
+    }
+    if is_large {
+        free.retain(|&lines, _| !(LARGE..count).contains(&lines));
+    }
     drop(free);
-    lines.unwrap_or_else(|| bytemuck::zeroed_vec(count))
+    bytemuck::zeroed_vec(count)
 }
 
 fn give(lines: Vec<Line>) {
     let count = lines.len();
-    // A thread that ends keeps nothing.
-    let near = NEAR.try_with(|near| near.borrow_mut().insert(count, lines));
-    if let Ok(Some(lines)) = near {
+    let rest = match count < LARGE {
+        // A thread that ends keeps nothing.
+        true => NEAR
+            .try_with(|near| near.borrow_mut().insert(count, lines))
+            .ok()
+            .flatten(),
+        false => Some(lines),
+    };
+    if let Some(lines) = rest {
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
         free.entry(count).or_default().push(lines);
     }
