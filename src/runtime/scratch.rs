@@ -100,3 +100,26 @@ impl<T: Pod> DerefMut for Scratch<T> {
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Small and large, given back and taken again: as long as was asked for, and nobody else's.
+    #[test]
+    fn memory_in_use_is_used_once() {
+        for round in 0..3 {
+            let lens = [5, 3 << 20, 70, 1 << 20, 5 << 20, 2 << 20, 5];
+            let take = |(i, &len): (usize, &usize)| {
+                let mut scratch = Scratch::<f32>::new(len + round);
+                scratch.fill(i as f32);
+                scratch
+            };
+            let all: Vec<_> = lens.iter().enumerate().map(take).collect();
+            for (i, scratch) in all.iter().enumerate() {
+                assert!(scratch.len() == lens[i] + round);
+                assert!(scratch.iter().all(|&x| x == i as f32));
+            }
+        }
+    }
+}
