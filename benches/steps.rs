@@ -19,6 +19,8 @@ use posteriori::pipeline::prior::load;
 use posteriori::rng::Philox;
 use posteriori::runtime::Runtime;
 use posteriori::runtime::dry::{Dry, Totals};
+use posteriori::runtime::kernel::Target;
+use posteriori::runtime::native::Products;
 use posteriori::{Cx, DType, Device, Shape, Tensor};
 
 const CASES: [&str; 2] = ["unet_vjp", "vae_vjp"];
@@ -121,8 +123,8 @@ fn ones(cx: &Cx, shape: impl Into<Shape>) -> Result<Tensor> {
 }
 
 /// What the pass needs, from a run that computes nothing.
-fn plan(case: &str, folder: &Path, side: usize) -> Result<Totals> {
-    let dry = Arc::new(Dry::default());
+fn plan(case: &str, folder: &Path, side: usize, products: Products) -> Result<Totals> {
+    let dry = Arc::new(Dry::planning_for(Target::Native, products));
     let cx = Cx::new(Runtime::Dry(Arc::clone(&dry)), DType::F32)?;
     Model::open(&cx, case, folder)?.run(&cx, side)?;
     Ok(dry.totals())
@@ -134,9 +136,9 @@ fn measure(case: &str, folder: &Path) -> Result<()> {
         setting("POSTERIORI_BENCH_SIDE", 64)?,
         setting("POSTERIORI_BENCH_REPS", 2)?,
     );
-    let totals = plan(case, folder, side)?;
     let precision = std::env::var("POSTERIORI_BENCH_PRECISION");
     let device = Device::cpu().with_precision(precision.as_deref().unwrap_or("f32"))?;
+    let totals = plan(case, folder, side, device.rt().products())?;
     let cx = Cx::new(device.rt().clone(), device.dtype())?;
     let model = Model::open(&cx, case, folder)?;
     cx.rt().reserve(totals.slab)?;

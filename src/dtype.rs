@@ -7,11 +7,11 @@ use half::{bf16, f16};
 /// The element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
-    /// IEEE single precision: everything on the native runtime, sampler state everywhere.
+    /// IEEE single precision: all arithmetic on the native runtime, sampler state everywhere.
     F32,
-    /// IEEE half precision (checkpoints; storage on CUDA).
+    /// IEEE half precision (checkpoints, and weights on processors; storage on CUDA).
     F16,
-    /// bfloat16 (checkpoints; storage on CUDA).
+    /// bfloat16 (checkpoints, and weights on processors; storage on CUDA).
     Bf16,
     /// IEEE double precision: native only, for gradient checks.
     F64,

@@ -7,6 +7,7 @@ mod cuda;
 mod diagnose;
 mod gaussian;
 mod gradients;
+mod halves;
 mod house;
 mod layers;
 mod matrices;

@@ -10,6 +10,7 @@ use posteriori::pipeline::plan::{Batch, Engine, Plan};
 use posteriori::pipeline::{Item, Own, Pipeline, Restored};
 use posteriori::rng::{Philox, Stream};
 use posteriori::runtime::kernel::{Arch, Target};
+use posteriori::runtime::native::Products;
 use posteriori::samplers::Follow;
 use posteriori::samplers::resample::{Blend, Descent, Solve, Stages};
 
@@ -195,6 +196,7 @@ fn sd2_saves_at_most_1_6_gb_an_image() {
     let engine = Engine {
         target: Target::Kernels(Arch(90)),
         dtype: DType::Bf16,
+        products: Products::F32,
         forced: Vec::new(),
     };
     let plan = |batch| {

@@ -86,6 +86,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let engine = Engine {
         target: rt.target(),
         dtype: given.unwrap_or(device.dtype()),
+        products: rt.products(),
         forced: settings.read("variant", forced)?.unwrap_or_default(),
     };
     let subject = match settings.text("model") {

@@ -13,6 +13,7 @@ use posteriori::pipeline::plan::Engine;
 use posteriori::runtime::Runtime;
 use posteriori::runtime::dry::Dry;
 use posteriori::runtime::kernel::{Arch, Target};
+use posteriori::runtime::native::Products;
 
 use super::exit::DONE;
 use super::plan::Subject;
@@ -53,6 +54,7 @@ pub(super) fn run(subject: &Subject, batches: &str, size: Option<&str>, ui: &Ui)
     let engine = Engine {
         target: Target::Kernels(Arch(90)),
         dtype,
+        products: Products::F32,
         forced: subject.run.variants.clone(),
     };
     let batches = batches.split(',').map(|text| whole(text.trim(), 1..=MOST));
@@ -71,7 +73,10 @@ fn step(
     gpu: &Gpu,
 ) -> Result<Step> {
     let plan = subject.plan_batch(engine, size, batch as usize)?;
-    let cx = engine.cx(Runtime::Dry(Arc::new(Dry::planning_for(engine.target))))?;
+    let cx = engine.cx(Runtime::Dry(Arc::new(Dry::planning_for(
+        engine.target,
+        engine.products,
+    ))))?;
     let mut step = Step {
         batch,
         ..Step::default()

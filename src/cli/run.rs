@@ -12,6 +12,7 @@ use posteriori::pipeline::plan::Engine;
 use posteriori::pipeline::queue::BatchSize;
 use posteriori::pipeline::{Pipeline, embedded};
 use posteriori::runtime::kernel::{Arch, Target};
+use posteriori::runtime::native::Products;
 use posteriori::{DType, Error, Result};
 
 use super::files::Exists;
@@ -102,16 +103,21 @@ impl Run {
         let device = self.device.as_deref().unwrap_or("auto");
         let dtype = self.precision.as_deref().map(precision).transpose()?;
         let gpu = device.starts_with("cuda");
-        let (target, dtype) = if gpu || (device == "auto" && dtype.is_some_and(DType::is_half)) {
-            (Target::Kernels(Arch(90)), dtype.unwrap_or(DType::Bf16))
-        } else {
-            let device = self.in_precision(Device::parse(device)?)?;
-            (device.rt().target(), device.dtype())
-        };
+        let forced = self.variants.clone();
+        if gpu || (device == "auto" && dtype.is_some_and(DType::is_half)) {
+            return Ok(Engine {
+                target: Target::Kernels(Arch(90)),
+                dtype: dtype.unwrap_or(DType::Bf16),
+                products: Products::F32,
+                forced,
+            });
+        }
+        let device = self.in_precision(Device::parse(device)?)?;
         Ok(Engine {
-            target,
-            dtype,
-            forced: self.variants.clone(),
+            target: device.rt().target(),
+            dtype: device.dtype(),
+            products: device.rt().products(),
+            forced,
         })
     }
 

@@ -47,6 +47,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let engine = Engine {
         target: device.rt().target(),
         dtype: device.dtype(),
+        products: device.rt().products(),
         forced: match args.variant[..] {
             [] => Vec::new(),
             _ => forced(&args.variant.join(","))?,

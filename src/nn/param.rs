@@ -2,20 +2,27 @@
 //!
 //! Convolution weights are repacked from `[o, i, k, k]` to `[k, k, i, o]`, or folded with the upsampling before them to
 //! `[4, 4, o, i]`; matrices and kernels are rounded to the storage type, vectors stay f32. On a GPU that happens there,
-//! to the bytes of the mapped file; on the native runtime here, except that an f32 vector or matrix is used where the
+//! to the bytes of the mapped file; on the native runtime here, except that an f32 vector or a matrix is used where the
 //! file is mapped.
+//!
+//! The native runtime in f32 keeps frozen matrices and kernels as the file has them where that is in 16 bits, for their
+//! products widen what they read ([`Operand`](crate::runtime::operand::Operand)); where products round to bf16 anyway, it
+//! keeps all of them in bf16. Folded kernels are sums, which 16 bits do not hold: only the latter applies to them.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use half::{bf16, f16};
+
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
-use crate::io::weights::{Checkpoint, Kind, View};
+use crate::io::weights::{Checkpoint, View};
 use crate::ops::{add, cast, repack, upsample_conv};
 use crate::runtime::kernel::Target;
+use crate::runtime::native::Products;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 
@@ -117,8 +124,17 @@ impl Form {
 #[derive(Clone)]
 enum Source {
     File(Arc<Checkpoint>),
-    /// Any tensor of any shape, without values: for plans.
-    Planned,
+    /// Any tensor of any shape, without values: for plans. Of those that the file has, if there is one, the types count.
+    Planned(Option<Arc<Checkpoint>>),
+}
+
+impl Source {
+    fn file(&self) -> Option<&Checkpoint> {
+        match self {
+            Source::File(file) | Source::Planned(Some(file)) => Some(file),
+            Source::Planned(None) => None,
+        }
+    }
 }
 
 impl<'a> Weights<'a> {
@@ -127,9 +143,10 @@ impl<'a> Weights<'a> {
         Self::new(cx, Source::File(Arc::new(file)))
     }
 
-    /// Parameters without values, for a model that is only planned (the dry runtime).
-    pub fn planned(cx: &'a Cx) -> Self {
-        Self::new(cx, Source::Planned)
+    /// Parameters without values, for a model that is only planned (the dry runtime): those of this checkpoint, if there is
+    /// one, in the types that they would have.
+    pub fn planned(cx: &'a Cx, like: Option<Checkpoint>) -> Self {
+        Self::new(cx, Source::Planned(like.map(Arc::new)))
     }
 
     fn new(cx: &'a Cx, source: Source) -> Self {
@@ -179,7 +196,7 @@ impl<'a> Weights<'a> {
     pub fn has(&self, name: &str) -> bool {
         let full = self.full(name);
         match &self.source {
-            Source::Planned => true,
+            Source::Planned(_) => true,
             Source::File(file) => file.names().any(|n| {
                 n.strip_prefix(full.as_str())
                     .is_some_and(|r| r.is_empty() || r.starts_with('.'))
@@ -203,7 +220,7 @@ impl<'a> Weights<'a> {
     pub fn get(&self, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
         let dtype = self.cx.dtype().wide();
-        self.load(name, shape, dtype, |have| have == shape.dims())
+        self.load(name, shape, [dtype; 2], |have| have == shape.dims())
     }
 
     /// The weight `[m, k]` of a linear layer; a 1x1 convolution's `[m, k, 1, 1]` is the same thing.
@@ -211,10 +228,34 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// As [`Weights::get`].
     pub fn matrix(&self, name: &str, m: usize, k: usize) -> Result<Tensor> {
-        let shape = Shape::from([m, k]);
-        self.load(name, shape, self.cx.dtype(), |have| {
+        let (shape, dtype) = (Shape::from([m, k]), self.cx.dtype());
+        self.load(name, shape, [dtype, self.stored(name)], |have| {
             have == [m, k] || have == [m, k, 1, 1]
         })
+    }
+
+    /// The type in which a frozen matrix or kernel is stored.
+    fn stored(&self, name: &str) -> DType {
+        let file = self.source.file();
+        let view = file.and_then(|file| file.get(&self.full(name)));
+        let own = view.and_then(|view| view.dtype.dtype());
+        match (own, self.stored_sums()) {
+            (Some(own), DType::F32) if own.is_half() && self.is_wide() => own,
+            (_, stored) => stored,
+        }
+    }
+
+    /// The type in which a kernel is stored that is computed from the file's.
+    fn stored_sums(&self) -> DType {
+        match self.cx.rt().products() {
+            Products::Bf16 if self.is_wide() => DType::Bf16,
+            _ => self.cx.dtype(),
+        }
+    }
+
+    /// Whether activations are f32 numbers of the native runtime, or are planned to be.
+    fn is_wide(&self) -> bool {
+        self.cx.dtype() == DType::F32 && self.cx.rt().target() == Target::Native
     }
 
     /// The weight of a `k` x `k` convolution as `[k, k, i, o]`, stored as `[o, i, k, k]`.
@@ -242,7 +283,7 @@ impl<'a> Weights<'a> {
         self.convolution(name, view, [o, i, 9], shape, Form::Folded)
     }
 
-    /// A convolution's weight, `sizes = [o, i, taps]`, in the form that is asked for.
+    /// A frozen convolution's weight, `sizes = [o, i, taps]`, in the form that is asked for.
     fn convolution(
         &self,
         name: &str,
@@ -251,7 +292,10 @@ impl<'a> Weights<'a> {
         shape: Shape,
         form: Form,
     ) -> Result<Tensor> {
-        let dtype = self.cx.dtype();
+        let dtype = match form {
+            Form::Repacked => self.stored(name),
+            Form::Folded => self.stored_sums(),
+        };
         let Some(view) = view else {
             return self.unfilled(shape, dtype);
         };
@@ -274,7 +318,7 @@ impl<'a> Weights<'a> {
     /// Names in the checkpoint that nothing has read.
     pub fn unread(&self) -> Vec<String> {
         match &self.source {
-            Source::Planned => Vec::new(),
+            Source::Planned(_) => Vec::new(),
             Source::File(file) => {
                 let read = self.read.borrow();
                 file.names()
@@ -293,11 +337,12 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// A parameter in one type while it is trained, and in another, `frozen`, while it is not.
     fn load(
         &self,
         name: &str,
         shape: Shape,
-        dtype: DType,
+        [dtype, frozen]: [DType; 2],
         accepts: impl Fn(&[usize]) -> bool,
     ) -> Result<Tensor> {
         let view = self.view(name, shape.dims(), accepts)?;
@@ -308,6 +353,7 @@ impl<'a> Weights<'a> {
                 .to_vec();
             return self.note(trained, name, view, Order::Stored(stored), shape, dtype);
         }
+        let dtype = frozen;
         let Some(view) = view else {
             return self.unfilled(shape, dtype);
         };
@@ -319,17 +365,16 @@ impl<'a> Weights<'a> {
         if dtype == DType::F64 {
             return self.fill(&full, &view.to_f64()?, shape, dtype);
         }
-        if view.dtype == Kind::F32
-            && dtype == DType::F32
-            && let Some(buffer) =
-                self.cx
-                    .rt()
-                    .adopt(view.file, view.range.clone(), align_of::<f32>())
+        let (file, range) = (view.file, view.range.clone());
+        if view.dtype.dtype() == Some(dtype)
+            && let Some(buffer) = self.cx.rt().adopt(file, range.clone(), dtype.size())
         {
-            check_finite::<f32>(&full, bytemuck::cast_slice(view.bytes))?;
-            return Tensor::over(buffer, shape, DType::F32);
+            expect_finite(&full, &view)?;
+            return Tensor::over(buffer, shape, dtype);
         }
-        self.fill(&full, &view.to_f32()?, shape, dtype)
+        let t = self.fill(&full, &view.to_f32()?, shape, dtype);
+        file.forget(range);
+        t
     }
 
     fn view(
@@ -368,9 +413,7 @@ impl<'a> Weights<'a> {
     fn upload(&self, name: &str, view: &View<'_>, sizes: [usize; 3]) -> Result<Tensor> {
         match view.dtype.dtype() {
             Some(file @ (DType::F32 | DType::F16 | DType::Bf16)) => {
-                if let Some((i, value)) = view.not_finite() {
-                    return Err(damaged(name, i, value));
-                }
+                expect_finite(name, view)?;
                 let buffer = self.cx.rt().alloc(view.bytes.len())?;
                 self.cx.rt().copy_in(&buffer, view.bytes)?;
                 Tensor::over(buffer, sizes, file)
@@ -391,11 +434,23 @@ impl<'a> Weights<'a> {
         dtype: DType,
     ) -> Result<Tensor> {
         check_finite(name, values)?;
-        if T::DTYPE == dtype {
-            return Tensor::permanent(self.cx.rt(), values, shape);
+        let rt = self.cx.rt();
+        let narrow = || values.iter().map(|v| v.f64() as f32);
+        match dtype {
+            _ if T::DTYPE == dtype => Tensor::permanent(rt, values, shape),
+            DType::F16 => {
+                let values: Vec<f16> = narrow().map(f16::from_f32).collect();
+                Tensor::permanent(rt, &values, shape)
+            }
+            DType::Bf16 => {
+                let values: Vec<bf16> = narrow().map(bf16::from_f32).collect();
+                Tensor::permanent(rt, &values, shape)
+            }
+            _ => {
+                let values = values.iter().map(|v| v.f64());
+                Tensor::rounded_permanent(rt, values, shape, dtype)
+            }
         }
-        let values = values.iter().map(|v| v.f64());
-        Tensor::rounded_permanent(self.cx.rt(), values, shape, dtype)
     }
 
     /// A parameter of which the layer holds a `dtype` version.
@@ -459,6 +514,13 @@ fn check_finite<T: Real>(name: &str, values: &[T]) -> Result<()> {
     match values.iter().position(bad) {
         None => Ok(()),
         Some(i) => Err(damaged(name, i, values[i])),
+    }
+}
+
+fn expect_finite(name: &str, view: &View<'_>) -> Result<()> {
+    match view.not_finite() {
+        Some((i, value)) => Err(damaged(name, i, value)),
+        None => Ok(()),
     }
 }
 

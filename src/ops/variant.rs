@@ -25,6 +25,16 @@ pub trait Key: Clone + Debug + Send + Sync + 'static {
     fn args(&self) -> Vec<Spec>;
     /// Floating-point operations of the launch.
     fn flops(&self) -> u64;
+    /// Whether 16-bit weights meet wider activations: only native variants widen what they read.
+    fn is_mixed(&self) -> bool {
+        false
+    }
+}
+
+/// How weights of type `w` are stored beside activations of type `x`, where that is not in the same type: in 16 bits
+/// beside wider activations.
+pub fn narrow(x: DType, w: DType) -> Option<DType> {
+    (w.is_half() && !x.is_half()).then_some(w)
 }
 
 /// One argument of a launch, as the checks and the cost need it.
@@ -129,6 +139,14 @@ impl Spec {
         }
     }
 
+    /// The same, of this type if there is one.
+    pub const fn narrow(self, dtype: Option<DType>) -> Self {
+        Spec {
+            fixed: dtype,
+            ..self
+        }
+    }
+
     /// The same, absent unless `present`.
     pub const fn present(self, present: bool) -> Self {
         if present {
@@ -227,7 +245,7 @@ impl<K: Key> Variant<K> {
         let runs = match (&self.run, target) {
             (Run::Native { .. }, Target::Native) => !key.dtype().is_half(),
             (Run::Kernels { on, .. }, Target::Kernels(arch)) => {
-                key.dtype() != DType::F64 && on(arch)
+                key.dtype() != DType::F64 && !key.is_mixed() && on(arch)
             }
             _ => false,
         };

@@ -96,8 +96,8 @@ impl Device {
         Ok(self)
     }
 
-    /// This machine's processors, convolutions and linear maps with bf16 operands; sums, everything else and what is
-    /// stored are f32.
+    /// This machine's processors, convolutions and linear maps with bf16 operands; weights are stored in bf16, sums,
+    /// activations and everything else are f32.
     fn cpu_bf16() -> Result<Self> {
         if !has_bf16() {
             return Err(Error::Device {

@@ -247,6 +247,7 @@ impl Pipeline {
         Engine {
             target: self.rt.target(),
             dtype: self.dtype,
+            products: self.rt.products(),
             forced: self.forced.clone(),
         }
     }

@@ -21,6 +21,7 @@ use crate::io::image::Image;
 use crate::rng::Stream;
 use crate::runtime::dry::{Dry, OpTotal};
 use crate::runtime::kernel::Target;
+use crate::runtime::native::Products;
 use crate::runtime::{Cost, Runtime};
 use crate::samplers::Sampler;
 
@@ -33,7 +34,7 @@ pub struct Plan {
     pub tile: Option<usize>,
     /// Images sampled together.
     pub batch: usize,
-    /// The element type of activations and weights.
+    /// The element type of activations, and of weights but on processors.
     pub dtype: &'static str,
     /// Bytes of weights.
     pub weights: u64,
@@ -95,8 +96,10 @@ pub struct Batch {
 pub struct Engine {
     /// Whose kernels.
     pub target: Target,
-    /// The element type of the networks' activations and weights.
+    /// The element type of the networks' activations, and of weights but on processors.
     pub dtype: DType,
+    /// What products keep of f32 operands.
+    pub products: Products,
     /// Ops, and the variants that they take wherever those fit.
     pub forced: Vec<(String, String)>,
 }
@@ -114,7 +117,8 @@ impl Engine {
 }
 
 impl Plan {
-    /// Plans `job` for a checkpoint folder, of which only the configurations are read.
+    /// Plans `job` for a checkpoint folder, of which only the configurations are read, and how weights are stored where
+    /// there are any.
     ///
     /// # Errors
     /// What the job itself would return.
@@ -130,7 +134,7 @@ impl Plan {
             size,
             batch,
         } = work;
-        let dry = Arc::new(Dry::planning_for(engine.target));
+        let dry = Arc::new(Dry::planning_for(engine.target, engine.products));
         let (cx, counted) = engine.cx(Runtime::Dry(Arc::clone(&dry)))?.counted();
         let pipeline = dry_pipeline(&cx, folder, controlnet)?;
         let weights = dry.totals().permanent;

@@ -216,7 +216,7 @@ pub fn load<M>(
     new: impl FnOnce(&Weights<'_>) -> Result<M>,
 ) -> Result<M> {
     if !cx.rt().computes() {
-        return new(&Weights::planned(cx));
+        return new(&Weights::planned(cx, Checkpoint::open(folder).ok()));
     }
     let weights = Weights::open(cx, Checkpoint::open(folder)?);
     let model = new(&weights)?;

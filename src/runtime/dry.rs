@@ -6,11 +6,13 @@ use std::sync::Mutex;
 use super::Cost;
 use super::arena::Arena;
 use super::kernel::Target;
+use super::native::Products;
 
 /// Counters of a run that computes nothing.
 #[derive(Debug)]
 pub struct Dry {
     target: Target,
+    products: Products,
     state: Mutex<State>,
 }
 
@@ -49,13 +51,13 @@ pub struct Totals {
 
 impl Default for Dry {
     fn default() -> Self {
-        Dry::planning_for(Target::Native)
+        Dry::planning_for(Target::Native, Products::F32)
     }
 }
 
 impl Dry {
-    /// Plans for a runtime of this kind.
-    pub fn planning_for(target: Target) -> Self {
+    /// Plans for a runtime of this kind, with products of this kind.
+    pub fn planning_for(target: Target, products: Products) -> Self {
         let state = State {
             arena: Arena::new(usize::MAX),
             permanent: 0,
@@ -63,12 +65,17 @@ impl Dry {
         };
         Dry {
             target,
+            products,
             state: Mutex::new(state),
         }
     }
 
     pub(super) fn target(&self) -> Target {
         self.target
+    }
+
+    pub(super) fn products(&self) -> Products {
+        self.products
     }
 
     pub(super) fn alloc(&self, bytes: usize) -> usize {

@@ -15,6 +15,7 @@ pub mod gemm;
 pub mod kernel;
 pub mod mapped;
 pub mod native;
+pub mod operand;
 pub mod outer;
 pub mod product;
 #[cfg(any(feature = "cuda", feature = "emu"))]
@@ -186,6 +187,8 @@ impl Runtime {
     pub fn products(&self) -> Products {
         match self {
             Runtime::Native(native) => native.products(),
+            Runtime::Dry(dry) => dry.products(),
+            #[cfg(any(feature = "cuda", feature = "emu"))]
             _ => Products::F32,
         }
     }
@@ -195,9 +198,9 @@ impl Runtime {
         Runtime::Dry(Arc::new(Dry::default()))
     }
 
-    /// The same for the kernels of `target`.
+    /// The same for the kernels of `target`, in f32 products.
     pub fn dry_for(target: Target) -> Self {
-        Runtime::Dry(Arc::new(Dry::planning_for(target)))
+        Runtime::Dry(Arc::new(Dry::planning_for(target, Products::F32)))
     }
 
     /// GPU number `ordinal`.
@@ -266,7 +269,7 @@ impl Runtime {
     /// [`Error::Plan`] when the memory is not to be had.
     pub fn alloc_permanent(&self, bytes: usize) -> Result<Buffer> {
         let memory = match self {
-            Runtime::Native(_) => Memory::Host(HostMemory::heap(bytes)),
+            Runtime::Native(native) => Memory::Host(native.alloc_permanent(bytes)),
             #[cfg(feature = "cuda")]
             Runtime::Cuda(cuda) => Memory::Cuda(cuda.alloc_permanent(bytes)?),
             #[cfg(feature = "emu")]
@@ -283,9 +286,9 @@ impl Runtime {
     /// when their alignment allows it, `None` when a copy is needed.
     pub fn adopt(&self, file: &Arc<Mapped>, range: Range<usize>, align: usize) -> Option<Buffer> {
         match self {
-            Runtime::Native(_) => {
+            Runtime::Native(native) => {
                 let bytes = range.len();
-                let memory = HostMemory::mapped(Arc::clone(file), range, align)?;
+                let memory = native.adopt(Arc::clone(file), range, align)?;
                 Some(self.buffer(bytes, Memory::Host(memory)))
             }
             _ => None,
@@ -468,6 +471,16 @@ impl Runtime {
             Runtime::Cuda(cuda) => cuda.peak(),
             #[cfg(feature = "emu")]
             Runtime::Emu(_) => 0,
+        }
+    }
+
+    /// Bytes of weights and tables, on the processors and the dry runtime.
+    pub fn permanent(&self) -> Option<u64> {
+        match self {
+            Runtime::Native(native) => Some(native.permanent()),
+            Runtime::Dry(dry) => Some(dry.totals().permanent),
+            #[cfg(any(feature = "cuda", feature = "emu"))]
+            _ => None,
         }
     }
 

@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::arena::{ALIGN, Arena};
 use super::mapped::Mapped;
+use super::operand::Operand;
 use super::{Arg, Memory};
-use crate::dtype::Element;
+use crate::dtype::{DType, Element, Real};
 use crate::error::{Error, Result};
 
 /// Held to write by a launch that updates a buffer in place, whose other handles may be anywhere; held to read by
@@ -42,6 +43,8 @@ struct State {
     /// Bytes of transient tensors on the heap, alive now; they exist only while no slab is reserved.
     heap_live: usize,
     last_peak: usize,
+    /// Bytes of weights and tables, on the heap and in mapped files.
+    permanent: usize,
 }
 
 /// Where a native buffer's bytes are.
@@ -95,7 +98,7 @@ impl Drop for Heap {
 }
 
 impl HostMemory {
-    pub(super) fn heap(bytes: usize) -> Self {
+    fn heap(bytes: usize) -> Self {
         let heap = Arc::new(heap_or_abort(bytes));
         HostMemory {
             start: heap.start,
@@ -104,7 +107,7 @@ impl HostMemory {
         }
     }
 
-    pub(super) fn mapped(file: Arc<Mapped>, range: Range<usize>, align: usize) -> Option<Self> {
+    fn mapped(file: Arc<Mapped>, range: Range<usize>, align: usize) -> Option<Self> {
         let bytes = file.bytes().get(range)?;
         let start = NonNull::from(bytes).cast::<u8>();
         let len = bytes.len();
@@ -203,6 +206,26 @@ impl Native {
         })
     }
 
+    pub(super) fn alloc_permanent(&self, bytes: usize) -> HostMemory {
+        self.lock().permanent += bytes;
+        HostMemory::heap(bytes)
+    }
+
+    pub(super) fn adopt(
+        &self,
+        file: Arc<Mapped>,
+        range: Range<usize>,
+        align: usize,
+    ) -> Option<HostMemory> {
+        let memory = HostMemory::mapped(file, range, align)?;
+        self.lock().permanent += memory.len;
+        Some(memory)
+    }
+
+    pub(super) fn permanent(&self) -> u64 {
+        self.lock().permanent as u64
+    }
+
     pub(super) fn release(&self, memory: &HostMemory) {
         let mut state = self.lock();
         match &memory.owner {
@@ -214,7 +237,7 @@ impl Native {
                     arena.free(*offset, memory.len);
                 }
             }
-            Owner::Permanent(_) | Owner::File(_) => {}
+            Owner::Permanent(_) | Owner::File(_) => state.permanent -= memory.len,
         }
     }
 
@@ -281,7 +304,7 @@ pub struct NativeArgs<'a> {
 }
 
 enum Slot<'a> {
-    In(&'a [u8]),
+    In(&'a [u8], DType),
     Out(&'a mut [u8]),
     Absent,
 }
@@ -307,7 +330,7 @@ impl<'a> Slot<'a> {
             };
             Slot::Out(slice)
         } else {
-            Slot::In(&bytes(memory)[range])
+            Slot::In(&bytes(memory)[range], t.dtype())
         }
     }
 }
@@ -327,8 +350,16 @@ impl<'a> NativeArgs<'a> {
     /// Input `i`, or `None` when it was [`Arg::Absent`].
     pub fn optional<T: Element>(&self, i: usize) -> Option<&'a [T]> {
         match self.slots[i] {
-            Slot::In(bytes) => Some(bytemuck::cast_slice(bytes)),
+            Slot::In(bytes, _) => Some(bytemuck::cast_slice(bytes)),
             _ => None,
+        }
+    }
+
+    /// Input `i`, weights that may be stored in 16 bits.
+    pub fn operand<T: Real>(&self, i: usize) -> Operand<'a, T> {
+        match self.slots[i] {
+            Slot::In(bytes, dtype) => Operand::of(bytes, dtype),
+            _ => panic!("{}: argument {i} is not an input", self.op),
         }
     }
 
@@ -339,7 +370,7 @@ impl<'a> NativeArgs<'a> {
         first: usize,
     ) -> NativeArgs<'b> {
         let input = |slot: &Slot<'a>| match slot {
-            Slot::In(bytes) => Slot::In(bytes),
+            Slot::In(bytes, dtype) => Slot::In(bytes, *dtype),
             _ => Slot::Absent,
         };
         let output = Slot::Out(bytemuck::cast_slice_mut(output));

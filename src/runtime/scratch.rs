@@ -19,21 +19,40 @@ thread_local! {
     static NEAR: RefCell<BTreeMap<usize, Vec<Line>>> = const { RefCell::new(BTreeMap::new()) };
 }
 
+/// Lines of memory that is large: no cache holds it, so no thread keeps it, and whoever wants less is given it too.
+const LARGE: usize = (4 << 20) / size_of::<Line>();
+
+/// Of large memory, the least that is enough; where none is, what is less goes back to the system.
 fn take(count: usize) -> Vec<Line> {
-    if let Some(lines) = NEAR.with_borrow_mut(|near| near.remove(&count)) {
+    let near = || NEAR.with_borrow_mut(|near| near.remove(&count));
+    let (is_large, near) = (count >= LARGE, (count < LARGE).then(near).flatten());
+    if let Some(lines) = near {
         return lines;
     }
     let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-    let lines = free.get_mut(&count).and_then(Vec::pop);
+    let most = if is_large { usize::MAX } else { count };
+    let mut enough = free.range_mut(count..=most);
+    if let Some(lines) = enough.find_map(|(_, lines)| lines.pop()) {
+        return lines;
+    }
+    if is_large {
+        free.retain(|&lines, _| !(LARGE..count).contains(&lines));
+    }
     drop(free);
-    lines.unwrap_or_else(|| bytemuck::zeroed_vec(count))
+    bytemuck::zeroed_vec(count)
 }
 
 fn give(lines: Vec<Line>) {
     let count = lines.len();
-    // A thread that ends keeps nothing.
-    let near = NEAR.try_with(|near| near.borrow_mut().insert(count, lines));
-    if let Ok(Some(lines)) = near {
+    let rest = match count < LARGE {
+        // A thread that ends keeps nothing.
+        true => NEAR
+            .try_with(|near| near.borrow_mut().insert(count, lines))
+            .ok()
+            .flatten(),
+        false => Some(lines),
+    };
+    if let Some(lines) = rest {
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
         free.entry(count).or_default().push(lines);
     }
@@ -79,5 +98,28 @@ impl<T: Pod> DerefMut for Scratch<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Small and large, given back and taken again: as long as was asked for, and nobody else's.
+    #[test]
+    fn memory_in_use_is_used_once() {
+        for round in 0..3 {
+            let lens = [5, 3 << 20, 70, 1 << 20, 5 << 20, 2 << 20, 5];
+            let take = |(i, &len): (usize, &usize)| {
+                let mut scratch = Scratch::<f32>::new(len + round);
+                scratch.fill(i as f32);
+                scratch
+            };
+            let all: Vec<_> = lens.iter().enumerate().map(take).collect();
+            for (i, scratch) in all.iter().enumerate() {
+                assert!(scratch.len() == lens[i] + round);
+                assert!(scratch.iter().all(|&x| x == i as f32));
+            }
+        }
     }
 }

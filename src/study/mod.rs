@@ -176,6 +176,7 @@ impl Study {
         let engine = Engine {
             target: device.rt().target(),
             dtype: device.dtype(),
+            products: device.rt().products(),
             forced: self.variants.clone(),
         };
         for Cell { row, job, cse } in &self.cells {

@@ -16,7 +16,7 @@ use crate::runtime::Runtime;
 /// What `new` returns.
 pub fn parameters<M>(new: impl FnOnce(&Weights<'_>) -> Result<M>) -> Result<Vec<Parameter>> {
     let cx = Cx::new(Runtime::dry(), crate::DType::F32)?;
-    let weights = Weights::planned(&cx).trained();
+    let weights = Weights::planned(&cx, None).trained();
     new(&weights)?;
     Ok(weights.parameters())
 }

@@ -218,7 +218,7 @@ impl Job {
         let config = &Config::open(&component)?;
         let weights = match file {
             Some(file) => Weights::open(cx, Checkpoint::open_file(file)?),
-            None => Weights::planned(cx),
+            None => Weights::planned(cx, None),
         }
         .trained();
         let objective: Box<dyn Objective> = match &self.model {

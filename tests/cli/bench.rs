@@ -9,6 +9,7 @@ use posteriori::operators::Task;
 use posteriori::pipeline::job::{Method, Restore};
 use posteriori::pipeline::plan::{Batch, Engine, Plan};
 use posteriori::runtime::kernel::Target;
+use posteriori::runtime::native::Products;
 use serde_json::Value;
 
 use super::{folder, run};
@@ -68,6 +69,7 @@ fn a_step_of_a_model_is_walked_whole() {
         Engine {
             target: Target::Native,
             dtype: DType::F32,
+            products: Products::F32,
             forced: Vec::new(),
         },
     );

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::Key;
 use crate::dtype::{DType, Real};
 use crate::runtime::native::NativeArgs;
+use crate::runtime::operand::Operand;
 use crate::runtime::product::has_amx;
 use crate::runtime::scratch::Scratch;
 use crate::runtime::simd::{largest, sum, sum_pairs, wide};
@@ -52,14 +53,15 @@ impl Rows<'_> {
     fn pack(&self, x: &[f32], rows: usize) -> Scratch<u16> {
         let mut to = Scratch::new(self.d.div_ceil(PANEL) * self.unit.panel(rows));
         self.unit
-            .pack(x, self.width, [rows, self.d], false, &mut to);
+            .pack(Operand::Wide(x), self.width, [rows, self.d], false, &mut to);
         to
     }
 
     /// Packs `rows` rows of `x` as columns.
     fn pack_transposed(&self, x: &[f32], rows: usize) -> Scratch<u16> {
         let mut to = Scratch::new(rows.div_ceil(PANEL) * self.unit.panel(self.d));
-        self.unit.pack(x, self.width, [self.d, rows], true, &mut to);
+        self.unit
+            .pack(Operand::Wide(x), self.width, [self.d, rows], true, &mut to);
         to
     }
 }
@@ -129,7 +131,13 @@ impl Panels {
         let len = unit.panel(rows);
         let mut to = Scratch::new(self.columns.div_ceil(PANEL) * len);
         for (first, to) in self.row(0).zip(to.chunks_exact_mut(len)) {
-            unit.pack(&x[first.start..], PANEL, [rows, first.len()], false, to);
+            unit.pack(
+                Operand::Wide(&x[first.start..]),
+                PANEL,
+                [rows, first.len()],
+                false,
+                to,
+            );
         }
         to
     }
@@ -152,7 +160,7 @@ impl Packed {
 pub(super) fn forward(key: &Key, args: &mut NativeArgs<'_>) {
     let (o, lse) = (args.output::<f32>(0), args.output::<f32>(1));
     let [q, k, v] = [2, 3, 4].map(|i| args.input::<f32>(i));
-    let unit = by_amx(args.products()).expect("`fits` has asked");
+    let unit = by_amx(args.products(), DType::F32).expect("`fits` has asked");
     let (width, d, tq, heads) = (key.width(), key.d, key.tq, key.heads);
     let rows = &Rows { unit, d, width };
     let sources = if key.shared { 1 } else { key.samples };
@@ -305,7 +313,7 @@ struct Share {
 pub(super) fn vjp_kv(key: &Key, args: &mut NativeArgs<'_>) {
     let [dq, dk, dv] = [0, 1, 2].map(|i| args.output::<f32>(i));
     let [dy, q, k, v, o, lse] = [3, 4, 5, 6, 7, 8].map(|i| args.input::<f32>(i));
-    let unit = by_amx(args.products()).expect("`fits` has asked");
+    let unit = by_amx(args.products(), DType::F32).expect("`fits` has asked");
     let (width, d, tq, tk) = (key.width(), key.d, key.tq, key.tk);
     let rows = &Rows { unit, d, width };
     let blocks = tk.div_ceil(KEYS);

@@ -83,6 +83,7 @@ pub(super) fn of(direction: Direction) -> Vec<Key> {
             direction,
             groups: 0,
             normed: None,
+            narrow: None,
         }
     };
     // Whole patches of pixels, in either direction at stride 1, in the backward one at stride 2.
@@ -101,5 +102,21 @@ pub(super) fn of(direction: Direction) -> Vec<Key> {
         (3, [16, 32], 40, 24, 3, Geometry::same(3)),
     ];
     let all = all.into_iter().chain(cut).chain(patches);
-    all.enumerate().map(key).collect()
+    let all: Vec<_> = all.enumerate().map(key).collect();
+    if direction == Direction::Wgrad {
+        return all;
+    }
+    // Weights in 16 bits: few channels, odd ones, many, a kernel of one, phases, and pixels that no tap meets.
+    let mixed = [1, 2, 4, 5, 15, 18, 20, 23].map(|i| &all[i]);
+    let stored = |narrow| {
+        mixed.map(|key| Key {
+            narrow: Some(narrow),
+            ..key.clone()
+        })
+    };
+    let mixed = [DType::F16, DType::Bf16].map(stored);
+    all.iter()
+        .cloned()
+        .chain(mixed.into_iter().flatten())
+        .collect()
 }

@@ -32,7 +32,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops::measured::Measured;
 use crate::ops::tensor_cores::Tile;
-use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
+use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant, narrow};
 use crate::runtime::Arg;
 use crate::tensor::Tensor;
 
@@ -104,6 +104,8 @@ pub struct Key {
     groups: usize,
     /// The input is to be normalised, and rounded to this type, as a norm would store it.
     normed: Option<DType>,
+    /// How weights are stored, where not as activations are: see [`narrow`].
+    narrow: Option<DType>,
 }
 
 /// Pixels of the input that meet the same taps, because their rows and columns leave the same remainders by the stride.
@@ -194,6 +196,10 @@ impl KeyTrait for Key {
         let positions = self.samples * self.y[0] * self.y[1];
         2 * (positions * self.taps() * self.inputs * self.outputs) as u64
     }
+
+    fn is_mixed(&self) -> bool {
+        self.narrow.is_some()
+    }
 }
 
 impl Key {
@@ -203,7 +209,8 @@ impl Key {
         let y = self.samples * self.y[0] * self.y[1] * self.outputs;
         let fan_in = self.taps() * self.inputs;
         let w = Spec::input("w", fan_in * self.outputs)
-            .fill(Fill::Normal(1.0 / (fan_in as f64).sqrt()));
+            .fill(Fill::Normal(1.0 / (fan_in as f64).sqrt()))
+            .narrow(self.narrow);
         match self.direction {
             Direction::Forward => {}
             Direction::Vjp => {
@@ -449,6 +456,7 @@ fn forward_key(
         direction: Direction::Forward,
         groups: groups.unwrap_or(0),
         normed: None,
+        narrow: narrow(x.dtype(), w.dtype()),
     })
 }
 
@@ -528,6 +536,7 @@ pub fn transposed_measured(
         direction: Direction::Vjp,
         groups: groups.unwrap_or(0),
         normed: None,
+        narrow: narrow(dtype, w.dtype()),
     };
     let dx = cx.empty([samples, size[0], size[1], inputs])?;
     let inputs = [Arg::In(dy), Arg::In(w), bias.into()];

@@ -232,6 +232,7 @@ pub(super) fn cases(direction: Direction) -> Vec<Key> {
             direction,
             groups,
             normed: None,
+            narrow: None,
         }
     };
     all.into_iter().enumerate().map(key).collect()

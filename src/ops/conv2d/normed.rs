@@ -93,7 +93,8 @@ fn forward<T: Real>(
     at: usize,
     products: Products<T>,
 ) {
-    let [x, scale, shift, w] = [0, 1, 2, 3].map(|i| args.input::<T>(at + i));
+    let [x, scale, shift] = [0, 1, 2].map(|i| args.input::<T>(at + i));
+    let w = args.operand::<T>(at + 3).widened();
     let sample = key.x[0] * key.x[1] * key.inputs;
     let normalise = |(i, &x): (usize, &T)| {
         let channel = i / sample * key.inputs + i % key.inputs;
@@ -102,7 +103,7 @@ fn forward<T: Real>(
     };
     let u: Vec<T> = x.iter().enumerate().map(normalise).collect();
     let added = [4, 5, 6].map(|i| args.optional::<T>(at + i));
-    products(key, y, [&u, w], added);
+    products(key, y, [&u, &w], added);
 }
 
 /// As a norm would store it.

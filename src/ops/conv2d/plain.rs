@@ -5,9 +5,13 @@ use crate::dtype::Real;
 use crate::runtime::native::NativeArgs;
 
 pub(super) fn forward<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let (y, x, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let (y, x, w) = (
+        args.output::<T>(0),
+        args.input::<T>(1),
+        args.operand::<T>(2).widened(),
+    );
     let added = [3, 4, 5].map(|i| args.optional::<T>(i));
-    products(key, y, [x, w], added);
+    products(key, y, [x, &w], added);
 }
 
 /// `added`: bias, shift and residual.
@@ -37,7 +41,11 @@ pub(super) fn products<T: Real>(
 }
 
 pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let (dx, dy, w) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
+    let (dx, dy, w) = (
+        args.output::<T>(0),
+        args.input::<T>(1),
+        args.operand::<T>(2).widened(),
+    );
     let bias = args.optional::<T>(3);
     let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
     for (i, dx) in dx.iter_mut().enumerate() {

@@ -38,7 +38,7 @@ fn forward_by(
     let (y, x, w) = (
         args.output::<f32>(0),
         args.input::<f32>(1),
-        args.input::<f32>(2),
+        args.operand::<f32>(2),
     );
     let (bias, shift, residual) = (
         args.optional::<f32>(3),
@@ -101,7 +101,7 @@ fn vjp_by(
     let (dx, dy, w, bias) = (
         args.output::<f32>(0),
         args.input::<f32>(1),
-        args.input::<f32>(2),
+        args.operand::<f32>(2),
         args.optional::<f32>(3),
     );
     let phases = key.phases();

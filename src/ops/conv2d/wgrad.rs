@@ -67,6 +67,7 @@ pub fn wgrad(cx: &Cx, x: &Tensor, geometry: Geometry, k: usize, dy: &Tensor) -> 
         wide: false,
         groups: 0,
         normed: None,
+        narrow: None,
         direction: Direction::Wgrad,
     };
     let dw = cx.empty_wide([k, k, inputs, outputs])?;

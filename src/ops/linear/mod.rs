@@ -17,7 +17,7 @@ use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops::tensor_cores::Tile;
-use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
+use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant, narrow};
 use crate::runtime::Arg;
 use crate::tensor::Tensor;
 
@@ -36,6 +36,8 @@ pub struct Key {
     m: usize,
     /// One or three.
     parts: usize,
+    /// How each part's weights are stored, where not as `x` is: see [`narrow`].
+    narrow: [Option<DType>; 3],
     bias: bool,
     residual: bool,
     backward: bool,
@@ -60,7 +62,8 @@ impl KeyTrait for Key {
             named.into_iter().take(self.parts)
         };
         let w = Spec::input("", self.m * self.k).fill(Fill::Normal(1.0 / (self.k as f64).sqrt()));
-        let w = parts(["w", "w_2", "w_3"], w);
+        let w = parts(["w", "w_2", "w_3"], w).zip(self.narrow);
+        let w = w.map(|(w, narrow)| w.narrow(narrow));
         if self.backward {
             let dy = Spec::input("", rows * self.m);
             let mut args = vec![Spec::out("dx", rows * self.k)];
@@ -78,6 +81,10 @@ impl KeyTrait for Key {
 
     fn flops(&self) -> u64 {
         2 * (self.samples * self.rows * self.k * self.m * self.parts) as u64
+    }
+
+    fn is_mixed(&self) -> bool {
+        self.narrow.iter().any(Option::is_some)
     }
 }
 
@@ -255,11 +262,31 @@ fn cases(backward: bool) -> Vec<Key> {
         k,
         m,
         parts,
+        narrow: [None; 3],
         bias: i % 2 == 0,
         residual: i % 3 == 0 && parts == 1 && !backward,
         backward,
     };
-    sizes.enumerate().map(key).collect()
+    let keys: Vec<_> = sizes.enumerate().map(key).collect();
+    // In 16 bits: few rows, rows of every kind of block, and parts of which one is not.
+    let (f16, bf16) = (Some(DType::F16), Some(DType::Bf16));
+    let mixed = [
+        (1, [f16; 3]),
+        (1, [bf16; 3]),
+        (3, [f16; 3]),
+        (3, [bf16; 3]),
+        (7, [bf16; 3]),
+        (7, [f16; 3]),
+        (13, [f16, None, bf16]),
+    ];
+    let stored = |(i, narrow): (usize, [Option<DType>; 3])| {
+        let key = keys[i].clone();
+        let parts = key.parts;
+        let narrow = [0, 1, 2].map(|part| narrow[part].filter(|_| part < parts));
+        Key { narrow, ..key }
+    };
+    let mixed: Vec<_> = mixed.into_iter().map(stored).collect();
+    keys.into_iter().chain(mixed).collect()
 }
 
 /// `y = x w^T + bias + residual`.
@@ -353,6 +380,7 @@ fn key(x: &Tensor, w: &[&Tensor], along: usize, bias: bool, residual: bool) -> R
     }
     let samples = x.shape().samples();
     let rows = x.shape().per_sample() / want;
+    let of = |part: usize| w.get(part).and_then(|w| narrow(x.dtype(), w.dtype()));
     Ok(Key {
         dtype: x.dtype(),
         samples,
@@ -360,6 +388,7 @@ fn key(x: &Tensor, w: &[&Tensor], along: usize, bias: bool, residual: bool) -> R
         k,
         m,
         parts: w.len(),
+        narrow: [0, 1, 2].map(of),
         bias,
         residual,
         backward: along == 0,

@@ -15,7 +15,7 @@ pub(super) fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         args.optional::<T>(key.residual_at()),
     );
     for part in 0..key.parts {
-        let w = args.input::<T>(key.weights_at() + part);
+        let w = args.operand::<T>(key.weights_at() + part).widened();
         let bias = args.optional::<T>(key.bias_at() + part);
         for (i, y) in args.output::<T>(part).iter_mut().enumerate() {
             let (row, j) = (i / key.m, i % key.m);
@@ -29,12 +29,15 @@ pub(super) fn forward_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
 }
 
 pub(super) fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let part = |part| {
+        let w = args.operand::<T>(key.weights_at() + part).widened();
+        (args.input::<T>(1 + part), w)
+    };
+    let parts: Vec<_> = (0..key.parts).map(part).collect();
     for (i, dx) in args.output::<T>(0).iter_mut().enumerate() {
         let (row, l) = (i / key.k, i % key.k);
         let mut sum = T::ZERO;
-        for part in 0..key.parts {
-            let dy = args.input::<T>(1 + part);
-            let w = args.input::<T>(key.weights_at() + part);
+        for (dy, w) in &parts {
             for j in 0..key.m {
                 sum += dy[row * key.m + j] * w[j * key.k + l];
             }
@@ -43,9 +46,12 @@ pub(super) fn vjp_plain<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     }
 }
 
+/// Rows for which a product in tiles is worth it.
+const FEW: usize = 16;
+
 /// A tile for a few rows would wait for the weights to be packed.
 pub(super) fn fits_tiled(key: &Key) -> bool {
-    key.dtype == DType::F32 && key.rows >= 16 && product::has_lanes()
+    key.dtype == DType::F32 && key.rows >= FEW && product::has_lanes()
 }
 
 /// Matrix units sum steps of 32 inputs in tiles of 16 x 16.
@@ -89,7 +95,7 @@ fn forward_products(
     for part in 0..key.parts {
         let product = Product {
             a: args.input::<f32>(key.parts),
-            b: args.input::<f32>(key.weights_at() + part),
+            b: args.operand(key.weights_at() + part),
             taps: &[0],
             rows: None,
             depth: key.k,
@@ -110,7 +116,7 @@ fn vjp_products(key: &Key, args: &mut NativeArgs<'_>, compute: impl Fn(&Product<
     for part in 0..key.parts {
         let product = Product {
             a: args.input::<f32>(1 + part),
-            b: args.input::<f32>(key.weights_at() + part),
+            b: args.operand(key.weights_at() + part),
             taps: &[0],
             rows: None,
             depth: key.m,
@@ -130,14 +136,17 @@ fn block_rows(key: &Key) -> usize {
 }
 
 pub(super) fn forward_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    if key.rows < FEW {
+        return forward_few::<T>(key, args);
+    }
     let (x, residual) = (
         args.input::<T>(key.parts),
         args.optional::<T>(key.residual_at()),
     );
     let block = block_rows(key);
     for part in 0..key.parts {
-        let w = args.input::<T>(key.weights_at() + part);
-        let w = Mat::rows(w, key.m, key.k, key.k).t();
+        let w = args.operand::<T>(key.weights_at() + part).widened();
+        let w = Mat::rows(&w, key.m, key.k, key.k).t();
         let bias = args.optional::<T>(key.bias_at() + part);
         let y = args.output::<T>(part);
         let blocks = per_sample_blocks(y, key.rows * key.m, block * key.m);
@@ -158,10 +167,53 @@ pub(super) fn forward_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     }
 }
 
+/// Columns of one block of few rows: their weights stay in the second-level cache once they are widened.
+const COLUMNS: usize = 32;
+
+/// Few rows by blocks of columns: what takes time is reading the weights, in the type that they are stored in.
+fn forward_few<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let (x, residual) = (
+        args.input::<T>(key.parts),
+        args.optional::<T>(key.residual_at()),
+    );
+    for part in 0..key.parts {
+        let w = args.operand::<T>(key.weights_at() + part);
+        let bias = args.optional::<T>(key.bias_at() + part);
+        let block = |number: usize| {
+            let start = number * COLUMNS;
+            let columns = COLUMNS.min(key.m - start);
+            let w = w.part(start * key.k..(start + columns) * key.k).widened();
+            let w = Mat::rows(&w, columns, key.k, key.k).t();
+            let mut y = vec![T::ZERO; key.samples * key.rows * columns];
+            for (row, y) in y.chunks_exact_mut(columns).enumerate() {
+                if let Some(residual) = residual {
+                    y.copy_from_slice(&residual[row * key.m + start..][..columns]);
+                }
+                if let Some(bias) = bias {
+                    y.iter_mut().zip(&bias[start..]).for_each(|(y, &b)| *y += b);
+                }
+            }
+            let samples = y.chunks_exact_mut(key.rows * columns);
+            for (y, x) in samples.zip(x.chunks_exact(key.rows * key.k)) {
+                let x = Mat::rows(x, key.rows, key.k, key.k);
+                gemm(y, columns, bias.is_some() || residual.is_some(), x, w);
+            }
+            y
+        };
+        let blocks = (0..key.m.div_ceil(COLUMNS)).into_par_iter().map(block);
+        let blocks: Vec<Vec<T>> = blocks.collect();
+        for (row, y) in args.output::<T>(part).chunks_exact_mut(key.m).enumerate() {
+            for (y, block) in y.chunks_mut(COLUMNS).zip(&blocks) {
+                y.copy_from_slice(&block[row * y.len()..][..y.len()]);
+            }
+        }
+    }
+}
+
 pub(super) fn vjp_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let part = |part| {
-        let w = args.input::<T>(key.weights_at() + part);
-        (args.input::<T>(1 + part), Mat::rows(w, key.m, key.k, key.k))
+        let w = args.operand::<T>(key.weights_at() + part).widened();
+        (args.input::<T>(1 + part), w)
     };
     let parts: Vec<_> = (0..key.parts).map(part).collect();
     let dx = args.output::<T>(0);
@@ -169,9 +221,10 @@ pub(super) fn vjp_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let blocks = per_sample_blocks(dx, key.rows * key.k, block * key.k);
     blocks.for_each(|(start, dx)| {
         let rows = dx.len() / key.k;
-        for (i, &(dy, w)) in parts.iter().enumerate() {
+        for (i, (dy, w)) in parts.iter().enumerate() {
             let dy = &dy[start / key.k * key.m..][..rows * key.m];
             let dy = Mat::rows(dy, rows, key.m, key.m);
+            let w = Mat::rows(w, key.m, key.k, key.k);
             gemm(dx, key.k, i > 0, dy, w);
         }
     });

@@ -4,6 +4,8 @@
 //! depth passes in chunks: the strip's rows of a chunk stay in the second-level cache while the taps go by, a packed
 //! panel of `b` in the first.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::{Cut, Product, Target, Task};
@@ -37,7 +39,7 @@ impl Product<'_> {
         from: impl Fn(usize, usize) -> Option<usize> + Sync,
     ) {
         if products == Products::Bf16
-            && let Some(unit) = by_dots()
+            && let Some(unit) = by_dots(self.b.dtype())
         {
             return self.by_unit(unit, c, &from);
         }
@@ -68,7 +70,8 @@ impl Product<'_> {
                 for (t, &tap) in self.taps.iter().enumerate() {
                     let len = columns.len().next_multiple_of(isa.width) * depth;
                     let panels = room(&mut scratch.panels, len);
-                    self.pack(isa, tap, from, columns.clone(), panels);
+                    let part = [from..from + depth, columns.clone()];
+                    self.pack(isa, tap, part, &mut scratch.widened, panels);
                     let stage = Stage {
                         from,
                         depth,
@@ -109,26 +112,38 @@ impl Product<'_> {
         }
     }
 
-    /// Packs the panels of `columns` of one matrix of `b`, from row `from` on.
+    /// Packs the panels of some rows and columns of one matrix of `b`.
     #[inline(always)]
     fn pack(
         &self,
         isa: &Isa,
         tap: usize,
-        from: usize,
-        columns: std::ops::Range<usize>,
+        [depth, columns]: [Range<usize>; 2],
+        widened: &mut Vec<Line>,
         panels: &mut [f32],
     ) {
-        let b = self.matrix(tap);
+        let (stride, start, size) = match self.transposed {
+            true => (
+                self.depth,
+                columns.start * self.depth + depth.start,
+                [columns.len(), depth.len()],
+            ),
+            false => (
+                self.width,
+                depth.start * self.width + columns.start,
+                [depth.len(), columns.len()],
+            ),
+        };
+        let b = self.matrix(tap).skip(start);
+        let (b, stride) = b.rows(stride, size, |len| room(widened, len));
         if !self.transposed {
-            let b = &b[from * self.width + columns.start..];
-            return isa.pack(b, self.width, columns.len(), panels);
+            return isa.pack(b, stride, columns.len(), panels);
         }
         let panel = panels.len() / columns.len().div_ceil(isa.width);
         for (p, panel) in panels.chunks_exact_mut(panel).enumerate() {
-            let start = columns.start + p * isa.width;
-            let count = isa.width.min(columns.end - start);
-            isa.pack_transposed(&b[start * self.depth + from..], self.depth, count, panel);
+            let start = p * isa.width;
+            let count = isa.width.min(columns.len() - start);
+            isa.pack_transposed(&b[start * stride..], stride, count, panel);
         }
     }
 
@@ -171,6 +186,8 @@ struct Stage {
 #[derive(Default)]
 struct Scratch {
     panels: Vec<Line>,
+    /// Numbers of `b` that are stored in 16 bits.
+    widened: Vec<Line>,
     /// The rows of `a`, by tap, then by row of the strip.
     picked: Vec<*const f32>,
 }

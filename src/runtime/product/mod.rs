@@ -15,13 +15,15 @@ pub use lanes::has_lanes;
 
 use std::ops::Range;
 
+use crate::runtime::operand::Operand;
+
 /// The operands of the formula above, save `c` and `from`.
 #[derive(Clone, Copy)]
 pub struct Product<'a> {
     /// Rows of `depth` elements.
     pub a: &'a [f32],
     /// Matrices `[depth, width]`, or `[width, depth]` when `transposed`.
-    pub b: &'a [f32],
+    pub b: Operand<'a>,
     /// The matrices of `b` that are summed, in this order.
     pub taps: &'a [usize],
     /// The rows of `c` that are computed, ascending; `None`: all of them.
@@ -118,7 +120,7 @@ impl Product<'_> {
     fn checked_rows(&self, c: &[f32]) -> usize {
         let all = c.len() / self.width;
         assert!(c.len() == all * self.width && !self.taps.is_empty());
-        let matrices = self.b.len() / (self.depth * self.width);
+        let matrices = self.b.count() / (self.depth * self.width);
         assert!(self.taps.iter().all(|&tap| tap < matrices));
         assert!(self.rows.is_none_or(|rows| {
             rows.is_sorted_by(|a, b| a < b) && rows.last().is_none_or(|&last| last < all)
@@ -136,8 +138,9 @@ impl Product<'_> {
 
     /// The matrix of `b` for a tap.
     #[inline(always)]
-    fn matrix(&self, tap: usize) -> &[f32] {
-        &self.b[tap * self.depth * self.width..][..self.depth * self.width]
+    fn matrix(&self, tap: usize) -> Operand<'_> {
+        let len = self.depth * self.width;
+        self.b.part(tap * len..(tap + 1) * len)
     }
 
     /// What is added to finished sums: those of `c`, whose first element is number `at`.
@@ -156,9 +159,10 @@ impl Product<'_> {
 
 #[cfg(test)]
 mod tests {
-    use half::bf16;
+    use half::{bf16, f16};
 
     use super::*;
+    use crate::dtype::DType;
     use crate::rng::Philox;
     use crate::runtime::native::Products;
     use crate::runtime::unit::{Unit, by_amx, by_dots};
@@ -179,7 +183,7 @@ mod tests {
         );
         let product = Product {
             a: &a,
-            b: &b,
+            b: Operand::Wide(&b),
             taps: &[0],
             rows: None,
             depth,
@@ -205,7 +209,7 @@ mod tests {
     /// One product alone, and sums: the pieces lose no more than f32 arithmetic does.
     #[test]
     fn three_pieces_are_all_of_a_number() {
-        let Some(unit) = by_amx(Products::F32) else {
+        let Some(unit) = by_amx(Products::F32, DType::F32) else {
             return;
         };
         let epsilon = f64::from(f32::EPSILON) / 2.0;
@@ -220,10 +224,66 @@ mod tests {
     fn one_piece_is_rounded_to_bf16() {
         let rounded = |x| bf16::from_f32(x).to_f64();
         let epsilon = f64::from(f32::EPSILON) / 2.0;
-        for unit in [by_amx(Products::Bf16), by_dots()].into_iter().flatten() {
+        let units = [by_amx(Products::Bf16, DType::F32), by_dots(DType::F32)];
+        for unit in units.into_iter().flatten() {
             assert!(error(unit, [50, 1, 70], rounded) <= epsilon);
             assert!(error(unit, [600, 100, 40], rounded) <= 100.0 * epsilon);
             assert!(error(unit, [50, 100, 70], f64::from) > 100.0 * epsilon);
+        }
+    }
+
+    /// Weights in 16 bits, and the same numbers in f32: blocks and panels that are whole and that are not, one strip of
+    /// rows and several, shallow and deep.
+    #[test]
+    fn widening_changes_no_bit() {
+        let sizes = [
+            [1, 1, 1],
+            [17, 33, 31],
+            [50, 300, 200],
+            [600, 100, 40],
+            [700, 70, 330],
+        ];
+        let mut random = Philox::new(7);
+        for [rows, depth, width] in sizes {
+            let a = numbers(&mut random, rows * depth);
+            let b = numbers(&mut random, 2 * depth * width);
+            let f16 = b.iter().map(|&x| f16::from_f32(x.clamp(-6e4, 6e4)));
+            let f16: Vec<_> = f16.collect();
+            let bf16: Vec<_> = b.iter().map(|&x| bf16::from_f32(x)).collect();
+            for (b, transposed) in [Operand::F16(&f16), Operand::Bf16(&bf16)]
+                .into_iter()
+                .flat_map(|b| [(b, false), (b, true)])
+            {
+                let widened = b.widened();
+                let product = |b| Product {
+                    a: &a,
+                    b,
+                    taps: &[0, 1],
+                    rows: None,
+                    depth,
+                    width,
+                    transposed,
+                    add: None,
+                    residual: None,
+                };
+                let from = |row: usize, tap: usize| row.checked_sub(tap);
+                let same = |run: &dyn Fn(&Product<'_>, &mut [f32])| {
+                    let [narrow, wide] = [b, Operand::Wide(&widened)].map(|b| {
+                        let mut c = vec![0.0; rows * width];
+                        run(&product(b), &mut c);
+                        c
+                    });
+                    assert!(narrow == wide, "{rows} {depth} {width} {:?}", b.dtype());
+                };
+                for products in [Products::F32, Products::Bf16] {
+                    if has_lanes() {
+                        same(&|product, c| product.by_lanes(c, products, from));
+                    }
+                    if has_amx() {
+                        same(&|product, c| product.by_tiles(c, products, from));
+                    }
+                }
+            }
         }
     }
 
@@ -240,7 +300,7 @@ mod tests {
         );
         let product = Product {
             a: &a,
-            b: &b,
+            b: Operand::Wide(&b),
             taps: &[0, 1],
             rows: None,
             depth: DEPTH,
@@ -263,7 +323,8 @@ mod tests {
         if has_lanes() {
             same(&|c| product.by_lanes(c, Products::F32, from));
         }
-        let units = [by_amx(Products::F32), by_amx(Products::Bf16), by_dots()];
+        let amx = |products| by_amx(products, DType::F32);
+        let units = [amx(Products::F32), amx(Products::Bf16), by_dots(DType::F32)];
         for unit in units.into_iter().flatten() {
             same(&|c| product.by_unit(unit, c, &from));
         }

@@ -37,7 +37,7 @@ impl Product<'_> {
         products: Products,
         from: impl Fn(usize, usize) -> Option<usize> + Sync,
     ) {
-        let unit = by_amx(products).expect("the caller has asked `has_amx`");
+        let unit = by_amx(products, self.b.dtype()).expect("the caller has asked `has_amx`");
         self.by_unit(unit, c, &from);
     }
 
@@ -117,7 +117,7 @@ impl Product<'_> {
         };
         let size = [depth.len(), columns.len()];
         unit.pack(
-            &self.matrix(tap)[start..],
+            self.matrix(tap).skip(start),
             stride,
             size,
             self.transposed,
