@@ -134,7 +134,7 @@ fn all_ways_are_one_function() {
     }
     let by_sums = [&applied[..], &[("group_norm.vjp", "plain")]].concat();
     let got = decode(Runtime::native(), DType::F64, &by_sums, 0);
-    assert_eq!(backward_norms(&got.counts), [8, NORMS - 8]);
+    assert_eq!(backward_norms(&got.counts), [NORMS - 12, 12]);
     agrees(&want, &got);
 }
 

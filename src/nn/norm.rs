@@ -125,10 +125,10 @@ impl GroupNorm {
         dy: &Tensor,
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
-        self.vjp_summed(cx, saved, &dy.clone().into(), residual)
+        self.vjp_summed(cx, saved, dy.clone().into(), residual)
     }
 
-    /// The same by the sums of `dy`, if there are any.
+    /// The same by the sums of `dy`, if there are any. Consumes the cotangent.
     ///
     /// # Errors
     /// [`Error::Shape`].
@@ -136,12 +136,12 @@ impl GroupNorm {
         &self,
         cx: &Cx,
         saved: GroupNormSaved,
-        dy: &Summed,
+        dy: Summed,
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
         let du = match &saved.apart {
             Some(u) => activation::vjp(cx, u, Activation::Silu, &dy.dy)?.into(),
-            None => dy.clone(),
+            None => dy,
         };
         cx.tap_cotangent(&self.name, &du.dy);
         if cx.trains(&self.w).is_some() {

@@ -121,7 +121,8 @@ planted normed_await conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a 
 planted summed_arrival conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh '/tiles.await(turn)/d'
 planted summed_stage conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
   's/tiles.full(turn++)/tiles.full(2 * turn++)/'
-planted summed_ahead conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh '/tiles.await_empty(turn)/d'
+planted summed_release conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
+  's/tiles.release(turn++)/++turn/'
 planted summed_warps conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
   's/tiles.init(patches::MULTIPLIERS \/ 32,/tiles.init(1,/'
 planted summed_last conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh '/all of it is stored/d'
@@ -194,11 +195,11 @@ planted normed_sample conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a
 planted normed_swizzle conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \
   's/S::along_depth(pixel, piece)/S::along_depth(pixel, piece ^ 1)/'
 planted summed_unit conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
-  's/turn \* UNITS + unit/turn + unit/'
+  's/== thread \/ 32 - 1/== thread \/ 32/'
 planted summed_last_unit conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
   's/sum(tile, threadIdx.x \/ 32)/sum(tile, threadIdx.x \/ 64)/'
 planted summed_last_turn conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
-  's/from.tiles - 1 - static_cast<int>(blockIdx.x)/from.tiles - 1/'
+  's/from.tiles - 1 - /from.tiles - 2 - /'
 planted summed_group conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
   's/group_0 + (channel + half \* HALF) \/ size/group_0 + channel \/ size/'
 planted summed_join conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh 's/if (size > PIECE)/if (size > 16)/'
