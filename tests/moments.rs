@@ -1,7 +1,10 @@
-//! Norms by the moments that the convolution before them leaves, and norms that the convolution after them applies.
+//! Norms by the moments that the convolution before them leaves, norms that the convolution after them applies, and their
+//! backward passes by the sums that its own leaves.
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "emu")]
+use posteriori::Shape;
 use posteriori::models::vae::{Vae, VaeConfig};
 use posteriori::nn::param::Weights;
 #[cfg(feature = "emu")]
@@ -80,14 +83,16 @@ const NORMS: u64 = 2 * 10 + 2;
 
 /// By convolutions of pairs of patches, which apply norms too.
 #[cfg(feature = "emu")]
-const BY_HALOS: [(&str, &str); 7] = [
+const BY_HALOS: [(&str, &str); 9] = [
     ("conv2d.forward", "halo_128"),
     ("conv2d.forward_moments", "halo_128"),
     ("conv2d.forward_normed", "halo_128"),
     ("conv2d.forward_normed_moments", "halo_128"),
     ("conv2d.vjp", "halo_128"),
     ("conv2d.vjp_moments", "halo_128"),
+    ("conv2d.vjp_summed", "halo_128"),
     ("group_norm.forward", "chunks"),
+    ("group_norm.vjp", "chunks"),
 ];
 
 /// Norms that make their own statistics, norms by moments, and norms that are statistics alone.
@@ -97,6 +102,12 @@ fn norms(counts: &Counts) -> [u64; 3] {
         "group_norm.from_moments",
         "group_norm.statistics",
     ];
+    ops.map(|op| counts.get(op).copied().unwrap_or(0))
+}
+
+/// Backward passes of norms that make their own sums, and those by sums.
+fn backward_norms(counts: &Counts) -> [u64; 2] {
+    let ops = ["group_norm.vjp", "group_norm.vjp_from_sums"];
     ops.map(|op| counts.get(op).copied().unwrap_or(0))
 }
 
@@ -118,8 +129,13 @@ fn all_ways_are_one_function() {
     for (forced, expected) in ways {
         let got = decode(Runtime::native(), DType::F64, forced, 0);
         assert_eq!(norms(&got.counts), expected);
+        assert_eq!(backward_norms(&got.counts), [NORMS, 0]);
         agrees(&want, &got);
     }
+    let by_sums = [&applied[..], &[("group_norm.vjp", "plain")]].concat();
+    let got = decode(Runtime::native(), DType::F64, &by_sums, 0);
+    assert_eq!(backward_norms(&got.counts), [NORMS - 12, 12]);
+    agrees(&want, &got);
 }
 
 /// To roundings of f64.
@@ -137,18 +153,24 @@ fn agrees(want: &Decoded, got: &Decoded) {
 #[cfg(feature = "emu")]
 #[test]
 fn a_decoder_by_moments_is_as_near_the_truth() {
-    is_as_near(DType::F16, &BY_MOMENTS, [2, NORMS - 2, 0], 3);
+    is_as_near(DType::F16, &BY_MOMENTS, [2, NORMS - 2, 0], [NORMS, 0], 3);
 }
 
-/// The same where convolutions apply the norms before them.
+/// The same where convolutions apply the norms before them, and leave their sums on the way back.
 #[cfg(feature = "emu")]
 #[test]
 fn a_decoder_by_halos_is_as_near_the_truth() {
-    is_as_near(DType::Bf16, &BY_HALOS, [9, 1, 12], 2);
+    is_as_near(DType::Bf16, &BY_HALOS, [9, 1, 12], [NORMS - 12, 12], 2);
 }
 
 #[cfg(feature = "emu")]
-fn is_as_near(dtype: DType, forced: &[(&str, &str)], expected: [u64; 3], upsamplers: u64) {
+fn is_as_near(
+    dtype: DType,
+    forced: &[(&str, &str)],
+    expected: [u64; 3],
+    backward: [u64; 2],
+    upsamplers: u64,
+) {
     let oracle = decode(Runtime::native(), DType::F64, &[], 0);
     let apart = [
         ("conv2d.forward", "wgmma_128"),
@@ -160,21 +182,14 @@ fn is_as_near(dtype: DType, forced: &[(&str, &str)], expected: [u64; 3], upsampl
     let plain = run(Schedule::InOrder, &apart, 0);
     assert_eq!(norms(&plain.counts), [NORMS, 0, 0]);
     assert_eq!(norms(&got.counts), expected);
+    assert_eq!(backward_norms(&got.counts), backward);
     assert_eq!(got.counts["conv2d.vjp_moments"], upsamplers);
     let outputs = [
         ("y", DType::F32, &got.y, &plain.y, &oracle.y),
         ("dz", dtype, &got.dz, &plain.dz, &oracle.dz),
     ];
     for (name, stored, got, plain, oracle) in outputs {
-        let (most, mean) = bounds(stored, plain, oracle);
-        let errors = || got.iter().zip(oracle).map(|(g, o)| (g - o).abs());
-        let largest = errors().fold(0.0, f64::max);
-        let square = errors().map(|e| e * e).sum::<f64>() / got.len() as f64;
-        assert!(
-            largest <= most && square.sqrt() <= mean,
-            "{name} in {dtype}: {largest:e} of {most:e}, {:e} of {mean:e}",
-            square.sqrt()
-        );
+        is_within_bounds(stored, got, plain, oracle, name);
     }
     let alone = run(Schedule::Random(1), forced, 1);
     for (all, alone) in [(&got.y, &alone.y), (&got.dz, &alone.dz)] {
@@ -183,6 +198,20 @@ fn is_as_near(dtype: DType, forced: &[(&str, &str)], expected: [u64; 3], upsampl
             "{dtype}: other bits"
         );
     }
+}
+
+/// As the checks want it.
+#[cfg(feature = "emu")]
+fn is_within_bounds(stored: DType, got: &[f64], plain: &[f64], oracle: &[f64], name: &str) {
+    let (most, mean) = bounds(stored, plain, oracle);
+    let errors = || got.iter().zip(oracle).map(|(g, o)| (g - o).abs());
+    let largest = errors().fold(0.0, f64::max);
+    let square = errors().map(|e| e * e).sum::<f64>() / got.len() as f64;
+    assert!(
+        largest <= most && square.sqrt() <= mean,
+        "{name} in {stored}: {largest:e} of {most:e}, {:e} of {mean:e}",
+        square.sqrt()
+    );
 }
 
 /// What a convolution makes of a norm's input has the bits of what it makes of the norm's output, in groups of ten channels.
@@ -228,9 +257,77 @@ fn a_norm_that_is_applied_late_gives_the_same_bits() {
     }
 }
 
+/// What makes `dx` of what a norm has saved.
+#[cfg(feature = "emu")]
+type Backward<'a> = &'a dyn Fn(group_norm::Saved, group_norm::Params<'_>) -> Tensor;
+
+/// A convolution that leaves sums makes the bits of one that leaves none; by them the norm's `dx` is as near the truth as
+/// by its own. In groups of 4, 8 and 16 channels, with and without a SiLU; beyond 16 the norm makes its own.
+#[cfg(feature = "emu")]
+#[test]
+fn sums_are_those_of_the_norm() {
+    let sizes = [(32, 8, true), (40, 5, true), (48, 3, false), (64, 2, true)];
+    for dtype in [DType::Bf16, DType::F16] {
+        for (channels, groups, silu) in sizes {
+            let cx = Cx::new(Runtime::emu(Schedule::InOrder), dtype).unwrap();
+            let cx = BY_HALOS.iter().fold(cx, |cx, (op, v)| cx.forcing(op, v));
+            let mut random = Philox::new(5);
+            let mut draw = |dims: Shape, to, mean: f64| {
+                let values = (0..dims.elements()).map(|_| mean + random.normal());
+                Tensor::rounded(cx.rt(), values, dims, to).unwrap()
+            };
+            let image = [2, 32, 48, channels].into();
+            let (x, past) = (draw(image, dtype, 1.0), draw(image, dtype, 0.0));
+            let dy = draw([2, 32, 48, 24].into(), dtype, 0.0);
+            let w = draw([3, 3, channels, 24].into(), dtype, 0.0);
+            let [scale, shift] = [1.0, 0.0].map(|mean| draw([channels].into(), DType::F32, mean));
+
+            let norm = |cx: &Cx, [x, w, b]: [&Tensor; 3], body: Backward<'_>| {
+                let eps = 1e-5;
+                let params = group_norm::Params {
+                    w,
+                    b,
+                    groups,
+                    eps,
+                    silu,
+                };
+                let (_, saved) = group_norm::forward(cx, x, params).unwrap();
+                body(saved, params).to_f64().unwrap()
+            };
+            let (same, size) = (Geometry::same(3), [32, 48]);
+            let apart = conv2d::vjp(&cx, &w, same, size, &dy).unwrap();
+            let given = [&x, &scale, &shift];
+            let got = norm(&cx, given, &|saved, params| {
+                let takes = group_norm::takes_sums(&cx, &saved, params).unwrap();
+                assert!(takes.is_some());
+                let dh = conv2d::vjp_summed(&cx, &w, same, size, &dy, takes).unwrap();
+                assert!(
+                    dh.dy.to_f64().unwrap() == apart.to_f64().unwrap(),
+                    "{dtype}"
+                );
+                assert_eq!(dh.sums.is_some(), channels <= 16 * groups);
+                group_norm::vjp_summed(&cx, saved, params, &dh, Some(&past)).unwrap()
+            });
+            let plain = norm(&cx, given, &|saved, params| {
+                group_norm::vjp(&cx, saved, params, &apart, Some(&past)).unwrap()
+            });
+            let exact = Cx::new(Runtime::native(), DType::F64).unwrap();
+            let wide = |t: &Tensor| {
+                let values = t.to_f64().unwrap().into_iter();
+                Tensor::rounded(exact.rt(), values, t.shape(), DType::F64).unwrap()
+            };
+            let [x, scale, shift, dh, past] = [&x, &scale, &shift, &apart, &past].map(wide);
+            let oracle = norm(&exact, [&x, &scale, &shift], &|saved, params| {
+                group_norm::vjp(&exact, saved, params, &dh, Some(&past)).unwrap()
+            });
+            is_within_bounds(dtype, &got, &plain, &oracle, "dx");
+        }
+    }
+}
+
 /// Stable Diffusion's autoencoder at 512 x 512 on Hopper: in the decoder all norms but the two that follow no such
 /// convolution are by moments; in the encoder neither those after the halvings. From 128 x 128 pixels on the convolutions
-/// after them apply them. On other GPUs none.
+/// after them apply them, and leave the sums of their backward passes. On other GPUs none.
 #[test]
 fn stable_diffusion_norms_by_moments() {
     let config = VaeConfig {
@@ -247,9 +344,26 @@ fn stable_diffusion_norms_by_moments() {
         let vae = Vae::new(&Weights::planned(&cx, None), config.clone()).unwrap();
         let image = cx.empty([1, 512, 512, 3]).unwrap();
         let latent = cx.empty([1, 64, 64, 4]).unwrap();
-        let counts = counted(&cx, |cx| drop(vae.decode(cx, &latent).unwrap()));
+        let backward = |[own, given, applied]: [u64; 3]| [own + given, applied];
+        let counts = counted(&cx, |cx| {
+            let (_, saved) = vae.decode(cx, &latent).unwrap();
+            vae.decode_vjp(cx, saved, &image).unwrap();
+        });
         assert_eq!(norms(&counts), decoder, "decoder, sm_{arch}");
-        let counts = counted(&cx, |cx| drop(vae.encode(cx, &image).unwrap()));
+        assert_eq!(
+            backward_norms(&counts),
+            backward(decoder),
+            "decoder, sm_{arch}"
+        );
+        let counts = counted(&cx, |cx| {
+            let (_, _, saved) = vae.encode(cx, &image).unwrap();
+            vae.encode_vjp(cx, saved, &latent, &latent).unwrap();
+        });
         assert_eq!(norms(&counts), encoder, "encoder, sm_{arch}");
+        assert_eq!(
+            backward_norms(&counts),
+            backward(encoder),
+            "encoder, sm_{arch}"
+        );
     }
 }

@@ -57,16 +57,23 @@ ARCH_FN void forward(T* __restrict__ y, moments::Two* __restrict__ parts, const 
   });
 }
 
-// dx from dy, at strides 1 and 2, phase by phase.
+// The tiles of a phase of dx.
+template <class P> ARCH_FN int tiles_of_phase(const phases::Params& p) {
+  using S = typename P::S;
+  const int lines = p.samples * (p.x_height / p.stride) * (p.x_width / p.stride);
+  return lines / (P::PATCHES * S::ROWS) * ((p.inputs + S::COLS - 1) / S::COLS);
+}
+
+// dx from dy, at strides 1 and 2, phase by phase. P may read of dx what has been stored.
 template <class P, bool MOMENTS, class T>
-ARCH_FN void vjp(T* __restrict__ dx, moments::Two* __restrict__ parts, const float* __restrict__ bias,
+ARCH_FN void vjp(T* dx, moments::Two* __restrict__ parts, const float* __restrict__ bias,
                  const typename P::Operands& from, const Vjp& of_moments) {
   using S = typename P::S;
   using Place = patches::Place<phases::Place>;
   const phases::Params& p = of_moments.all;
   const patches::Grid grid{p.x_height / p.stride, p.x_width / p.stride};
   const int lines = p.samples * grid.height * grid.width, across = (p.inputs + S::COLS - 1) / S::COLS;
-  const int of_phase = lines / (P::PATCHES * S::ROWS) * across;  // tiles
+  const int of_phase = tiles_of_phase<P>(p);
   const moments::To to{parts, of_moments.groups, of_moments.size, 2 * p.stride * p.stride * grid.of_sample()};
   const auto phase = [&](int t) { return phases::Phase::of(p, t / of_phase); };
   const auto part = [&](int t) {

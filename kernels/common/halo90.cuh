@@ -110,6 +110,9 @@ template <bool ALONG_DEPTH, class T> struct Boxes {
     weights.release(tap++);
   }
 
+  __device__ __forceinline__ void stored() {}
+  template <class Grid> __device__ __forceinline__ void ended(const patches::Tile<Grid>&) {}
+
   __device__ __forceinline__ void await_image() const {
     arch::mbar_wait(ready + step % Image::STAGES * 16, step / Image::STAGES % 2);
   }

@@ -156,6 +156,10 @@ template <int COLS_, bool ALONG_DEPTH, class T> struct Boxes {
     arch::wgmma_wait<0>();
     ring.release(step - 1);
   }
+
+  // Is told that a tile has been stored, and which was the block's last one.
+  __device__ __forceinline__ void stored() {}
+  template <class Grid> __device__ __forceinline__ void ended(const Tile<Grid>&) {}
 };
 
 // All tiles that are this block's, of `tiles`: tile(t) is what the t-th is, store(t, acc, shared) stores it. P: how they
@@ -168,11 +172,14 @@ ARCH_FN void run(const typename P::Operands& from, int tiles, TileOf tile, Store
   __syncthreads();  // the barriers are initialised
   if (threadIdx.x < MULTIPLIERS) {
     arch::setmaxnreg_inc<P::Registers::MULTIPLIER>();
-    for (int t = blockIdx.x; t < tiles; t += gridDim.x) {
+    int t = blockIdx.x;
+    for (; t < tiles; t += gridDim.x) {
       typename P::Sums acc;
       product.multiply(acc, tile(t));
       store(t, acc, smem + P::SIZE);
+      product.stored();
     }
+    product.ended(tile(t - static_cast<int>(gridDim.x)));
   } else {
     arch::setmaxnreg_dec<P::Registers::COPIER>();
     if (threadIdx.x >= MULTIPLIERS + P::COPIERS) return;

@@ -3,7 +3,8 @@
 //
 // dx, dy, x, residual: [n, pixels, c]; mean, rstd: f32 [n, groups]; w, b: f32 [c].
 // A block takes a chunk of whole pixels, as in fwd_2_chunks. Three kernels: the two sums of each chunk and group; their
-// sum, folded into u = x scale + shift and dx = du scale + x slope + offset + residual for each channel; the result.
+// sum, folded into u = x scale + shift and dx = du scale + x slope + offset + residual for each channel; the result. The
+// first is left out where the launch that wrote dy left the sums of its parts.
 // Wants c to be whole 16 bytes, in at most 640 packs. Grid: chunks, n; a thread for each pack of `rows` pixels.
 #include "math.cuh"
 #include "reduce.cuh"
@@ -74,21 +75,22 @@ ARCH_FN void sums(Two* __restrict__ part, const T* __restrict__ dy, const T* __r
   }
 }
 
-// One warp a sample and group. scale, shift, slope, offset: (n, c). Grid: groups, n.
+// A block for a sample and group, however many threads. scale, shift, slope, offset: (n, c). Grid: groups, n.
 ARCH_FN void fold(float* __restrict__ scale, float* __restrict__ shift, float* __restrict__ slope,
                   float* __restrict__ offset, const Two* __restrict__ part, const float* __restrict__ mean,
                   const float* __restrict__ rstd, const float* __restrict__ w, const float* __restrict__ b, Params p) {
-  const int lane = threadIdx.x, size = p.c / p.groups;
+  SHARED_ARRAY(float, of_warps, reduce::MAX_WARPS);
+  const int size = p.c / p.groups, threads = blockDim.x;
   const size_t group = static_cast<size_t>(blockIdx.y) * p.groups + blockIdx.x;
   float sum = 0.0f, product = 0.0f;
-  for (int i = lane; i < p.chunks; i += reduce::WARP) {
+  for (int i = threadIdx.x; i < p.chunks; i += threads) {
     const Two of = part[group * p.chunks + i];
     sum += of.v[0];
     product += of.v[1];
   }
   const float count = static_cast<float>(p.pixels) * size, mu = mean[group], r = rstd[group];
-  const float m1 = reduce::warp_sum(sum) / count, m2 = reduce::warp_sum(product) / count;
-  for (int i = lane; i < size; i += reduce::WARP) {
+  const float m1 = reduce::block_sum(sum, of_warps) / count, m2 = reduce::block_sum(product, of_warps) / count;
+  for (int i = threadIdx.x; i < size; i += threads) {
     const int c = blockIdx.x * size + i;
     const size_t at = static_cast<size_t>(blockIdx.y) * p.c + c;
     scale[at] = r * w[c];
@@ -137,7 +139,7 @@ ARCH_FN void apply(T* __restrict__ dx, const T* __restrict__ dy, const T* __rest
     sums(part, dy, x, mean, rstd, w, b, p);                                                                        \
   }                                                                                                                \
   REGISTER_KERNEL(group_norm_vjp_2_chunks_sums_##dtype)                                                            \
-  extern "C" __global__ void __launch_bounds__(32) group_norm_vjp_2_chunks_fold_##dtype(float* scale,              \
+  extern "C" __global__ void __launch_bounds__(512) group_norm_vjp_2_chunks_fold_##dtype(float* scale,             \
           float* shift, float* slope, float* offset, const Two* part, const float* mean, const float* rstd,        \
           const float* w, const float* b, Params p) {                                                              \
     fold(scale, shift, slope, offset, part, mean, rstd, w, b, p);                                                  \

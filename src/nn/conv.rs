@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::nn::norm::AfterNorm;
 use crate::nn::param::{Weights, accumulate};
 use crate::ops::conv2d::{self, Epilogue, Geometry};
-use crate::ops::measured::Measured;
+use crate::ops::measured::{Applied, Measured, Summed};
 use crate::ops::{group_norm, sum};
 use crate::tensor::Tensor;
 
@@ -165,9 +165,19 @@ impl Conv2d {
     /// # Errors
     /// [`crate::Error::Shape`].
     pub fn vjp(&self, cx: &Cx, size: [usize; 2], dy: &Tensor) -> Result<Tensor> {
+        Ok(self.vjp_summed(cx, size, dy, None)?.dy)
+    }
+
+    fn vjp_summed(
+        &self,
+        cx: &Cx,
+        size: [usize; 2],
+        dy: &Tensor,
+        norm: Option<Applied<'_>>,
+    ) -> Result<Summed> {
         cx.tap_cotangent(&self.name, dy);
         self.wgrad(cx, dy)?;
-        conv2d::vjp(cx, &self.w, self.geometry, size, dy)
+        conv2d::vjp_summed(cx, &self.w, self.geometry, size, dy, norm)
     }
 
     /// The gradients of weight and bias from `dy`, if they are trained: what [`Conv2d::vjp`] does besides `dx`.
@@ -188,7 +198,20 @@ impl Conv2d {
     /// # Errors
     /// [`crate::Error::Shape`].
     pub fn vjp_same(&self, cx: &Cx, dy: &Tensor) -> Result<Tensor> {
+        Ok(self.vjp_same_summed(cx, dy, None)?.dy)
+    }
+
+    /// The same, with the sums of the vjp of `norm`, which made the input, where that costs no other variant.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn vjp_same_summed(
+        &self,
+        cx: &Cx,
+        dy: &Tensor,
+        norm: Option<Applied<'_>>,
+    ) -> Result<Summed> {
         let [_, h, w, _] = dy.nhwc(&self.name)?;
-        self.vjp(cx, [h, w], dy)
+        self.vjp_summed(cx, [h, w], dy, norm)
     }
 }

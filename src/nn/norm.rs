@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::nn::conv::Conv2d;
 use crate::nn::param::{Weights, accumulate};
 use crate::ops::activation::{self, Activation};
-use crate::ops::measured::{Measured, Normed};
+use crate::ops::measured::{Applied, Measured, Normed, Summed};
 use crate::ops::{group_norm, layer_norm};
 use crate::tensor::Tensor;
 
@@ -125,17 +125,46 @@ impl GroupNorm {
         dy: &Tensor,
         residual: Option<&Tensor>,
     ) -> Result<Tensor> {
+        self.vjp_summed(cx, saved, dy.clone().into(), residual)
+    }
+
+    /// The same by the sums of `dy`, if there are any. Consumes the cotangent.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn vjp_summed(
+        &self,
+        cx: &Cx,
+        saved: GroupNormSaved,
+        dy: Summed,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let du = match &saved.apart {
-            Some(u) => activation::vjp(cx, u, Activation::Silu, dy)?,
-            None => dy.clone(),
+            Some(u) => activation::vjp(cx, u, Activation::Silu, &dy.dy)?.into(),
+            None => dy,
         };
-        cx.tap_cotangent(&self.name, &du);
+        cx.tap_cotangent(&self.name, &du.dy);
         if cx.trains(&self.w).is_some() {
-            let (dw, db) = group_norm::wgrad(cx, &saved.norm, self.params(cx), &du)?;
+            let (dw, db) = group_norm::wgrad(cx, &saved.norm, self.params(cx), &du.dy)?;
             accumulate(cx, &self.w, dw)?;
             accumulate(cx, &self.b, db)?;
         }
-        group_norm::vjp(cx, saved.norm, self.params(cx), &du, residual)
+        group_norm::vjp_summed(cx, saved.norm, self.params(cx), &du, residual)
+    }
+
+    /// What a convolution makes the sums of, whose `dx` is the norm's cotangent, if the norm takes them.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn takes_sums<'a>(
+        &'a self,
+        cx: &Cx,
+        saved: &'a GroupNormSaved,
+    ) -> Result<Option<Applied<'a>>> {
+        match &saved.apart {
+            Some(_) => Ok(None),
+            None => group_norm::takes_sums(cx, &saved.norm, self.params(cx)),
+        }
     }
 
     fn params(&self, cx: &Cx) -> group_norm::Params<'_> {

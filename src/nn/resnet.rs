@@ -140,16 +140,19 @@ impl ResnetBlock {
     /// [`Error::Shape`].
     pub fn vjp(&self, cx: &Cx, saved: ResnetSaved, dy: &Tensor) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
-        let mut dh = self.conv2.vjp_same(cx, dy)?;
-        dh = self.norm2.vjp(cx, saved.norm2, &dh, None)?;
+        let norm2 = self.norm2.takes_sums(cx, &saved.norm2)?;
+        let dh = self.conv2.vjp_same_summed(cx, dy, norm2)?;
+        let dh = self.norm2.vjp_summed(cx, saved.norm2, dh, None)?;
         if let (Some(proj), Some(temb)) = (&self.time_emb_proj, &saved.temb) {
             temb.project_vjp(cx, proj, &sum::per_sample(cx, &dh)?)?;
         }
-        dh = self.conv1.vjp_same(cx, &dh)?;
+        let norm1 = self.norm1.takes_sums(cx, &saved.norm1)?;
+        let du = self.conv1.vjp_same_summed(cx, &dh, norm1)?;
+        drop(dh);
         let skip = match &self.conv_shortcut {
             Some(conv) => conv.vjp_same(cx, dy)?,
             None => dy.clone(),
         };
-        self.norm1.vjp(cx, saved.norm1, &dh, Some(&skip))
+        self.norm1.vjp_summed(cx, saved.norm1, du, Some(&skip))
     }
 }

@@ -1,5 +1,6 @@
-//! What a tensor has beside it on its way into a group norm, and on its way past one: moments of its groups, which the
-//! launch that wrote it left; what each channel is multiplied with and moved by, for the launch that reads it next.
+//! What a tensor has beside it on its way into a group norm, on its way past one, and on the way back: moments of its
+//! groups, which the launch that wrote it left; what each channel is multiplied with and moved by, for the launch that
+//! reads it next; sums, which the launch that wrote a cotangent left.
 
 use crate::tensor::Tensor;
 
@@ -29,4 +30,37 @@ pub struct Normed {
     pub scale: Tensor,
     /// Likewise.
     pub shift: Tensor,
+}
+
+/// What a norm was applied to and by what, of which the sums of its backward pass are made beside the cotangent.
+#[derive(Clone, Copy, Debug)]
+pub struct Applied<'a> {
+    /// The norm's input, `[n, .., c]`.
+    pub x: &'a Tensor,
+    /// Its statistics, `[n, groups]` in f32.
+    pub mean: &'a Tensor,
+    /// Likewise.
+    pub rstd: &'a Tensor,
+    /// The norm's scale, `[c]`.
+    pub w: &'a Tensor,
+    /// Its shift, `[c]`.
+    pub b: &'a Tensor,
+    /// Whether a SiLU followed.
+    pub silu: bool,
+}
+
+/// The cotangent of what a norm made, and sums where the launch that wrote it left any.
+#[derive(Clone, Debug)]
+pub struct Summed {
+    /// The cotangent, `[n, .., c]`.
+    pub dy: Tensor,
+    /// Of each part of each group of its channels the sums of `dxhat` and `dxhat xhat` (`ops::group_norm`),
+    /// `[n, groups, parts, 2]` in f32: those of the cotangent as it is stored.
+    pub sums: Option<Tensor>,
+}
+
+impl From<Tensor> for Summed {
+    fn from(dy: Tensor) -> Self {
+        Summed { dy, sums: None }
+    }
 }

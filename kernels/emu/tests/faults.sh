@@ -118,8 +118,17 @@ planted normed_warps conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a 
 planted normed_stage conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \
   's/this->step % Image::STAGES \* 16/0/'
 planted normed_await conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/halo90.cuh '/if (ends) await_image()/d'
+planted summed_arrival conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh '/tiles.await(turn)/d'
+planted summed_stage conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
+  's/tiles.full(turn++)/tiles.full(2 * turn++)/'
+planted summed_release conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
+  's/tiles.release(turn++)/++turn/'
+planted summed_warps conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
+  's/tiles.init(patches::MULTIPLIERS \/ 32,/tiles.init(1,/'
+planted summed_last conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh '/all of it is stored/d'
 planted moments_barrier conv2d.forward_moments:tma conv2d/fwd_8_tma.sm90a common/moments90.cuh \
   '/moments are there; nobody/d'
+planted fold_sum group_norm.vjp_from_sums:chunks group_norm/vjp_2_chunks common/reduce.cuh 's/^  __syncthreads();$//'
 planted fold_join group_norm.from_moments:chunks group_norm/fwd_2_chunks common/reduce.cuh \
   '/__syncthreads();  \/\/ part is complete/d'
 planted chunks_sums group_norm.forward:chunks group_norm/fwd_2_chunks group_norm/fwd_2_chunks.cu \
@@ -185,6 +194,21 @@ planted normed_sample conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a
   's/shift + of_sample + channel/shift + channel/'
 planted normed_swizzle conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \
   's/S::along_depth(pixel, piece)/S::along_depth(pixel, piece ^ 1)/'
+planted summed_unit conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
+  's/== thread \/ 32 - 1/== thread \/ 32/'
+planted summed_last_unit conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
+  's/sum(tile, threadIdx.x \/ 32)/sum(tile, threadIdx.x \/ 64)/'
+planted summed_last_turn conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
+  's/from.tiles - 1 - /from.tiles - 2 - /'
+planted summed_group conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
+  's/group_0 + (channel + half \* HALF) \/ size/group_0 + channel \/ size/'
+planted summed_join conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh 's/if (size > PIECE)/if (size > 16)/'
+planted summed_part conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
+  's/row \/ ROWS \* grid.across()/row \/ ROWS/'
+planted summed_sample conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
+  's/(sample \* grid.height + row)/row/'
+planted summed_rows conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
+  's/y + AT_ONCE < ROWS/y + 2 * AT_ONCE < ROWS/'
 planted halo_moments conv2d.forward_moments:halo conv2d/fwd_9_halo.sm90a common/convolution90.cuh \
   's/turn \* P::PATCHES + i/turn/'
 planted flash_causal attention.forward:flash attention/fwd_2_flash common/flash.cuh 's/% 2 >= seen/% 2 > seen/'

@@ -1,6 +1,6 @@
 //! The launches of `kernels/conv2d/`.
 
-use super::{Direction, Key, moments};
+use super::{Direction, Key, SummedKey, moments};
 use crate::ops::chunks::Chunks;
 use crate::ops::tensor_cores::{PATCH, Tile};
 use crate::ops::variant::Key as _;
@@ -238,6 +238,38 @@ pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
             .ints([key.k, key.geometry.before]),
     };
     launch.ints(of_moments).into()
+}
+
+/// Shared memory for the barriers of tiles that are yet to be summed: two.
+const SUMMED_BYTES: usize = 2 * 16;
+
+/// Tiles of pairs of patches, and the sums of a norm's backward pass.
+pub(super) fn summed(key: &SummedKey) -> Plan {
+    let SummedKey {
+        conv, groups, silu, ..
+    } = key;
+    let [dx, sums, x, mean, rstd, norm_w, norm_b] = [0, 1, 2, 3, 4, 5, 6].map(Ptr::Arg);
+    let [dy, w, bias] = [7, 8, 9].map(Ptr::Arg);
+    let [pixels, channels] = of_sample(conv);
+    let tile = Tile::Halo;
+    let launch = tile
+        .launch(
+            "conv2d/vjp_11_summed_halo",
+            conv.dtype,
+            [conv.samples * pixels, channels],
+        )
+        .staying();
+    let shared = launch.shared as usize + SUMMED_BYTES;
+    let image = [conv.outputs, conv.y[1], conv.y[0], conv.samples];
+    let weights = [conv.outputs, conv.inputs, conv.taps()];
+    launch
+        .shared(shared)
+        .pointers([dx, sums, x, mean, rstd, norm_w, norm_b, bias])
+        .map(TensorMap::new(dy, image, tile.image_box()))
+        .map(TensorMap::new(w, weights, [64, tile.cols(), 1]))
+        .ints(sizes(conv, conv.samples))
+        .ints([*groups, channels / groups, usize::from(*silu)])
+        .into()
 }
 
 /// A warp's lanes go through the inputs by pairs.

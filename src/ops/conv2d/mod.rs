@@ -13,6 +13,7 @@
 //! What a group norm reads next may come with its moments, see [`Measured`]: from ops of their own, whose variants are those
 //! that have them at hand when they store. So may a forward pass take an image that a norm has yet to be applied to, see
 //! [`Normed`](crate::ops::measured::Normed): it is `u = silu(x scale + shift)`, by the sample and channel, that meets the weights.
+//! And a backward pass may leave the sums that the norm before it begins its own with, see [`Summed`](crate::ops::measured::Summed).
 
 mod cases;
 mod gathered;
@@ -20,11 +21,13 @@ mod kernels;
 mod moments;
 mod normed;
 mod plain;
+mod summed;
 mod tiled;
 mod wgrad;
 
 pub use moments::{FORWARD_MOMENTS, VJP_MOMENTS};
 pub use normed::{FORWARD_NORMED, FORWARD_NORMED_MOMENTS, forward_normed, takes_norm};
+pub use summed::{SummedKey, VJP_SUMMED, vjp_summed};
 pub use wgrad::{WGRAD, wgrad};
 
 use crate::cx::Cx;
@@ -512,33 +515,40 @@ pub fn transposed_measured(
     bias: Option<&Tensor>,
     groups: Option<usize>,
 ) -> Result<Measured> {
+    let key = Key {
+        bias: bias.is_some(),
+        groups: groups.unwrap_or(0),
+        ..vjp_key(w, geometry, size, dy)?
+    };
+    let dx = cx.empty([key.samples, size[0], size[1], key.inputs])?;
+    let inputs = [Arg::In(dy), Arg::In(w), bias.into()];
+    moments::launch(cx, [&VJP, &VJP_MOMENTS], key, dx, &inputs)
+}
+
+/// Of a backward pass.
+fn vjp_key(w: &Tensor, geometry: Geometry, size: [usize; 2], dy: &Tensor) -> Result<Key> {
     let [samples, ho, wo, channels] = dy.nhwc("conv2d.vjp")?;
     let [k, _, inputs, outputs] = w.nhwc("conv2d.vjp, w")?;
     if channels != outputs || size.map(|s| geometry.out(s, k)) != [Some(ho), Some(wo)] {
         let want = format!("[n, .., .., {outputs}] for an input of {size:?}");
         return Err(Error::shape("conv2d.vjp", want, dy.shape()));
     }
-    let (shift, residual, wide) = (false, false, false);
-    let (dtype, x, y) = (dy.dtype(), size, [ho, wo]);
-    let key = Key {
-        dtype,
+    Ok(Key {
+        dtype: dy.dtype(),
         samples,
-        x,
-        y,
+        x: size,
+        y: [ho, wo],
         inputs,
         outputs,
         k,
         geometry,
-        bias: bias.is_some(),
-        shift,
-        residual,
-        wide,
+        bias: false,
+        shift: false,
+        residual: false,
+        wide: false,
         direction: Direction::Vjp,
-        groups: groups.unwrap_or(0),
+        groups: 0,
         normed: None,
-        narrow: narrow(dtype, w.dtype()),
-    };
-    let dx = cx.empty([samples, size[0], size[1], inputs])?;
-    let inputs = [Arg::In(dy), Arg::In(w), bias.into()];
-    moments::launch(cx, [&VJP, &VJP_MOMENTS], key, dx, &inputs)
+        narrow: narrow(dy.dtype(), w.dtype()),
+    })
 }

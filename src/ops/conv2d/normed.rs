@@ -99,19 +99,19 @@ fn forward<T: Real>(
     let normalise = |(i, &x): (usize, &T)| {
         let channel = i / sample * key.inputs + i % key.inputs;
         let u = x * scale[channel] + shift[channel];
-        rounded(key, u * u.sigmoid())
+        rounded(key.normed, u * u.sigmoid())
     };
     let u: Vec<T> = x.iter().enumerate().map(normalise).collect();
     let added = [4, 5, 6].map(|i| args.optional::<T>(at + i));
     products(key, y, [&u, &w], added);
 }
 
-/// As a norm would store it.
-fn rounded<T: Real>(key: &Key, u: T) -> T {
-    match key.normed {
-        Some(DType::Bf16) => T::of(half::bf16::from_f64(u.f64()).to_f64()),
-        Some(DType::F16) => T::of(half::f16::from_f64(u.f64()).to_f64()),
-        _ => u,
+/// As a launch would store it.
+pub(super) fn rounded<T: Real>(stored: Option<DType>, value: T) -> T {
+    match stored {
+        Some(DType::Bf16) => T::of(half::bf16::from_f64(value.f64()).to_f64()),
+        Some(DType::F16) => T::of(half::f16::from_f64(value.f64()).to_f64()),
+        _ => value,
     }
 }
 

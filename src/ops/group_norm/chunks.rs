@@ -20,7 +20,7 @@ struct Cut {
 }
 
 impl Cut {
-    /// The parts whose moments are given.
+    /// The parts whose moments or sums are given.
     fn given(key: &Key) -> Self {
         Cut {
             pixels: key.pixels / key.parts,
@@ -121,22 +121,34 @@ fn fold_and_apply(key: &Key, cut: &Cut, part: Ptr, mut scratch: Scratch) -> Plan
 
 /// `dx, dy, x, mean, rstd, w, b, residual`.
 pub(super) fn vjp(key: &Key) -> Plan {
-    let [dx, dy, x, mean, rstd, w, b, residual] = [0, 1, 2, 3, 4, 5, 6, 7].map(Ptr::Arg);
+    let [dy, x, mean, rstd, w, b] = [1, 2, 3, 4, 5, 6].map(Ptr::Arg);
     let cut = Cut::of(key);
     let mut scratch = Scratch::default();
     let part = scratch.floats(2 * key.samples * key.groups * cut.chunks);
+    let sums = launch(VJP, "sums", key, &cut, &[part, dy, x, mean, rstd, w, b]);
+    let mut plan = vjp_fold_and_apply(key, &cut, part, scratch);
+    plan.launches.insert(0, sums);
+    plan
+}
+
+/// The same of `dx, dy, x, mean, rstd, w, b, residual, sums`.
+pub(super) fn vjp_from_sums(key: &Key) -> Plan {
+    vjp_fold_and_apply(key, &Cut::given(key), Ptr::Arg(8), Scratch::default())
+}
+
+const VJP: &str = "group_norm/vjp_2_chunks";
+
+/// The means from the sums `part` of the chunks of `cut`, then the result.
+fn vjp_fold_and_apply(key: &Key, cut: &Cut, part: Ptr, mut scratch: Scratch) -> Plan {
+    let [dx, dy, x, mean, rstd, w, b, residual] = [0, 1, 2, 3, 4, 5, 6, 7].map(Ptr::Arg);
     let [scale, shift, slope, offset] = [(); 4].map(|()| scratch.floats(key.samples * key.c));
-    let launch =
-        |part, pointers: &[Ptr]| launch("group_norm/vjp_2_chunks", part, key, &cut, pointers);
+    let fold = [scale, shift, slope, offset, part, mean, rstd, w, b];
+    let apply = [dx, dy, x, scale, shift, slope, offset, residual];
+    let again = if key.parts > 0 { 0 } else { 2 * bytes(key) };
     Plan {
         launches: vec![
-            launch("sums", &[part, dy, x, mean, rstd, w, b]),
-            launch(
-                "fold",
-                &[scale, shift, slope, offset, part, mean, rstd, w, b],
-            ),
-            launch("apply", &[dx, dy, x, scale, shift, slope, offset, residual])
-                .reading_again(2 * bytes(key)),
+            launch(VJP, "fold", key, cut, &fold),
+            launch(VJP, "apply", key, &Cut::of(key), &apply).reading_again(again),
         ],
         scratch: scratch.0,
     }

@@ -7,6 +7,10 @@
 //!
 //! Where the launch that wrote `x` left moments of its parts ([`Measured`]), the statistics are made of these. Where the one
 //! that reads `y` can make it of `x` by itself ([`Normed`](crate::ops::measured::Normed)), they are all that is made.
+//!
+//! `dx = rstd (dxhat - m1 - xhat m2) + residual`, `m1 = mean(dxhat)`, `m2 = mean(dxhat xhat)` over the group, with
+//! `dxhat = du w`, and `du = dy`, or `dy` times the slope of SiLU at `u`. Where the launch that wrote `dy` left the sums of
+//! `dxhat` and `dxhat xhat` over its parts ([`Summed`]), the means are made of these.
 
 mod blocks;
 mod chunks;
@@ -21,7 +25,7 @@ pub use wgrad::{WGRAD, wgrad};
 use crate::cx::{Cx, Kept};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::ops::measured::Measured;
+use crate::ops::measured::{Applied, Measured, Summed};
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::runtime::kernel::Launch;
@@ -39,7 +43,7 @@ pub struct Key {
     silu: bool,
     residual: bool,
     backward: bool,
-    /// Of a sample, of which moments are given; 0: none are.
+    /// Of a sample, of which moments are given, or the sums of a backward pass; 0: none are.
     parts: usize,
     /// Nothing but the statistics, and what they make of each channel.
     statistics: bool,
@@ -71,7 +75,7 @@ impl KeyTrait for Key {
             return statistics::args(self, w, b, moments);
         }
         if self.backward {
-            return vec![
+            let mut args = vec![
                 Spec::out("dx", x),
                 Spec::input("dy", x),
                 Spec::input("x", x),
@@ -81,6 +85,10 @@ impl KeyTrait for Key {
                 b,
                 Spec::input("residual", x).present(self.residual),
             ];
+            if self.parts > 0 {
+                args.push(Spec::input("sums", stats * self.parts * 2).wide());
+            }
+            return args;
         }
         let mut args = vec![
             Spec::out("y", x),
@@ -98,7 +106,8 @@ impl KeyTrait for Key {
 
     fn flops(&self) -> u64 {
         let (per_element, elements) = match (self.backward, self.statistics, self.parts) {
-            (true, ..) => (20, self.pixels * self.c),
+            (true, _, 0) => (20, self.pixels * self.c),
+            (true, ..) => (10, self.pixels * self.c),
             (false, true, 0) => (5, self.pixels * self.c),
             (false, true, parts) => (10, parts * self.groups),
             (false, false, _) => (10, self.pixels * self.c),
@@ -137,7 +146,7 @@ pub static FROM_MOMENTS: Op<Key> = Op {
             plain::from_moments::<f64>,
         ),
     ],
-    cases: cases_of_moments,
+    cases: || cases_of_parts(false),
 };
 
 /// `dx` from `dy` and `residual`.
@@ -156,6 +165,20 @@ pub static VJP: Op<Key> = Op {
         Variant::native("plain", plain::vjp::<f32>, plain::vjp::<f64>),
     ],
     cases: || cases(true),
+};
+
+/// The same from sums of parts of `dy`, which is read once, as `x` is.
+pub static VJP_FROM_SUMS: Op<Key> = Op {
+    name: "group_norm.vjp_from_sums",
+    variants: &[
+        Variant::kernels("chunks", chunks::vjp_from_sums).when(chunks::fits),
+        Variant::native(
+            "plain",
+            plain::vjp_from_sums::<f32>,
+            plain::vjp_from_sums::<f64>,
+        ),
+    ],
+    cases: || cases_of_parts(true),
 };
 
 fn cases(backward: bool) -> Vec<Key> {
@@ -191,7 +214,7 @@ fn cases(backward: bool) -> Vec<Key> {
 }
 
 /// Few parts, and as many as take several warps.
-fn cases_of_moments() -> Vec<Key> {
+fn cases_of_parts(backward: bool) -> Vec<Key> {
     let sizes = [
         (1, 64, 8, 1, 1),
         (3, 130, 24, 3, 10),
@@ -207,8 +230,8 @@ fn cases_of_moments() -> Vec<Key> {
         groups,
         eps: 1e-5,
         silu: i % 2 == 1,
-        residual: false,
-        backward: false,
+        residual: backward && i % 3 == 0,
+        backward,
         parts,
         statistics: false,
     };
@@ -307,24 +330,29 @@ fn normalise(
 fn key_of(x: &Tensor, moments: Option<&Tensor>, p: Params<'_>) -> Result<Key> {
     let mut key = key(x, p)?;
     if let Some(moments) = moments {
-        match *moments.dims() {
-            [n, groups, parts, 2]
-                if [n, groups] == [key.samples, key.groups]
-                    && parts > 0
-                    && key.pixels.is_multiple_of(parts) =>
-            {
-                key.parts = parts;
-            }
-            _ => {
-                let want = format!(
-                    "[{}, {}, parts, 2] with equal parts of {} pixels",
-                    key.samples, key.groups, key.pixels
-                );
-                return Err(Error::shape("group_norm, moments", want, moments.shape()));
-            }
-        }
+        key.parts = parts_of(&key, moments, "group_norm, moments")?;
     }
     Ok(key)
+}
+
+/// How many parts of each sample and group `of` has a pair of.
+fn parts_of(key: &Key, of: &Tensor, what: &str) -> Result<usize> {
+    match *of.dims() {
+        [n, groups, parts, 2]
+            if [n, groups] == [key.samples, key.groups]
+                && parts > 0
+                && key.pixels.is_multiple_of(parts) =>
+        {
+            Ok(parts)
+        }
+        _ => {
+            let want = format!(
+                "[{}, {}, parts, 2] with equal parts of {} pixels",
+                key.samples, key.groups, key.pixels
+            );
+            Err(Error::shape(what, want, of.shape()))
+        }
+    }
 }
 
 /// The forward pass of a key.
@@ -333,6 +361,28 @@ fn op(key: &Key) -> &'static Op<Key> {
         0 => &FORWARD,
         _ => &FROM_MOMENTS,
     }
+}
+
+/// What sums of its parts are made of by the launch that writes `dy`, if the backward pass takes them: it would run the
+/// variant that it runs without, which reads `dy` and `x` for its sums.
+///
+/// # Errors
+/// [`Error::Shape`] when `p` is of another norm; [`Error::Argument`] when nothing was kept.
+pub fn takes_sums<'a>(cx: &Cx, saved: &'a Saved, p: Params<'a>) -> Result<Option<Applied<'a>>> {
+    let applied = Applied {
+        x: saved.x.get()?,
+        mean: saved.mean.get()?,
+        rstd: saved.rstd.get()?,
+        w: p.w,
+        b: p.b,
+        silu: p.silu,
+    };
+    let key = Key {
+        backward: true,
+        parts: 1,
+        ..key(applied.x, p)?
+    };
+    Ok(Some(applied).filter(|_| VJP.agrees(&VJP_FROM_SUMS, cx, &key)))
 }
 
 /// The cotangent of `x`, and `residual` added to it. Consumes what was saved.
@@ -346,18 +396,35 @@ pub fn vjp(
     dy: &Tensor,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
+    vjp_summed(cx, saved, p, &dy.clone().into(), residual)
+}
+
+/// The same by the sums of parts of `dy`, if there are any.
+///
+/// # Errors
+/// As [`vjp`]; [`Error::Shape`] when the sums are not those of `groups`.
+pub fn vjp_summed(
+    cx: &Cx,
+    saved: Saved,
+    p: Params<'_>,
+    Summed { dy, sums }: &Summed,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
     let x = saved.x.get()?;
     for cotangent in [dy].into_iter().chain(residual) {
         cotangent.expect_shape("group_norm.vjp", x.shape())?;
     }
-    let key = Key {
+    let mut key = Key {
         residual: residual.is_some(),
         backward: true,
         ..key(x, p)?
     };
+    if let Some(sums) = sums {
+        key.parts = parts_of(&key, sums, "group_norm.vjp, sums")?;
+    }
     let dx = cx.empty(x.shape())?;
     let (mean, rstd) = (Arg::In(saved.mean.get()?), Arg::In(saved.rstd.get()?));
-    let args = [
+    let mut args = vec![
         Arg::Out(&dx),
         Arg::In(dy),
         Arg::In(x),
@@ -367,7 +434,11 @@ pub fn vjp(
         Arg::In(p.b),
         residual.into(),
     ];
-    VJP.launch(cx, &key, &args)?;
+    args.extend(sums.as_ref().map(Arg::In));
+    match key.parts {
+        0 => VJP.launch(cx, &key, &args)?,
+        _ => VJP_FROM_SUMS.launch(cx, &key, &args)?,
+    }
     Ok(dx)
 }
 

@@ -83,6 +83,16 @@ fn apply<T: Real>(key: &Key, y: &mut [T], [x, mean, rstd, w, b]: [&[T]; 5]) {
 }
 
 pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    vjp_by::<T>(key, args, None);
+}
+
+/// The same from the sums of parts.
+pub(super) fn vjp_from_sums<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let sums = args.input::<T>(8);
+    vjp_by(key, args, Some(sums));
+}
+
+fn vjp_by<T: Real>(key: &Key, args: &mut NativeArgs<'_>, sums: Option<&[T]>) {
     let (dx, dy, x) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
     let (mean, rstd) = (args.input::<T>(3), args.input::<T>(4));
     let (w, b, residual) = (
@@ -107,8 +117,18 @@ pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
                 };
                 du * w[c]
             };
-            let m1 = all().map(dxhat).sum::<T>() / count;
-            let m2 = all().map(|i| dxhat(i) * xhat(i)).sum::<T>() / count;
+            let (s1, s2) = match sums {
+                Some(sums) => {
+                    let of = &sums[(n * key.groups + g) * 2 * key.parts..][..2 * key.parts];
+                    let each = |first| of.iter().skip(first).step_by(2).copied();
+                    (each(0).sum::<T>(), each(1).sum::<T>())
+                }
+                None => (
+                    all().map(dxhat).sum::<T>(),
+                    all().map(|i| dxhat(i) * xhat(i)).sum::<T>(),
+                ),
+            };
+            let (m1, m2) = (s1 / count, s2 / count);
             for i in all() {
                 dx[i] = r * (dxhat(i) - m1 - xhat(i) * m2) + residual.map_or(T::ZERO, |r| r[i]);
             }

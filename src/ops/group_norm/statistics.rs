@@ -1,6 +1,6 @@
 //! The statistics alone, and what each channel is multiplied with and moved by: for a launch that normalises what it reads.
 
-use super::{Key, Params, Saved, cases, cases_of_moments, chunks, key_of, op, plain};
+use super::{Key, Params, Saved, cases, cases_of_parts, chunks, key_of, op, plain};
 use crate::cx::Cx;
 use crate::error::Result;
 use crate::ops::measured::{Measured, Normed};
@@ -19,7 +19,7 @@ pub static STATISTICS: Op<Key> = Op {
             statistics: true,
             ..key
         };
-        let all = cases(false).into_iter().chain(cases_of_moments());
+        let all = cases(false).into_iter().chain(cases_of_parts(false));
         all.map(alone).collect()
     },
 };

@@ -1,0 +1,253 @@
+//! Backward passes that also make the sums that the group norm before them begins its own with:
+//! `kernels/common/summed90.cuh`, and the textbook loops.
+//!
+//! A part is a tile, 16 x 16 pixels; they are counted row by row.
+
+use rayon::prelude::*;
+
+use super::normed::rounded;
+use super::{Direction, Geometry, Key, VJP, vjp, vjp_key};
+use super::{cases, gathered, kernels, plain};
+use crate::cx::Cx;
+use crate::dtype::{DType, Real};
+use crate::error::{Error, Result};
+use crate::ops::measured::{Applied, Summed};
+use crate::ops::tensor_cores::PATCH;
+use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
+use crate::runtime::Arg;
+use crate::runtime::native::NativeArgs;
+use crate::tensor::Tensor;
+
+/// One launch.
+#[derive(Clone, Debug)]
+pub struct SummedKey {
+    /// The convolution, whose input the norm made.
+    pub(super) conv: Key,
+    /// Of the norm.
+    pub(super) groups: usize,
+    /// Whether the norm has one.
+    pub(super) silu: bool,
+    /// What `dx` is rounded to before it is summed.
+    stored: DType,
+}
+
+impl KeyTrait for SummedKey {
+    fn dtype(&self) -> DType {
+        self.conv.dtype
+    }
+
+    fn with_dtype(&self, dtype: DType) -> Self {
+        // The loops in f32 round as the launch that they stand for; those in f64 do not.
+        let stored = match dtype {
+            DType::F32 => self.stored,
+            _ => dtype,
+        };
+        SummedKey {
+            conv: self.conv.with_dtype(dtype),
+            stored,
+            ..self.clone()
+        }
+    }
+
+    fn args(&self) -> Vec<Spec> {
+        let stats = self.conv.samples * self.groups;
+        let mut args = self.conv.args();
+        let channels = self.conv.inputs;
+        let norm = [
+            Spec::out("sums", stats * parts(self) * 2).wide(),
+            Spec::input("x", args[0].len),
+            Spec::input("mean", stats).fill(Fill::Normal(0.1)).wide(),
+            Spec::input("rstd", stats).fill(Fill::Positive).wide(),
+            Spec::input("norm_w", channels).fill(Fill::Positive).wide(),
+            Spec::input("norm_b", channels).wide(),
+        ];
+        args.splice(1..1, norm);
+        args
+    }
+
+    fn flops(&self) -> u64 {
+        self.conv.flops()
+    }
+
+    fn is_mixed(&self) -> bool {
+        self.conv.is_mixed()
+    }
+}
+
+/// `dx` from `dy`, and the sums of `dxhat` and `dxhat xhat` over the groups of each part, see
+/// [`group_norm`](crate::ops::group_norm).
+pub static VJP_SUMMED: Op<SummedKey> = Op {
+    name: "conv2d.vjp_summed",
+    variants: &[
+        Variant::on_hopper("halo_128", kernels::summed)
+            .when(fits)
+            .where_it_pays(|key| kernels::is_worth_a_halo(&key.conv)),
+        Variant::native("gathered_gemm", by_gathered::<f32>, by_gathered::<f64>).when(has_parts),
+        Variant::native("plain", by_plain::<f32>, by_plain::<f64>).when(has_parts),
+    ],
+    cases: all,
+};
+
+/// Rows and columns of a part.
+const PART: [usize; 2] = [2 * PATCH[0], PATCH[1]];
+
+/// Parts of a sample.
+fn parts(key: &SummedKey) -> usize {
+    let [height, width] = key.conv.x;
+    (height / PART[0]) * (width / PART[1])
+}
+
+/// Channels of a group.
+fn size(key: &SummedKey) -> usize {
+    key.conv.inputs / key.groups
+}
+
+/// Whether the result has whole groups and whole parts.
+fn has_parts(key: &SummedKey) -> bool {
+    let [height, width] = key.conv.x;
+    let whole = height.is_multiple_of(PART[0]) && width.is_multiple_of(PART[1]);
+    whole && key.groups > 0 && key.conv.inputs.is_multiple_of(key.groups)
+}
+
+/// All taps reach one pixel around, the image is as large as the result, and groups are halves of 8 channels or more, but
+/// within 16.
+fn fits(key: &SummedKey) -> bool {
+    let SummedKey { conv, .. } = key;
+    let is_same = kernels::fits_halo(conv) && conv.k == 3 && conv.x == conv.y;
+    is_same && has_parts(key) && matches!(size(key), 4 | 8 | 16)
+}
+
+/// `dx` by `product`, and the sums of what of it is stored.
+fn summed<T: Real>(
+    key: &SummedKey,
+    args: &mut NativeArgs<'_>,
+    product: fn(&Key, &mut NativeArgs<'_>),
+) {
+    let (dx, sums) = (args.output::<T>(0), args.output::<T>(1));
+    product(&key.conv, &mut args.inputs_of(dx, 7));
+    let [x, mean, rstd, w, b] = [2, 3, 4, 5, 6].map(|i| args.input::<T>(i));
+    let ([height, width], channels) = (key.conv.x, key.conv.inputs);
+    let (size, parts, across) = (size(key), parts(key), width / PART[1]);
+    let each = |(i, sums): (usize, &mut [T])| {
+        let (of_group, part) = (i / parts, i % parts);
+        let (n, group) = (of_group / key.groups, of_group % key.groups);
+        let mut both = [T::ZERO; 2];
+        for pixel in 0..PART[0] * PART[1] {
+            let row = part / across * PART[0] + pixel / PART[1];
+            let col = part % across * PART[1] + pixel % PART[1];
+            for c in group * size..(group + 1) * size {
+                let at = ((n * height + row) * width + col) * channels + c;
+                let xhat = (x[at] - mean[of_group]) * rstd[of_group];
+                let mut dxhat = rounded(Some(key.stored), dx[at]) * w[c];
+                if key.silu {
+                    dxhat *= (xhat * w[c] + b[c]).silu_slope();
+                }
+                both[0] += dxhat;
+                both[1] += dxhat * xhat;
+            }
+        }
+        sums.copy_from_slice(&both);
+    };
+    sums.par_chunks_exact_mut(2).enumerate().for_each(each);
+}
+
+fn by_gathered<T: Real>(key: &SummedKey, args: &mut NativeArgs<'_>) {
+    summed::<T>(key, args, gathered::vjp::<T>);
+}
+
+fn by_plain<T: Real>(key: &SummedKey, args: &mut NativeArgs<'_>) {
+    summed::<T>(key, args, plain::vjp::<T>);
+}
+
+/// As [`vjp`](super::vjp), with the sums of the backward pass of `norm`, which made the input, where the variant that is
+/// taken anyway makes them.
+///
+/// # Errors
+/// As [`vjp`](super::vjp); [`Error::Shape`] when the norm's input is not of that size.
+pub fn vjp_summed(
+    cx: &Cx,
+    w: &Tensor,
+    geometry: Geometry,
+    size: [usize; 2],
+    dy: &Tensor,
+    norm: Option<Applied<'_>>,
+) -> Result<Summed> {
+    let Some(norm) = norm else {
+        return Ok(vjp(cx, w, geometry, size, dy)?.into());
+    };
+    let conv = vjp_key(w, geometry, size, dy)?;
+    let shape = [conv.samples, size[0], size[1], conv.inputs];
+    norm.x.expect_shape("conv2d.vjp_summed", shape)?;
+    let &[_, groups] = norm.mean.dims() else {
+        let want = format!("[{}, groups]", conv.samples);
+        return Err(Error::shape("conv2d.vjp_summed", want, norm.mean.shape()));
+    };
+    let key = SummedKey {
+        groups,
+        silu: norm.silu,
+        stored: conv.dtype,
+        conv,
+    };
+    if !is_taken(cx, &key) {
+        return Ok(vjp(cx, w, geometry, size, dy)?.into());
+    }
+    let dx = cx.empty(shape)?;
+    let sums = cx.empty_wide([key.conv.samples, groups, parts(&key), 2])?;
+    let args = [
+        Arg::Out(&dx),
+        Arg::Out(&sums),
+        Arg::In(norm.x),
+        Arg::In(norm.mean),
+        Arg::In(norm.rstd),
+        Arg::In(norm.w),
+        Arg::In(norm.b),
+        Arg::In(dy),
+        Arg::In(w),
+        Arg::Absent,
+    ];
+    VJP_SUMMED.launch(cx, &key, &args)?;
+    Ok(Summed {
+        dy: dx,
+        sums: Some(sums),
+    })
+}
+
+/// Whether the sums cost no other variant.
+fn is_taken(cx: &Cx, key: &SummedKey) -> bool {
+    let alone = VJP.pick(cx, &key.conv).ok().map(|v| v.name);
+    alone.is_some() && alone == VJP_SUMMED.pick(cx, key).ok().map(|v| v.name)
+}
+
+/// Groups of all sizes, beyond the last tile's edge, in a part of a unit; a tile a block, as many as take turns several
+/// times, and one more of one block.
+fn all() -> Vec<SummedKey> {
+    let same = Geometry::same(3);
+    let any = cases::of(Direction::Vjp).swap_remove(0);
+    let sizes = [
+        (1, [16, 16], 8, 8, 2),
+        (2, [32, 32], 136, 40, 17),
+        (3, [16, 48], 48, 24, 3),
+        (1, [64, 32], 264, 8, 66),
+        (1, [16, 16], 144, 72, 9),
+    ];
+    let key = |(i, (samples, x, inputs, outputs, groups)): (usize, (_, [usize; 2], _, _, _))| {
+        let conv = Key {
+            samples,
+            x,
+            y: x,
+            inputs,
+            outputs,
+            k: 3,
+            geometry: same,
+            bias: i % 2 == 1,
+            ..any.clone()
+        };
+        SummedKey {
+            stored: conv.dtype,
+            conv,
+            groups,
+            silu: i != 2,
+        }
+    };
+    sizes.into_iter().enumerate().map(key).collect()
+}
