@@ -83,12 +83,8 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         };
         return step::run(&subject, batches, args.size.as_deref(), device, ui);
     }
-    let engine = Engine {
-        target: rt.target(),
-        dtype: given.unwrap_or(device.dtype()),
-        products: rt.products(),
-        forced: settings.read("variant", forced)?.unwrap_or_default(),
-    };
+    let forced = settings.read("variant", forced)?.unwrap_or_default();
+    let engine = Engine::of(rt, given.unwrap_or(device.dtype()), forced);
     let subject = match settings.text("model") {
         Some(_) => Some(Subject::read(&mut settings, ui)?),
         None => None,

@@ -113,12 +113,7 @@ impl Run {
             });
         }
         let device = self.in_precision(Device::parse(device)?)?;
-        Ok(Engine {
-            target: device.rt().target(),
-            dtype: device.dtype(),
-            products: device.rt().products(),
-            forced,
-        })
+        Ok(Engine::of(device.rt(), device.dtype(), forced))
     }
 
     /// The device, in the precision asked for.

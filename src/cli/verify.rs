@@ -44,15 +44,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let device = Device::parse(&args.device)?.with_precision(&args.precision)?;
-    let engine = Engine {
-        target: device.rt().target(),
-        dtype: device.dtype(),
-        products: device.rt().products(),
-        forced: match args.variant[..] {
-            [] => Vec::new(),
-            _ => forced(&args.variant.join(","))?,
-        },
+    let forced = match args.variant[..] {
+        [] => Vec::new(),
+        _ => forced(&args.variant.join(","))?,
     };
+    let engine = Engine::of(device.rt(), device.dtype(), forced);
     let net = engine.cx(device.rt().clone())?;
     ui.line(format!(
         "{:>10} {:>10}  {:<7} tensor",

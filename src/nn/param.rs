@@ -14,8 +14,6 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use half::{bf16, f16};
-
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
@@ -434,23 +432,11 @@ impl<'a> Weights<'a> {
         dtype: DType,
     ) -> Result<Tensor> {
         check_finite(name, values)?;
-        let rt = self.cx.rt();
-        let narrow = || values.iter().map(|v| v.f64() as f32);
-        match dtype {
-            _ if T::DTYPE == dtype => Tensor::permanent(rt, values, shape),
-            DType::F16 => {
-                let values: Vec<f16> = narrow().map(f16::from_f32).collect();
-                Tensor::permanent(rt, &values, shape)
-            }
-            DType::Bf16 => {
-                let values: Vec<bf16> = narrow().map(bf16::from_f32).collect();
-                Tensor::permanent(rt, &values, shape)
-            }
-            _ => {
-                let values = values.iter().map(|v| v.f64());
-                Tensor::rounded_permanent(rt, values, shape, dtype)
-            }
+        if T::DTYPE == dtype {
+            return Tensor::permanent(self.cx.rt(), values, shape);
         }
+        let values = values.iter().map(|v| v.f64());
+        Tensor::rounded_permanent(self.cx.rt(), values, shape, dtype)
     }
 
     /// A parameter of which the layer holds a `dtype` version.

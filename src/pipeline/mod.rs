@@ -244,12 +244,7 @@ impl Pipeline {
 
     /// What plans are for: the kernels that run, and the element type of activations.
     pub fn engine(&self) -> Engine {
-        Engine {
-            target: self.rt.target(),
-            dtype: self.dtype,
-            products: self.rt.products(),
-            forced: self.forced.clone(),
-        }
+        Engine::of(&self.rt, self.dtype, self.forced.clone())
     }
 
     /// The context of the models.

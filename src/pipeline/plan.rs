@@ -105,6 +105,16 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// What runs on `rt`.
+    pub fn of(rt: &Runtime, dtype: DType, forced: Vec<(String, String)>) -> Self {
+        Engine {
+            target: rt.target(),
+            dtype,
+            products: rt.products(),
+            forced,
+        }
+    }
+
     /// The context of a run on `rt`.
     ///
     /// # Errors

@@ -173,12 +173,7 @@ impl Study {
         }
         let first = first?;
         let size = [first.height, first.width];
-        let engine = Engine {
-            target: device.rt().target(),
-            dtype: device.dtype(),
-            products: device.rt().products(),
-            forced: self.variants.clone(),
-        };
+        let engine = Engine::of(device.rt(), device.dtype(), self.variants.clone());
         for Cell { row, job, cse } in &self.cells {
             let work = Batch {
                 measured: true,
