@@ -32,9 +32,14 @@ extern __shared__ __align__(1024) unsigned char arch_dynamic_shared[];  // once:
 #define ARCH_LOC_ONLY const char *file_ = __builtin_FILE(), int line_ = __builtin_LINE()
 #endif
 
-// One line at the bottom of a kernel file: ENTRY(T, suffix) for each storage type.
-#define FOR_EACH_DTYPE(ENTRY) ENTRY(float, f32) ENTRY(bf16, bf16) ENTRY(f16, f16)
+// One line at the bottom of a kernel file: ENTRY(T, suffix) for each storage type. WITHOUT_F16 is for builds whose
+// purpose f16, which has the source of bf16, does not serve.
+#ifdef WITHOUT_F16
+#define FOR_EACH_HALF(ENTRY) ENTRY(bf16, bf16)
+#else
 #define FOR_EACH_HALF(ENTRY) ENTRY(bf16, bf16) ENTRY(f16, f16)
+#endif
+#define FOR_EACH_DTYPE(ENTRY) ENTRY(float, f32) FOR_EACH_HALF(ENTRY)
 
 // N elements that move as one load or store; the address must be a multiple of its size.
 template <class T, int N> struct alignas(sizeof(T) * N) Pack { T v[N]; };

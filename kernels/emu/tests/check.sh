@@ -29,7 +29,7 @@ cargo build --quiet --features emu
 kernels=(kernels/*/*.cu)
 if [ -n "$op" ] && [ -d "kernels/${op%%.*}" ]; then kernels=("kernels/${op%%.*}"/*.cu); fi
 compile "$out/emulator" "$emulator_flags" kernels/emu/*.cpp
-compile "$out/kernels" "$kernel_flags" "${kernels[@]}"
+compile "$out/kernels" "$types $kernel_flags" "${kernels[@]}"
 plant "$out/planted" residual/fwd_1_plain "$file" "$edit" "$kernel_flags"
 link "$out/planted/library.so" "$kernel_flags" "$out"/emulator/*.o "$out/planted/kernel.o"
 link "$out/library.so" "$kernel_flags" "$out"/emulator/*.o "$out"/kernels/*.o
