@@ -65,7 +65,7 @@ void clear_shared_memory() {
   core->statics.clear();
   core->static_used = 0;
   poison(core->static_memory, STATIC_WINDOW);
-  core->shadow_valid = false;
+  core->shadow_valid = core->shadow_late = false;
 }
 
 void* static_smem(const void* key, size_t bytes, size_t align) {

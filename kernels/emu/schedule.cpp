@@ -218,7 +218,7 @@ void block_main() {
 static void clear_warp(Warp& warp) {
   const u32 first = warp.id * 32;
   warp.alive = warp.ready = first + 32 <= core->threads ? FULL_MASK : (1u << core->threads % 32) - 1;
-  warp.meetings = 0;
+  warp.meetings = warp.fenced = 0;
   for (Meeting& meeting : warp.meeting) meeting.arrived = 0;
 }
 

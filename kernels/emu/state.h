@@ -97,6 +97,7 @@ constexpr u32 MAX_MEETINGS = 4;  // with disjoint masks
 
 struct alignas(64) Warp {
   u32 id, alive, ready, meetings;
+  u32 fenced;  // lanes whose last fence.proxy.async the others have yet to come to
   Lane* lanes;
   Meeting meeting[MAX_MEETINGS];
   u64 value[32], result[32];   // of a shuffle or vote
@@ -214,7 +215,7 @@ struct Core {
   u8 *dynamic_memory, *static_memory, *shadow;
   u32 static_used;
   List<StaticArray> statics;
-  bool shadow_valid;
+  bool shadow_valid, shadow_late;  // late: a fence has not been carried out
 
   CopyQueue copies[MAX_THREADS];
   StoreQueue stores[MAX_THREADS];

@@ -60,7 +60,8 @@ u32 swizzled(u32 address, u32 span) {
 // ---- the async proxy ----------------------------------------------------------------------------------------------
 
 // What the copy engine and the tensor cores have been shown of dynamic shared memory: what the copy engine wrote
-// itself, and all that was there at the last fence.proxy.async.
+// itself, and all that was there at the last fence.proxy.async. Lanes of a warp come to a fence one after another, and
+// what the last of them shows is all of theirs. Where not all of them come, it is shown when it is asked for.
 static u8* shadow_at(u32 address) {
   if (!core->shadow_valid) {
     fill_bytes(core->shadow, POISON, ctx.smem_size);
@@ -69,15 +70,27 @@ static u8* shadow_at(u32 address) {
   return core->shadow + (address - DYNAMIC_BASE);
 }
 
-void fence_proxy_async() {
+static void show_shared_memory() {
   copy_bytes(core->shadow, ctx.smem, ctx.smem_size);
   core->shadow_valid = true;
+  core->shadow_late = false;
+}
+
+void fence_proxy_async() {
+  Warp& warp = *running()->warp;
+  const u32 lane = 1u << running()->id % 32;
+  const bool again = warp.fenced & lane;
+  warp.fenced = again ? lane : warp.fenced | lane;
+  core->shadow_late = true;
+  if (again || !(warp.alive & ~warp.fenced)) show_shared_memory();
+  if (!(warp.alive & ~warp.fenced)) warp.fenced = 0;
 }
 
 const u8* async_read(u32 address, u32 bytes, const char* what) {
   if (address >= STATIC_BASE) fail("%s: shared address 0x%x is not in dynamic shared memory", what, address);
   const u8* from = shared_ptr(address, bytes, what);
   reads(from, bytes);
+  if (!same_bytes(from, shadow_at(address), bytes) && core->shadow_late) show_shared_memory();
   if (!same_bytes(from, shadow_at(address), bytes)) {
     fail("%s reads shared address 0x%x, written by ordinary stores without fence.proxy.async", what, address);
   }
