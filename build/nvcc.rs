@@ -177,10 +177,21 @@ impl Nvcc {
             .output();
         let (file, nvcc) = (kernel.path.display(), self.path.display());
         let output = output.map_err(|e| format!("{nvcc} on {file}: {e}"))?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
         if !output.status.success() {
-            let said = [output.stdout, output.stderr].concat();
-            let said = String::from_utf8_lossy(&said);
             return Err(format!("{nvcc} failed on {file}:\n{said}"));
+        }
+        // ptxas only mentions that it has put wgmma one after another, or does not move registers between warps.
+        if said.contains("(C75") {
+            let strict = self.flags.iter().any(|flag| flag.contains("-Werror"));
+            match strict {
+                true => return Err(format!("{nvcc} makes slow code of {file}:\n{said}")),
+                false => println!(
+                    "cargo:warning={nvcc} makes slow code of {file}: {}",
+                    said.trim()
+                ),
+            }
         }
         fs::rename(&unfinished, &fatbin).map_err(|e| format!("{}: {e}", fatbin.display()))?;
         Ok(fatbin)

@@ -9,7 +9,7 @@ use posteriori::operators::Task;
 use posteriori::ops::{combine, noise};
 use posteriori::rng::{INITIAL, Stream};
 use posteriori::samplers::dps::Dps;
-use posteriori::samplers::{self, Draw, Follow, Measurement, Problem};
+use posteriori::samplers::{self, Draw, Follow, Measurement, Problem, Watch};
 use posteriori::{Cx, Result, Tensor};
 
 /// Pixels that are independent and normal with variance `v`: E[eps | x] = x sqrt(1 - a) / (a v + 1 - a).
@@ -76,13 +76,16 @@ fn main() -> Result<()> {
     };
     let x = noise::normals(&cx, shape, &streams, INITIAL, 0)?;
     let draw = |step: usize, draw: u32| Draw::of(&cx, &streams, step as u32, draw);
-    let watch = |step: usize, name: &str, value: &Tensor| {
-        if name == "loss" && step.is_multiple_of(40) {
-            println!("step {step:>3}: ||f(x0) - y|| = {:.3}", value.to_f64()?[0]);
-        }
-        Ok(())
+    let watch = Watch {
+        names: &["loss"],
+        each: &|step, name, values| {
+            if name == "loss" && step.is_multiple_of(40) {
+                println!("step {step:>3}: ||f(x0) - y|| = {:.3}", values[0]);
+            }
+            Ok(())
+        },
     };
-    let x = samplers::run(&cx, &Dps { zeta: 1.0 }, &problem, &steps, x, &draw, &watch)?.x;
+    let x = samplers::run(&cx, &Dps { zeta: 1.0 }, &problem, &steps, x, &draw, watch)?.x;
 
     let error = combine::forward(&cx, &[(1.0, &operator.measure(&cx, &x)?), (-1.0, &y)])?;
     let norm =

@@ -11,7 +11,7 @@ use posteriori::ops::{combine, noise};
 use posteriori::rng::{INITIAL, Stream};
 use posteriori::samplers::ancestral::Ancestral;
 use posteriori::samplers::dps::Dps;
-use posteriori::samplers::{self, Draw, Follow, Measurement, Problem, Sampler};
+use posteriori::samplers::{self, Draw, Follow, Measurement, Problem, Sampler, Watch};
 use posteriori::{Cx, Error, Result, Tensor};
 
 /// Values that are independent and normal with variance `v`: E[eps | x] = x sqrt(1 - a) / (a v + 1 - a).
@@ -193,6 +193,6 @@ fn run(
     let shape = problem.codec.state_shape([streams.len(), h, w, 3])?;
     let x = noise::normals(cx, shape, streams, INITIAL, 0)?;
     let draw = |step: usize, draw: u32| Draw::of(cx, streams, step as u32, draw);
-    let x0 = samplers::run(cx, sampler, problem, steps, x, &draw, &|_, _, _| Ok(()))?.x;
+    let x0 = samplers::run(cx, sampler, problem, steps, x, &draw, Watch::NONE)?.x;
     problem.codec.decode(cx, &x0)
 }

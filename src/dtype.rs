@@ -61,6 +61,23 @@ impl DType {
         }
     }
 
+    /// The values of these bytes, as many as are whole.
+    pub fn decode(self, bytes: &[u8]) -> Vec<f64> {
+        fn values<T: Element>(bytes: &[u8], wide: fn(T) -> f64) -> Vec<f64> {
+            let elements = bytes.chunks_exact(size_of::<T>());
+            elements
+                .map(|bytes| wide(bytemuck::pod_read_unaligned(bytes)))
+                .collect()
+        }
+        match self {
+            DType::F32 => values(bytes, |v: f32| v.into()),
+            DType::F64 => values(bytes, |v: f64| v),
+            DType::F16 => values(bytes, f16::to_f64),
+            DType::Bf16 => values(bytes, bf16::to_f64),
+            DType::I32 => values(bytes, |v: i32| v.into()),
+        }
+    }
+
     /// The name used in messages and on the command line.
     pub const fn name(self) -> &'static str {
         match self {

@@ -21,6 +21,7 @@ pub mod nn;
 pub mod operators;
 pub mod ops;
 pub mod pipeline;
+pub mod reading;
 pub mod report;
 pub mod rng;
 pub mod runtime;

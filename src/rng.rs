@@ -68,7 +68,8 @@ pub fn image_key(path: &str) -> u64 {
     mix64(fnv)
 }
 
-/// A number made of bytes and of the number of what came before them; other bytes have, but for a chance of 2^-64, another.
+/// A number made of bytes and of the number of what came before them; other bytes have, but for a chance of 2^-64,
+/// another. Zeros at the end of the last eight are the same as none: where lengths differ, they are told before.
 pub fn digest(before: u64, bytes: &[u8]) -> u64 {
     let word = |hash: u64, bytes: &[u8]| {
         let mut word = [0; 8];

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::dtype::DType;
+
 /// The dimensions of a tensor, outermost first. Images are `[n, h, w, c]`, tokens `[n, t, c]`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
@@ -15,9 +17,14 @@ impl Shape {
         &self.dims[..usize::from(self.rank)]
     }
 
-    /// How many elements a tensor of this shape has.
+    /// How many elements a tensor of this shape has; where that is beyond what can be counted, more than any memory holds.
     pub fn elements(&self) -> usize {
-        self.dims().iter().product()
+        self.dims().iter().fold(1, |n, d| n.saturating_mul(*d))
+    }
+
+    /// How many bytes its elements take in this type; as above.
+    pub fn bytes(&self, dtype: DType) -> usize {
+        self.elements().saturating_mul(dtype.size())
     }
 
     /// The first dimension: the samples of the batch. 1 for a scalar.
@@ -46,7 +53,8 @@ impl Shape {
 
     /// Elements of one sample.
     pub fn per_sample(&self) -> usize {
-        self.dims().iter().skip(1).product()
+        let dims = self.dims().iter().skip(1);
+        dims.fold(1, |n, d| n.saturating_mul(*d))
     }
 }
 

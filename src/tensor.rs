@@ -5,8 +5,6 @@
 
 use std::ops::Range;
 
-use half::{bf16, f16};
-
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::runtime::{Buffer, Runtime};
@@ -28,7 +26,7 @@ impl Tensor {
     /// [`Error::Plan`] when the runtime has no room.
     pub fn empty(rt: &Runtime, shape: impl Into<Shape>, dtype: DType) -> Result<Self> {
         let shape = shape.into();
-        let buffer = rt.alloc(shape.elements() * dtype.size())?;
+        let buffer = rt.alloc(shape.bytes(dtype))?;
         Ok(Tensor {
             buffer,
             offset: 0,
@@ -61,7 +59,7 @@ impl Tensor {
         shape: impl Into<Shape>,
     ) -> Result<Self> {
         let shape = shape.into();
-        let buffer = rt.alloc_permanent(shape.elements() * T::DTYPE.size())?;
+        let buffer = rt.alloc_permanent(shape.bytes(T::DTYPE))?;
         rt.copy_in(&buffer, bytemuck::cast_slice(values))?;
         Tensor::over(buffer, shape, T::DTYPE)
     }
@@ -92,7 +90,7 @@ impl Tensor {
         dtype: DType,
     ) -> Result<Self> {
         let shape = shape.into();
-        let buffer = rt.alloc_permanent(shape.elements() * dtype.size())?;
+        let buffer = rt.alloc_permanent(shape.bytes(dtype))?;
         rt.copy_in(&buffer, &dtype.encode(values))?;
         Tensor::over(buffer, shape, dtype)
     }
@@ -103,7 +101,7 @@ impl Tensor {
     /// [`Error::Shape`] when the buffer's length is not the shape's.
     pub fn over(buffer: Buffer, shape: impl Into<Shape>, dtype: DType) -> Result<Self> {
         let shape = shape.into();
-        if buffer.bytes() != shape.elements() * dtype.size() {
+        if buffer.bytes() != shape.bytes(dtype) {
             return Err(Error::shape(
                 "tensor over a buffer",
                 shape,
@@ -146,7 +144,7 @@ impl Tensor {
     /// Where in the buffer this tensor lies.
     pub fn byte_range(&self) -> Range<usize> {
         let start = self.offset * self.dtype.size();
-        start..start + self.shape.elements() * self.dtype.size()
+        start..start + self.shape.bytes(self.dtype)
     }
 
     /// The same elements in another shape.
@@ -209,13 +207,11 @@ impl Tensor {
     /// # Errors
     /// What a copy returns.
     pub fn to_f64(&self) -> Result<Vec<f64>> {
-        Ok(match self.dtype {
-            DType::F64 => self.to_vec::<f64>()?,
-            DType::F32 => self.to_vec::<f32>()?.into_iter().map(f64::from).collect(),
-            DType::F16 => self.to_vec::<f16>()?.into_iter().map(f64::from).collect(),
-            DType::Bf16 => self.to_vec::<bf16>()?.into_iter().map(f64::from).collect(),
-            DType::I32 => self.to_vec::<i32>()?.into_iter().map(f64::from).collect(),
-        })
+        let Range { start, end } = self.byte_range();
+        let mut bytes = vec![0; end - start];
+        let runtime = self.buffer.runtime();
+        runtime.copy_out(&self.buffer, start, &mut bytes)?;
+        Ok(self.dtype.decode(&bytes))
     }
 
     /// The shape as four numbers `[n, h, w, c]`.

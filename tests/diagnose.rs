@@ -151,8 +151,8 @@ fn trajectories_are_those_of_numpy() {
                 assert_eq!(draw, 0);
                 field(step + 1).map(Draw::Given)
             };
-            let mut note = |step: usize, x: &posteriori::Tensor| {
-                seen.borrow_mut()[step + 1] = x.to_f64().unwrap();
+            let mut note = |step: usize, points: &[Point]| {
+                seen.borrow_mut()[step + 1] = points.as_flattened().to_vec();
             };
             toy.with_noise(sampler, &mixture, &field(0).unwrap(), &draw, &mut note)
                 .unwrap();

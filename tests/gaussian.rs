@@ -8,7 +8,9 @@ use posteriori::rng::{INITIAL, Stream};
 use posteriori::runtime::Runtime;
 use posteriori::samplers::ancestral::Ancestral;
 use posteriori::samplers::dmap::{Dmap, Project};
-use posteriori::samplers::{self, At, Draw, Follow, Following, Measurement, Problem, Sampler};
+use posteriori::samplers::{
+    self, At, Draw, Follow, Following, Measurement, Problem, Sampler, Watch,
+};
 use posteriori::{Cx, DType, Result, Tensor};
 
 use crate::oracle;
@@ -82,7 +84,7 @@ fn run(
     let n = noise::normals(cx, SHAPE, &streams, INITIAL, 0).unwrap();
     let x = combine::forward(cx, &[(std, &n)]).unwrap();
     let draw = |step: usize, draw: u32| Draw::of(cx, &streams, step as u32, draw);
-    samplers::run(cx, sampler, problem, steps, x, &draw, &|_, _, _| Ok(()))
+    samplers::run(cx, sampler, problem, steps, x, &draw, Watch::NONE)
         .unwrap()
         .x
         .to_f64()

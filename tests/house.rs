@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The layers, lowest first. An import may point to the same layer or down.
 const LAYERS: [&[&str]; 9] = [
     &["error", "dtype", "shape", "rng"],
-    &["runtime", "tensor"],
+    &["runtime", "tensor", "reading"],
     &["cx"],
     &["ops"],
     &["nn"],

@@ -374,7 +374,7 @@ fn network_calls_are_those_that_samplers_make() {
             &steps,
             start,
             &noise,
-            &|_, _, _| Ok(()),
+            samplers::Watch::NONE,
         )
         .unwrap();
         let counted = job.network_calls(&schedule).unwrap();

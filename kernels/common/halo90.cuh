@@ -96,8 +96,11 @@ template <bool ALONG_DEPTH, class T> struct Boxes {
       if (i > 0) weights.release(tap - 1);
       read(late, rows, HALF);
       const bool ends = row == last_row && of_row == last_col;  // the step
-      if (ends) image.release(step++);
       multiply_half(acc, late, HALF);
+      if (ends) {
+        arch::fence_proxy_async();  // what ldmatrix has read is written by the copy engine after this
+        image.release(step++);
+      }
       arch::wgmma_wait<1>();  // nor is the early one
       if (i + 1 == taps) break;
       if (ends) await_image();

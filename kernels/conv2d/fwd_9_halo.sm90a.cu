@@ -8,13 +8,13 @@
 #include "halo90.cuh"
 
 #define ENTRY(T, dtype)                                                                                          \
-  extern "C" __global__ void __launch_bounds__(patches::THREADS) conv2d_fwd_9_halo_128_##dtype(                  \
+  extern "C" __global__ void __launch_bounds__(patches::THREADS, 1) conv2d_fwd_9_halo_128_##dtype(               \
           T* y, const float* bias, const T* shift, const T* residual, const __grid_constant__ TensorMap x,       \
           const __grid_constant__ TensorMap w, convolution90::Forward p) {                                       \
     convolution90::forward<halo::Boxes<false, T>, false>(y, nullptr, bias, shift, residual, {&x, &w}, p);        \
   }                                                                                                              \
   REGISTER_KERNEL(conv2d_fwd_9_halo_128_##dtype)                                                                 \
-  extern "C" __global__ void __launch_bounds__(patches::THREADS) conv2d_fwd_9_halo_128_moments_##dtype(          \
+  extern "C" __global__ void __launch_bounds__(patches::THREADS, 1) conv2d_fwd_9_halo_128_moments_##dtype(       \
           T* y, moments::Two* parts, const float* bias, const T* shift, const T* residual,                       \
           const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, convolution90::Forward p) {  \
     convolution90::forward<halo::Boxes<false, T>, true>(y, parts, bias, shift, residual, {&x, &w}, p);           \

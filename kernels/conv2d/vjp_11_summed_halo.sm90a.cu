@@ -27,7 +27,7 @@ ARCH_FN void vjp(T* dx, const float* bias, const patches::Operands& raw, halo::N
 }  // namespace
 
 #define ENTRY(T, dtype)                                                                                     \
-  extern "C" __global__ void __launch_bounds__(patches::THREADS) conv2d_vjp_11_summed_halo_128_##dtype(     \
+  extern "C" __global__ void __launch_bounds__(patches::THREADS, 1) conv2d_vjp_11_summed_halo_128_##dtype(  \
           T* dx, halo::Two* part, const T* x, const float* mean, const float* rstd, const float* norm_w,    \
           const float* norm_b, const float* bias, const __grid_constant__ TensorMap dy,                     \
           const __grid_constant__ TensorMap w, Params p) {                                                  \

@@ -14,14 +14,14 @@ template <int COLS, class T> using P = patches::Boxes<COLS, true, T>;
 }  // namespace
 
 #define ENTRY_OF(name, T, COLS)                                                                                 \
-  extern "C" __global__ void __launch_bounds__(patches::THREADS)                                                \
+  extern "C" __global__ void __launch_bounds__(patches::THREADS, 1)                                             \
       name(T* dx, const float* bias, const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, \
            convolution90::Vjp p) {                                                                              \
     convolution90::vjp<P<COLS, T>, false>(dx, nullptr, bias, {&dy, &w}, p);                                     \
   }                                                                                                             \
   REGISTER_KERNEL(name)
 #define ENTRY_WITH_MOMENTS(name, T, COLS)                                                       \
-  extern "C" __global__ void __launch_bounds__(patches::THREADS)                                \
+  extern "C" __global__ void __launch_bounds__(patches::THREADS, 1)                             \
       name(T* dx, moments::Two* parts, const float* bias, const __grid_constant__ TensorMap dy, \
            const __grid_constant__ TensorMap w, convolution90::Vjp p) {                         \
     convolution90::vjp<P<COLS, T>, true>(dx, parts, bias, {&dy, &w}, p);                        \

@@ -18,7 +18,7 @@ ARCH_FN void forward(T* __restrict__ y, const float* __restrict__ bias, const T*
 }  // namespace
 
 #define ENTRY_OF(name, T, COLS)                                                                    \
-  extern "C" __global__ void __launch_bounds__(patches::THREADS)                                   \
+  extern "C" __global__ void __launch_bounds__(patches::THREADS, 1)                                \
       name(T* y, const float* bias, const T* residual, const __grid_constant__ TensorMap x,        \
            const __grid_constant__ TensorMap w, linear::Params p) {                                \
     forward<COLS>(y, bias, residual, &x, &w, p);                                                   \

@@ -17,7 +17,7 @@ ARCH_FN void vjp(T* __restrict__ dx, const TensorMap* dy, const TensorMap* w, co
 }  // namespace
 
 #define ENTRY_OF(name, T, COLS)                                                              \
-  extern "C" __global__ void __launch_bounds__(patches::THREADS)                             \
+  extern "C" __global__ void __launch_bounds__(patches::THREADS, 1)                          \
       name(T* dx, const __grid_constant__ TensorMap dy, const __grid_constant__ TensorMap w, \
            linear::Params p) {                                                               \
     vjp<COLS>(dx, &dy, &w, p);                                                               \

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::io::atomic;
 
 /// The most bytes of a journal that are read: some millions of lines.
 const LONGEST: u64 = 1 << 30;
@@ -162,8 +163,7 @@ impl Journal {
         let mut text = serde_json::to_string(line)
             .map_err(|e| Error::file(&self.path, format!("cannot be written: {e}")))?;
         text.push('\n');
-        self.file.write_all(text.as_bytes()).map_err(failed)?;
-        self.file.sync_data().map_err(failed)?;
+        atomic::append(&mut self.file, text.as_bytes()).map_err(failed)?;
         if let Line::Item(done) = line {
             self.note(done.clone());
         }

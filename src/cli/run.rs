@@ -188,12 +188,13 @@ impl Run {
         for (op, variant) in &self.variants {
             pipeline = pipeline.forcing(op, variant)?;
         }
-        // Steps that the model's schedule does not have, and tiles that it cannot make, are told before the first image is read.
-        let steps = self.job(&Task::super_resolution(1), 0)?;
-        steps.steps(&pipeline.prior().schedule)?;
+        // Steps that the model's schedule does not have, a prompt and tiles that it cannot take: told before an image is read.
+        let job = self.job(&Task::super_resolution(1), 0)?;
+        job.steps(&pipeline.prior().schedule)?;
         if let Tiles::Of(side) = self.tiles {
             pipeline.prior().check_tile(side)?;
         }
+        pipeline.context(&job.prompt)?;
         Ok(pipeline)
     }
 

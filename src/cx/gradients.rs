@@ -31,6 +31,11 @@ impl Gradients {
         Gradients(slots.collect())
     }
 
+    /// Forgets what was collected.
+    pub fn clear(&mut self) {
+        self.0.values_mut().for_each(|slot| *slot = Slot::default());
+    }
+
     pub(super) fn has(&self, w: &Tensor) -> bool {
         self.0.contains_key(&w.id())
     }

@@ -336,7 +336,7 @@ impl Cx {
         if !self.permanent {
             return Tensor::empty(&self.rt, shape, dtype);
         }
-        let buffer = self.rt.alloc_permanent(shape.elements() * dtype.size())?;
+        let buffer = self.rt.alloc_permanent(shape.bytes(dtype))?;
         Tensor::over(buffer, shape, dtype)
     }
 

@@ -12,7 +12,7 @@ use crate::operators::Operator;
 use crate::ops::{combine, mask, noise};
 use crate::rng::{INITIAL, Stream, image_key};
 use crate::runtime::Runtime;
-use crate::samplers::{self, Draw, Follow, Measurement, Noise, Problem, Sampler};
+use crate::samplers::{self, Draw, Follow, Measurement, Noise, Problem, Sampler, Watch};
 use crate::tensor::Tensor;
 
 use super::mixture::{Mixture, Point};
@@ -100,7 +100,7 @@ impl Toy {
         let start = noise::normals(&self.cx, self.shape(), &streams, INITIAL, 0)?;
         let draw = |step: usize, draw| Draw::of(&self.cx, &streams, step as u32, draw);
         let last = self.with_noise(sampler, prior, &start, &draw, &mut |_, _| ())?;
-        points(&last)
+        Ok(points(&last.to_f64()?))
     }
 
     /// The same with given noise: `start` is the first state in units of its noise level. `seen` gets the points after
@@ -114,7 +114,7 @@ impl Toy {
         prior: &Mixture,
         start: &Tensor,
         noise: &Noise<'_>,
-        seen: &mut dyn FnMut(usize, &Tensor),
+        seen: &mut dyn FnMut(usize, &[Point]),
     ) -> Result<Tensor> {
         let cx = &self.cx;
         let operator = First::new(cx)?;
@@ -131,13 +131,14 @@ impl Toy {
         };
         let x = combine::forward(cx, &[(self.steps[0].noise_level, start)])?;
         let seen = std::cell::RefCell::new(seen);
-        let watch = |step: usize, name: &str, value: &Tensor| {
-            if name == "x" {
-                (seen.borrow_mut())(step, value);
-            }
-            Ok(())
+        let watch = Watch {
+            names: &[],
+            each: &|step, _, values| {
+                (seen.borrow_mut())(step, &points(values));
+                Ok(())
+            },
         };
-        Ok(samplers::run(cx, sampler, &problem, &self.steps, x, noise, &watch)?.x)
+        Ok(samplers::run(cx, sampler, &problem, &self.steps, x, noise, watch)?.x)
     }
 
     /// How many steps a run has.
@@ -156,13 +157,9 @@ impl Toy {
     }
 }
 
-/// The points of a state.
-///
-/// # Errors
-/// What reading it returns.
-pub fn points(x: &Tensor) -> Result<Vec<Point>> {
-    let values = x.to_f64()?;
-    Ok(values.chunks_exact(2).map(|p| [p[0], p[1]]).collect())
+/// The points of a state's values.
+fn points(values: &[f64]) -> Vec<Point> {
+    values.chunks_exact(2).map(|p| [p[0], p[1]]).collect()
 }
 
 /// What is told of a cloud of points.

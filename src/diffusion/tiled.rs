@@ -25,8 +25,9 @@ pub struct Tiling {
 }
 
 impl Tiling {
-    /// Tiles of this side, at least 2, on states of `size = [h, w]`; `None` when one tile covers all.
+    /// Tiles of this side, 2 where it is less, on states of `size = [h, w]`; `None` when one tile covers all.
     pub fn new(size: [usize; 2], side: usize) -> Option<Self> {
+        let side = side.max(2);
         let tiles = size.iter().any(|n| *n > side);
         tiles.then_some(Tiling { size, side })
     }

@@ -47,6 +47,17 @@ pub fn write_atomic(
     Ok(())
 }
 
+/// Adds bytes to the end of a file, on disk when this returns; where that fails, on a full disk say, none of them.
+pub(crate) fn append(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
+    let before = file.metadata()?.len();
+    let written = file.write_all(bytes).and_then(|()| file.sync_data());
+    if written.is_err() {
+        // Should this fail too, the line is one that was left half written.
+        drop(file.set_len(before));
+    }
+    written
+}
+
 /// Removes the hidden files that killed programs left in a folder: unfinished ones, and those that tried whether it can be written to. Nobody may be writing there.
 pub fn sweep(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -156,6 +156,18 @@ impl Config {
         }
     }
 
+    /// A finite real number above 0.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it is none.
+    pub fn positive(&self, key: &str, default: f64) -> Result<f64> {
+        let x = self.real(key, default)?;
+        match x > 0.0 && x.is_finite() {
+            true => Ok(x),
+            false => Err(self.wrong(key, "a number above 0", self.map.get(key))),
+        }
+    }
+
     /// A truth value.
     ///
     /// # Errors

@@ -52,7 +52,7 @@ impl TextConfig {
             activation,
             vocab_size: c.several("vocab_size", Some(49408))?,
             positions: c.several("max_position_embeddings", Some(77))?,
-            eps: c.real("layer_norm_eps", 1e-5)?,
+            eps: c.positive("layer_norm_eps", 1e-5)?,
         })
     }
 }

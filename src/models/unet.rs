@@ -59,7 +59,11 @@ impl UNetConfig {
     pub fn read(c: &Config) -> Result<Self> {
         let class = c.expect_class(&["UNet2DConditionModel", "UNet2DModel", "ControlNetModel"])?;
         let conditional = class != "UNet2DModel";
-        refuse_unknown(c)?;
+        let (channels, mid) = match conditional {
+            true => (4, "UNetMidBlock2DCrossAttn"),
+            false => (3, "UNetMidBlock2D"),
+        };
+        refuse_unknown(c, mid)?;
         let block_out_channels = c.counts("block_out_channels", None)?;
         let levels = block_out_channels.len();
         let layers_per_block = c.layers("layers_per_block", Some(2))?;
@@ -81,8 +85,8 @@ impl UNetConfig {
                 .collect()
         };
         Ok(UNetConfig {
-            in_channels: c.count("in_channels", Some(4))?,
-            out_channels: c.count("out_channels", Some(4))?,
+            in_channels: c.count("in_channels", Some(channels))?,
+            out_channels: c.count("out_channels", Some(channels))?,
             attention,
             layers_per_block,
             heads,
@@ -91,7 +95,7 @@ impl UNetConfig {
                 .transpose()?,
             transformer_layers: c.layers("transformer_layers_per_block", Some(1))?,
             groups: c.count("norm_num_groups", Some(32))?,
-            eps: c.real("norm_eps", 1e-5)?,
+            eps: c.positive("norm_eps", 1e-5)?,
             downsample_padding: c.between("downsample_padding", [0, 1], Some(1))?,
             wave: Wave {
                 flip_sin_to_cos: c.flag("flip_sin_to_cos", true)?,
@@ -155,13 +159,16 @@ impl UNetConfig {
     }
 }
 
-fn refuse_unknown(c: &Config) -> Result<()> {
+fn refuse_unknown(c: &Config, mid: &str) -> Result<()> {
     c.only("act_fn", &[json!("silu"), json!("swish")])?;
     c.only("center_input_sample", &[json!(false)])?;
     c.only("dual_cross_attention", &[json!(false)])?;
     c.only("only_cross_attention", &[json!(false)])?;
     c.only("mid_block_scale_factor", &[json!(1)])?;
-    c.only("mid_block_type", &[json!("UNetMidBlock2DCrossAttn")])?;
+    c.only("mid_block_type", &[json!(mid)])?;
+    c.only("resnet_skip_time_act", &[json!(false)])?;
+    c.only("resnet_out_scale_factor", &[json!(1)])?;
+    c.only("attention_type", &[json!("default")])?;
     c.only("resnet_time_scale_shift", &[json!("default")])?;
     c.only("time_embedding_type", &[json!("positional")])?;
     c.only("downsample_type", &[json!("conv")])?;
@@ -181,6 +188,7 @@ fn refuse_unknown(c: &Config) -> Result<()> {
         "num_class_embeds",
         "cross_attention_norm",
         "reverse_transformer_layers_per_block",
+        "attn_norm_num_groups",
     ] {
         c.only(key, &[json!(false)])?;
     }

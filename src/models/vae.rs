@@ -68,7 +68,7 @@ impl VaeConfig {
             block_out_channels,
             layers_per_block: c.layers("layers_per_block", Some(1))?,
             groups: c.count("norm_num_groups", Some(32))?,
-            scaling_factor: c.real("scaling_factor", 0.18215)?,
+            scaling_factor: c.positive("scaling_factor", 0.18215)?,
         })
     }
 

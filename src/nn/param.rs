@@ -299,6 +299,7 @@ impl<'a> Weights<'a> {
         };
         let full = self.full(name);
         let t = if self.on_device() {
+            expect_fits(&full, &view, dtype)?;
             let x = self.upload(&full, &view, sizes)?;
             form.on_device(&self.cx.permanently(), &x, dtype)?
                 .view(shape)
@@ -357,6 +358,7 @@ impl<'a> Weights<'a> {
         };
         let full = self.full(name);
         if self.on_device() {
+            expect_fits(&full, &view, dtype)?;
             let x = self.upload(&full, &view, [1, shape.elements(), 1])?;
             return repack::forward(&self.cx.permanently(), &x, dtype)?.view(shape);
         }
@@ -469,10 +471,7 @@ impl<'a> Weights<'a> {
 
     /// A weight without values, for the dry runtime.
     fn unfilled(&self, shape: Shape, dtype: DType) -> Result<Tensor> {
-        let buffer = self
-            .cx
-            .rt()
-            .alloc_permanent(shape.elements() * dtype.size())?;
+        let buffer = self.cx.rt().alloc_permanent(shape.bytes(dtype))?;
         Tensor::over(buffer, shape, dtype)
     }
 }
@@ -506,6 +505,22 @@ fn check_finite<T: Real>(name: &str, values: &[T]) -> Result<()> {
 fn expect_finite(name: &str, view: &View<'_>) -> Result<()> {
     match view.not_finite() {
         Some((i, value)) => Err(damaged(name, i, value)),
+        None => Ok(()),
+    }
+}
+
+/// Whether f16, if that is what a weight becomes, holds its values.
+fn expect_fits(name: &str, view: &View<'_>, dtype: DType) -> Result<()> {
+    if dtype != DType::F16 || view.dtype.dtype() == Some(DType::F16) {
+        return Ok(());
+    }
+    let most = f32::from(half::f16::MAX);
+    match view.to_f32()?.iter().position(|x| x.abs() > most) {
+        Some(i) => {
+            let why =
+                format!("element {i} is beyond the {most} that f16 holds; use --precision bf16");
+            Err(Error::weight(name, why))
+        }
         None => Ok(()),
     }
 }

@@ -13,7 +13,7 @@ use crate::cx::{Cx, Launched, Launches};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::runtime::kernel::Target;
-use crate::runtime::{Cost, Runtime};
+use crate::runtime::{Cost, Runtime, arena};
 use crate::tensor::Tensor;
 
 /// The most operations, or bytes, that the textbook loops are run on: about a second of them.
@@ -154,11 +154,11 @@ impl<'a> Bench<'a> {
     pub fn measure(&self, variant: &'static str) -> Result<Measured> {
         let ready = self.ready(variant)?;
         // The first run warms up, and its result is the one that is verified.
-        let first = self.cx.rt().time(|| ready.launch())?;
+        ready.launch()?;
         let outputs = ready.loaded.outputs()?;
         Ok(Measured {
             row: self.truth.judge(self.case, variant, &outputs),
-            timing: ready.time(first)?,
+            timing: ready.time()?,
         })
     }
 }
@@ -172,16 +172,26 @@ impl Ready<'_> {
         self.case.launch(&self.cx, &self.loaded.args())
     }
 
-    /// Times as many runs as there is patience for, after one that took `first`.
-    fn time(&self, first: Duration) -> Result<Timing> {
-        let fit = PATIENCE.div_duration_f64(first) as usize;
-        let repeats = fit.clamp(FEWEST, REPEATS);
+    /// Times as many runs as there is patience for, after one or more. Scratch memory is there before, as in a step.
+    fn time(&self) -> Result<Timing> {
         let rt = self.cx.rt();
-        let once = |_| {
+        let scratch = self.case.plan(&self.cx)?.map_or(0, |plan| plan.scratch);
+        if scratch == 0 {
+            return self.repeat();
+        }
+        rt.with_slab(scratch.next_multiple_of(arena::ALIGN), || self.repeat())
+    }
+
+    fn repeat(&self) -> Result<Timing> {
+        let rt = self.cx.rt();
+        let once = || {
             rt.flush_cache()?;
             rt.time(|| self.launch())
         };
-        let mut times = (0..repeats).map(once).collect::<Result<Vec<_>>>()?;
+        let fit = PATIENCE.div_duration_f64(once()?) as usize;
+        let repeats = fit.clamp(FEWEST, REPEATS);
+        let times = std::iter::repeat_with(once).take(repeats);
+        let mut times = times.collect::<Result<Vec<_>>>()?;
         times.sort();
         Ok(Timing {
             median: times[repeats / 2],
@@ -239,8 +249,8 @@ fn least(case: &dyn AnyCase, cx: &Cx) -> Result<Option<Duration>> {
             cx: cx.clone().forcing(case.op().name(), variant),
             loaded: inputs.load(cx.rt(), case.dtype())?,
         };
-        let first = cx.rt().time(|| ready.launch())?;
-        let Timing { median, .. } = ready.time(first)?;
+        ready.launch()?;
+        let Timing { median, .. } = ready.time()?;
         best = Some(best.map_or(median, |best| best.min(median)));
     }
     Ok(best)

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::cx::Cx;
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::case::{AnyCase, AnyOp};
 use crate::ops::variant::{Access, Fill, Spec};
 use crate::rng::Stream;
@@ -38,7 +38,7 @@ pub struct Row {
     pub used: f64,
     /// The largest max|got - oracle| / max|oracle| of an output.
     pub error: f64,
-    /// Where the worst element is: output, index, got, oracle.
+    /// Where the worst element is: output, index, got, oracle; or why there is none.
     pub worst: String,
 }
 
@@ -74,8 +74,11 @@ impl dyn AnyOp {
 
     /// Every variant of this runtime on every case it takes, in every element type of the runtime.
     ///
+    /// A launch that fails is a row that failed, and what comes after it is checked nevertheless.
+    ///
     /// # Errors
-    /// What a launch returns.
+    /// [`Error::Device`] when a launch fails and the device takes no work any more: a kernel that leaves its memory takes
+    /// the whole context of a GPU with it.
     pub fn check(&'static self, rt: &Runtime, scope: Scope<'_>) -> Result<Vec<Row>> {
         let jobs: Vec<_> = (0..self.cases().len())
             .flat_map(|number| dtypes(rt).into_iter().map(move |dtype| (number, dtype)))
@@ -139,12 +142,22 @@ impl dyn AnyOp {
         let textbook = self.variants().pop().unwrap_or_default();
         let truth = Truth::by(&*case, &inputs, textbook)?;
         for variant in variants {
-            let got = run(&*case, rt, variant, &inputs)?;
-            let mut row = truth.judge(&*case, variant, &got);
-            for other in other_schedules(rt, dtype) {
-                let again = run(&*case, &other, variant, &inputs)?;
-                row.expect_same_bits(&got, &again, &other);
-            }
+            let judged = run(&*case, rt, variant, &inputs).and_then(|got| {
+                let mut row = truth.judge(&*case, variant, &got);
+                for other in other_schedules(rt, dtype) {
+                    let again = run(&*case, &other, variant, &inputs)?;
+                    row.expect_same_bits(&got, &again, &other);
+                }
+                Ok(row)
+            });
+            let row = match judged {
+                Ok(row) => row,
+                Err(why) => {
+                    let row = Row::failed(&*case, variant, &why);
+                    expect_usable(rt, &row)?;
+                    row
+                }
+            };
             let ends = scope.fail_fast && !row.passed();
             rows.push(row);
             if ends {
@@ -217,7 +230,36 @@ fn rounded(dtype: DType, value: f64) -> f64 {
     }
 }
 
+/// # Errors
+/// [`Error::Device`] when not even a copy works after a launch that failed.
+fn expect_usable(rt: &Runtime, after: &Row) -> Result<()> {
+    let copied = Tensor::from_slice(rt, &[0.0f32], [1]).and_then(|t| t.to_f64());
+    let Row {
+        op, variant, worst, ..
+    } = after;
+    copied.map(drop).map_err(|_| Error::Device {
+        device: rt.name().into(),
+        why: format!(
+            "{op}, {variant}, {}, {}: {worst}; it takes no more work in this process, so what comes after this is \
+             not checked; leave this out by --op or --variant",
+            after.dtype, after.case
+        ),
+    })
+}
+
 impl Row {
+    fn failed(case: &dyn AnyCase, variant: &'static str, why: &Error) -> Self {
+        Row {
+            op: case.op().name(),
+            variant,
+            dtype: case.dtype(),
+            case: case.key(),
+            used: f64::INFINITY,
+            error: f64::INFINITY,
+            worst: why.to_string(),
+        }
+    }
+
     fn expect_same_bits(&mut self, got: &[Output], again: &[Output], rt: &Runtime) {
         for (got, again) in got.iter().zip(again) {
             let mut pairs = got.values.iter().zip(&again.values).enumerate();

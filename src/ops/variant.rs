@@ -342,8 +342,32 @@ fn check_args(op: &str, dtype: DType, specs: &[Spec], args: &[Arg<'_>], cx: &Cx)
         ));
     }
     for (spec, arg) in specs.iter().zip(args) {
-        let (Arg::In(t) | Arg::Out(t) | Arg::Update(t)) = arg else {
-            continue;
+        let is_absent = spec.fill == Fill::Absent;
+        let t = match (spec.access, arg) {
+            (_, Arg::Absent) if is_absent => continue,
+            (Access::Read, Arg::In(t))
+            | (Access::Write, Arg::Out(t))
+            | (Access::Update, Arg::Update(t))
+                if !is_absent =>
+            {
+                t
+            }
+            _ => {
+                let want = match spec.access {
+                    _ if is_absent => "none, in this case",
+                    Access::Read => "an input",
+                    Access::Write => "an output",
+                    Access::Update => "a tensor to update",
+                };
+                let got = match arg {
+                    Arg::Absent => "none",
+                    Arg::In(_) => "an input",
+                    Arg::Out(_) => "an output",
+                    Arg::Update(_) => "a tensor to update",
+                };
+                let what = format!("{op}, argument `{}`", spec.name);
+                return Err(Error::shape(what, want, got));
+            }
         };
         if t.shape().elements() != spec.len || spec.len == 0 {
             let want = format!("{} elements", spec.len.max(1));
@@ -361,7 +385,7 @@ fn check_args(op: &str, dtype: DType, specs: &[Spec], args: &[Arg<'_>], cx: &Cx)
                 got: t.dtype().to_string(),
             });
         }
-        if std::mem::discriminant(t.buffer().runtime()) != std::mem::discriminant(cx.rt()) {
+        if !t.buffer().runtime().shares_memory(cx.rt()) {
             let why = format!(
                 "{op}, argument `{}` lives on `{}`",
                 spec.name,

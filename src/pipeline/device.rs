@@ -19,7 +19,7 @@ impl Device {
     /// `posteriori doctor` tells why a GPU cannot be used.
     ///
     /// # Errors
-    /// None today.
+    /// None: there are always processors. It is a `Result` as the other ways to a device are.
     pub fn auto() -> Result<Self> {
         #[cfg(feature = "cuda")]
         if let Ok(device) = Self::cuda(0) {

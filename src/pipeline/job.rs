@@ -365,7 +365,7 @@ impl Method {
     }
 
     /// zeta for a task: the one set, else that of the authors' public code: 0.08 for DSG, whose zeta is a rate; 4.8,
-    /// and 0.6 for Gaussian blur; that doubled where K is 2 and the steps are halved (DMAP(same)).
+    /// and 0.6 for Gaussian blur; that doubled where K is 2, which goes with half the steps (DMAP(same)).
     pub fn zeta_for(&self, task: &Task) -> f64 {
         let usual = match task {
             Task::GaussianBlur { .. } => 0.6,

@@ -10,6 +10,7 @@ pub mod queue;
 mod run;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::cx::Cx;
 use crate::dtype::DType;
@@ -21,6 +22,7 @@ use crate::ops::expect_variant;
 use crate::rng::Stream;
 use crate::runtime::Runtime;
 use crate::samplers::Sampler;
+use crate::tensor::Tensor;
 
 use cancel::Cancel;
 use device::Device;
@@ -28,6 +30,9 @@ use job::{Restore, Tiles};
 use plan::{Batch, Engine, Plan};
 use prior::Prior;
 use run::Run;
+
+/// Of an image that is drawn.
+const MOST_PIXELS: usize = 1 << 28;
 
 /// A prior on a device, ready to restore.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ pub struct Pipeline {
     /// Ops and the variants they are to take.
     forced: Vec<(String, String)>,
     cancel: Cancel,
+    /// The last prompt, and its context.
+    context: Mutex<Option<(String, Option<Tensor>)>>,
 }
 
 /// One image to restore.
@@ -100,6 +107,7 @@ impl Pipeline {
             controlnet: None,
             unread,
             forced: Vec::new(),
+            context: Mutex::default(),
             cancel: Cancel::new(),
         })
     }
@@ -149,7 +157,8 @@ impl Pipeline {
         self.plan_for(job, true, size, batch)
     }
 
-    /// Restores one image, telling `progress` after every step.
+    /// Restores one image, telling `progress` after every step. Its noise is that of the job's seed: images that are restored one
+    /// by one with one seed share it; [`Pipeline::restore_batch`] takes a key for each.
     ///
     /// # Errors
     /// As [`Pipeline::restore_batch`].
@@ -205,7 +214,7 @@ impl Pipeline {
         progress: impl Fn(Progress),
     ) -> Result<Vec<Result<Restored>>> {
         self.cancel.check()?;
-        let context = self.prior.context(&self.engine_cx()?, &job.prompt)?;
+        let context = self.context(&job.prompt)?;
         let run = Run {
             pipeline: self,
             cx: &self.cx()?,
@@ -237,9 +246,33 @@ impl Pipeline {
         streams: &[Stream],
         progress: impl Fn(Progress),
     ) -> Result<Vec<Result<Restored>>> {
+        let pixels = size
+            .iter()
+            .try_fold(1_usize, |n, side| n.checked_mul(*side));
+        if !pixels.is_some_and(|n| (1..=MOST_PIXELS).contains(&n)) {
+            let [h, w] = size;
+            let why = format!("wanted 1 to {MOST_PIXELS} pixels, got {h} x {w}");
+            return Err(Error::argument("size", why));
+        }
         let job = &job.clone().unguided();
         let plan = self.plan_that_fits(job, false, size, streams.len())?;
         self.planned(job, &plan, &progress, |run| run.generate(size, streams))
+    }
+
+    /// The text context of a prompt. The text encoder is loaded and run where the prompt is not the last one again.
+    ///
+    /// # Errors
+    /// As [`Prior::context`].
+    pub fn context(&self, prompt: &str) -> Result<Option<Tensor>> {
+        let mut last = self.context.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, context)) = &*last
+            && of == prompt
+        {
+            return Ok(context.clone());
+        }
+        let context = self.prior.context(&self.engine_cx()?, prompt)?;
+        *last = Some((prompt.to_owned(), context.clone()));
+        Ok(context)
     }
 
     /// What plans are for: the kernels that run, and the element type of activations.
@@ -325,19 +358,18 @@ impl Pipeline {
     ) -> Result<R> {
         self.cancel.check()?;
         let cx = &self.engine_cx()?;
-        // The text encoder runs once, before the slab is reserved: its plan is not the job's.
-        let context = self.prior.context(cx, &job.prompt)?;
-        self.rt.reserve(plan.slab)?;
-        let result = work(&Run {
-            pipeline: self,
-            cx: &cx.state(),
-            job,
-            own: Own::default(),
-            context: context.as_ref(),
-            progress,
-            tile: plan.tile,
-        });
-        self.rt.unreserve();
-        result
+        // The text encoder runs before the slab is reserved: its plan is not the job's.
+        let context = self.context(&job.prompt)?;
+        self.rt.with_slab(plan.slab, || {
+            work(&Run {
+                pipeline: self,
+                cx: &cx.state(),
+                job,
+                own: Own::default(),
+                context: context.as_ref(),
+                progress,
+                tile: plan.tile,
+            })
+        })
     }
 }

@@ -218,6 +218,7 @@ fn dry_pipeline(cx: &Cx, folder: &Path, controlnet: Option<&Path>) -> Result<Pip
         unread,
         forced: Vec::new(),
         cancel: Cancel::new(),
+        context: Default::default(),
     })
 }
 

@@ -244,14 +244,18 @@ pub fn open_controlnet(
     unread: &mut Vec<String>,
 ) -> Result<ControlNet> {
     let config = ControlNetConfig::read(&Config::open(folder)?)?;
-    let (own, of_unet) = (
-        &config.unet.block_out_channels,
-        &unet.config().block_out_channels,
-    );
-    if own != of_unet || config.unet.context != unet.config().context {
-        let why =
-            format!("this ControlNet is for a UNet of widths {own:?}, the model's are {of_unet:?}");
-        return Err(Error::config(folder.display().to_string(), why));
+    let keys = |c: &UNetConfig| {
+        [
+            ("block_out_channels", format!("{:?}", c.block_out_channels)),
+            ("layers_per_block", c.layers_per_block.to_string()),
+            ("cross_attention_dim", format!("{:?}", c.context)),
+        ]
+    };
+    for ((key, own), (_, of_unet)) in keys(&config.unet).into_iter().zip(keys(unet.config())) {
+        if own != of_unet {
+            let why = format!("this ControlNet has {key} {own}, the model's UNet {of_unet}");
+            return Err(Error::config(folder.display().to_string(), why));
+        }
     }
     load(cx, folder, unread, |w| ControlNet::new(w, &config))
 }

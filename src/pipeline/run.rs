@@ -14,7 +14,7 @@ use crate::io::image::Image;
 use crate::operators::cropped::Cropped;
 use crate::ops::{cast, combine, noise, residual};
 use crate::rng::{INITIAL, Stream};
-use crate::samplers::{self, Draw, Measurement, Outcome, Problem};
+use crate::samplers::{self, Draw, Measurement, Outcome, Problem, Watch};
 use crate::tensor::Tensor;
 
 /// What a run needs besides its images.
@@ -221,9 +221,9 @@ impl Run<'_> {
         )?;
         let draw = |step: usize, draw| Draw::of(cx, streams, step as u32, draw);
         let loss = Cell::new(None);
-        let watch = |step: usize, name: &'static str, value: &Tensor| {
+        let each = |step: usize, name: &'static str, values: &[f64]| {
             match name {
-                "loss" => loss.set(value.to_f64()?.into_iter().reduce(f64::max)),
+                "loss" => loss.set(values.iter().copied().reduce(f64::max)),
                 "x" => (self.progress)(Progress {
                     index: step + 1,
                     of,
@@ -233,7 +233,11 @@ impl Run<'_> {
             }
             self.pipeline.cancel.check()
         };
-        samplers::run(cx, sampler, problem, &steps, x, &draw, &watch)
+        let watch = Watch {
+            names: &["loss"],
+            each: &each,
+        };
+        samplers::run(cx, sampler, problem, &steps, x, &draw, watch)
     }
 }
 
@@ -255,6 +259,7 @@ fn upload<'a>(
             return Err(Error::shape("measurement", format!("{shape:?}"), got));
         }
         if cx.rt().computes() {
+            image.check("measurement")?;
             values.extend_from_slice(&image.pixels);
         }
         n += 1;

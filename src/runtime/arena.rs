@@ -41,7 +41,7 @@ impl Arena {
 
     /// The smallest free range that holds `bytes`, lowest address first; `None` when there is none.
     pub fn take(&mut self, bytes: usize) -> Option<usize> {
-        let size = round_up(bytes);
+        let size = round_up(bytes)?;
         let &(have, offset) = self.by_size.range((size, 0)..).next()?;
         if offset.checked_add(size)? > self.capacity {
             return None;
@@ -70,7 +70,7 @@ impl Arena {
 
     /// Gives back what `take` returned for the same number of bytes.
     pub fn free(&mut self, offset: usize, bytes: usize) {
-        let mut size = round_up(bytes);
+        let mut size = round_up(bytes).expect("`take` has counted as many");
         self.live -= size;
         let mut start = offset;
         if let Some((&before, &len)) = self.by_offset.range(..offset).next_back()
@@ -118,8 +118,8 @@ impl Arena {
     }
 }
 
-fn round_up(bytes: usize) -> usize {
-    bytes.max(1).next_multiple_of(ALIGN)
+fn round_up(bytes: usize) -> Option<usize> {
+    bytes.max(1).checked_next_multiple_of(ALIGN)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::Cost;
 use super::arena::Arena;
 use super::kernel::Target;
 use super::native::Products;
+use crate::error::{Error, Result};
 
 /// Counters of a run that computes nothing.
 #[derive(Debug)]
@@ -78,11 +79,13 @@ impl Dry {
         self.products
     }
 
-    pub(super) fn alloc(&self, bytes: usize) -> usize {
-        self.lock()
-            .arena
-            .take(bytes)
-            .expect("the simulated address range is never exhausted")
+    pub(super) fn alloc(&self, bytes: usize) -> Result<usize> {
+        let too_many = || Error::Plan {
+            why: format!(
+                "{bytes} bytes are more than can be counted; use a smaller batch or image"
+            ),
+        };
+        self.lock().arena.take(bytes).ok_or_else(too_many)
     }
 
     pub(super) fn release(&self, offset: usize, bytes: usize) {

@@ -105,11 +105,12 @@ impl Emu {
     }
 
     /// Copies into memory that nobody else holds, or writes that down.
-    pub(super) fn copy_in(&self, to: &EmuMemory, from: &[u8]) {
+    pub(super) fn copy_in(&self, to: &EmuMemory, from: &[u8]) -> Result<()> {
         assert!(from.len() <= to.len);
-        if !self.recorder.upload(to.address(), from) {
+        if !self.recorder.upload(to.address(), from)? {
             write(to.address(), from);
         }
+        Ok(())
     }
 
     pub(super) fn copy_out(&self, from: &EmuMemory, offset: usize, to: &mut [u8]) -> Result<()> {
@@ -151,7 +152,7 @@ impl Emu {
             let function = self.function(launch.entry)?;
             let call = Call::new(function, launch, args, scratch, &DEVICE)?;
             call.expect_sizes(&function.arg_sizes(), "emu")?;
-            if let Some(mut call) = self.recorder.launch(call) {
+            if let Some(mut call) = self.recorder.launch(call)? {
                 self.run(&mut call)?;
             }
         }

@@ -55,7 +55,10 @@ impl<'a, T> Mat<'a, T> {
 }
 
 fn fits(len: usize, rows: usize, cols: usize, row: usize, col: usize) -> bool {
-    rows == 0 || cols == 0 || (rows - 1) * row + (cols - 1) * col < len
+    let last = |n: usize, apart: usize| n.checked_sub(1)?.checked_mul(apart);
+    let both = last(rows, row).zip(last(cols, col));
+    let end = both.and_then(|(a, b)| a.checked_add(b));
+    rows == 0 || cols == 0 || end.is_some_and(|end| end < len)
 }
 
 /// `c = a b + keep c`, with `c` of `rows` x `cols`, rows `row` elements apart; `keep` is true to add.

@@ -203,6 +203,11 @@ impl Runtime {
         Runtime::Dry(Arc::new(Dry::planning_for(target, Products::F32)))
     }
 
+    /// One that computes nothing and counts what this one would take.
+    pub fn planned(&self) -> Self {
+        Runtime::Dry(Arc::new(Dry::planning_for(self.target(), self.products())))
+    }
+
     /// GPU number `ordinal`.
     ///
     /// # Errors
@@ -230,6 +235,15 @@ impl Runtime {
         }
     }
 
+    /// Whether a launch of the one may be given tensors of the other.
+    pub fn shares_memory(&self, other: &Runtime) -> bool {
+        match (self, other) {
+            #[cfg(feature = "cuda")]
+            (Runtime::Cuda(one), Runtime::Cuda(other)) => Arc::ptr_eq(one, other),
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
+        }
+    }
+
     /// Whether tensors hold values: those of a dry run do not.
     pub fn computes(&self) -> bool {
         !matches!(self, Runtime::Dry(_))
@@ -254,7 +268,7 @@ impl Runtime {
     pub fn alloc(&self, bytes: usize) -> Result<Buffer> {
         let memory = match self {
             Runtime::Native(native) => Memory::Host(native.alloc(bytes)?),
-            Runtime::Dry(dry) => Memory::Simulated(dry.alloc(bytes)),
+            Runtime::Dry(dry) => Memory::Simulated(dry.alloc(bytes)?),
             #[cfg(feature = "cuda")]
             Runtime::Cuda(cuda) => Memory::Cuda(cuda.alloc(bytes)?),
             #[cfg(feature = "emu")]
@@ -269,7 +283,7 @@ impl Runtime {
     /// [`Error::Plan`] when the memory is not to be had.
     pub fn alloc_permanent(&self, bytes: usize) -> Result<Buffer> {
         let memory = match self {
-            Runtime::Native(native) => Memory::Host(native.alloc_permanent(bytes)),
+            Runtime::Native(native) => Memory::Host(native.alloc_permanent(bytes)?),
             #[cfg(feature = "cuda")]
             Runtime::Cuda(cuda) => Memory::Cuda(cuda.alloc_permanent(bytes)?),
             #[cfg(feature = "emu")]
@@ -298,17 +312,17 @@ impl Runtime {
     /// Copies host bytes into the start of a buffer nobody else holds.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the lengths differ.
+    /// [`Error::Shape`] when the lengths differ, [`Error::Plan`] when a launch is at work on it.
     pub fn copy_in(&self, to: &Buffer, from: &[u8]) -> Result<()> {
         if to.bytes() != from.len() || !to.is_unique() {
             return Err(Error::shape("copy to the device", to.bytes(), from.len()));
         }
         match (self, &to.0.memory) {
-            (_, Memory::Host(memory)) => native::write(memory, from),
+            (_, Memory::Host(memory)) => native::write(memory, from)?,
             #[cfg(feature = "cuda")]
             (Runtime::Cuda(cuda), Memory::Cuda(memory)) => cuda.copy_in(memory, from)?,
             #[cfg(feature = "emu")]
-            (Runtime::Emu(emu), Memory::Emu(memory)) => emu.copy_in(memory, from),
+            (Runtime::Emu(emu), Memory::Emu(memory)) => emu.copy_in(memory, from)?,
             _ => {}
         }
         Ok(())
@@ -318,10 +332,11 @@ impl Runtime {
     /// which has no values, zeros.
     ///
     /// # Errors
-    /// [`Error::Plan`] while a step is recorded, [`Error::Device`] when a launch before it has failed.
+    /// [`Error::Plan`] while a step is recorded, or a launch is at work on it; [`Error::Device`] when a launch before it
+    /// has failed.
     pub fn copy_out(&self, from: &Buffer, offset: usize, to: &mut [u8]) -> Result<()> {
         match (self, &from.0.memory) {
-            (_, Memory::Host(memory)) => native::read(memory, offset, to),
+            (_, Memory::Host(memory)) => native::read(memory, offset, to)?,
             #[cfg(feature = "cuda")]
             (Runtime::Cuda(cuda), Memory::Cuda(memory)) => cuda.copy_out(memory, offset, to)?,
             #[cfg(feature = "emu")]
@@ -334,7 +349,8 @@ impl Runtime {
     /// Runs one native kernel; on the dry runtime only the cost is noted.
     ///
     /// # Errors
-    /// [`Error::Plan`] when an output is held by somebody else, [`Error::Device`] on a runtime of `.cu` kernels.
+    /// [`Error::Plan`] when an output is held by somebody else, or another launch is at work on an argument;
+    /// [`Error::Device`] on a runtime of `.cu` kernels.
     pub fn launch(
         &self,
         op: &'static str,
@@ -344,7 +360,7 @@ impl Runtime {
     ) -> Result<()> {
         check_writes(op, args)?;
         match self {
-            Runtime::Native(native) => native.launch(op, args, kernel),
+            Runtime::Native(native) => native.launch(op, args, kernel)?,
             Runtime::Dry(dry) => dry.launch(op, cost, 1),
             #[cfg(feature = "cuda")]
             Runtime::Cuda(_) => return Err(wrong_kind(self, op)),
@@ -442,7 +458,7 @@ impl Runtime {
     /// Reserves one slab that all transient tensors come from until [`Runtime::unreserve`].
     ///
     /// # Errors
-    /// [`Error::Plan`] when transient tensors are alive, or the memory is not to be had.
+    /// [`Error::Plan`] when there is a slab already, or the memory is not to be had.
     pub fn reserve(&self, bytes: usize) -> Result<()> {
         match self {
             Runtime::Native(native) => native.reserve(bytes),
@@ -450,6 +466,22 @@ impl Runtime {
             Runtime::Cuda(cuda) => cuda.reserve(bytes),
             _ => Ok(()),
         }
+    }
+
+    /// Does `body` with a slab reserved.
+    ///
+    /// # Errors
+    /// As [`Runtime::reserve`]; what `body` returns.
+    pub fn with_slab<R>(&self, bytes: usize, body: impl FnOnce() -> Result<R>) -> Result<R> {
+        struct Reserved<'a>(&'a Runtime);
+        impl Drop for Reserved<'_> {
+            fn drop(&mut self) {
+                self.0.unreserve();
+            }
+        }
+        self.reserve(bytes)?;
+        let _reserved = Reserved(self);
+        body()
     }
 
     /// Gives the slab back once the last tensor in it is gone.
@@ -507,6 +539,7 @@ fn check_writes(op: &'static str, args: &[Arg<'_>]) -> Result<()> {
         };
         let why = match arg {
             Arg::Out(t) if !t.buffer().is_unique() => "an output that another tensor still shares",
+            Arg::Out(_) if again() => "the same tensor to write and as another argument",
             Arg::Update(t) if t.buffer().is_mapped() => "a mapped file to update in place",
             Arg::Update(_) if again() => "the same tensor to update and as another argument",
             _ => continue,

@@ -1,13 +1,13 @@
 //! The native runtime: host memory, and kernels that are Rust functions over slices.
 //!
 //! `unsafe` here turns buffers into slices. What it relies on: a buffer's bytes never move while a
-//! handle lives; [`Runtime::launch`](super::Runtime::launch) has checked that nobody else holds an output; and
-//! while a launch updates a buffer in place, no other launch or copy of the process looks at any (`UPDATES`).
+//! handle lives, and who looks at them has borrowed them ([`Borrows`]): many to read, or one to write.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::arena::{ALIGN, Arena};
 use super::mapped::Mapped;
@@ -15,10 +15,7 @@ use super::operand::Operand;
 use super::{Arg, Memory};
 use crate::dtype::{DType, Element, Real};
 use crate::error::{Error, Result};
-
-/// Held to write by a launch that updates a buffer in place, whose other handles may be anywhere; held to read by
-/// whatever else looks into buffers.
-static UPDATES: RwLock<()> = RwLock::new(());
+use crate::tensor::Tensor;
 
 /// This machine's processors and memory.
 #[derive(Debug, Default)]
@@ -40,8 +37,6 @@ pub enum Products {
 #[derive(Debug, Default)]
 struct State {
     slab: Option<(Arc<Heap>, Arena)>,
-    /// Bytes of transient tensors on the heap, alive now; they exist only while no slab is reserved.
-    heap_live: usize,
     last_peak: usize,
     /// Bytes of weights and tables, on the heap and in mapped files.
     permanent: usize,
@@ -53,6 +48,45 @@ pub struct HostMemory {
     start: NonNull<u8>,
     len: usize,
     owner: Owner,
+    borrows: Borrows,
+}
+
+/// Who looks at a buffer: so many launches and copies that read it, or -1, one that writes it.
+#[derive(Debug, Default)]
+struct Borrows(AtomicIsize);
+
+/// A buffer that is borrowed, until this is dropped.
+struct Borrow<'a> {
+    borrows: &'a Borrows,
+    writes: bool,
+}
+
+impl Borrows {
+    /// # Errors
+    /// [`Error::Plan`] when another thread, or another argument, has borrowed it and one of both writes.
+    fn borrow(&self, writes: bool) -> Result<Borrow<'_>> {
+        let next = |now: isize| match writes {
+            true => (now == 0).then_some(-1),
+            false => (now >= 0).then_some(now + 1),
+        };
+        let taken = self
+            .0
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, next);
+        let borrow = |_| Borrow {
+            borrows: self,
+            writes,
+        };
+        taken.map(borrow).map_err(|_| Error::Plan {
+            why: "a tensor is read and written at once; let one launch or copy end before the other begins".into(),
+        })
+    }
+}
+
+impl Drop for Borrow<'_> {
+    fn drop(&mut self) {
+        let left = if self.writes { 1 } else { -1 };
+        self.borrows.0.fetch_add(left, Ordering::Release);
+    }
 }
 
 #[derive(Debug)]
@@ -63,8 +97,7 @@ enum Owner {
     File(#[allow(dead_code)] Arc<Mapped>),
 }
 
-// SAFETY: the pointer is into memory that `owner` keeps alive; access is through shared slices of data that
-// nobody changes meanwhile, or through an exclusive slice made by `launch`.
+// SAFETY: the pointer is into memory that `owner` keeps alive; who makes a slice of it has borrowed it.
 unsafe impl Send for HostMemory {}
 // SAFETY: as above.
 unsafe impl Sync for HostMemory {}
@@ -82,11 +115,20 @@ unsafe impl Send for Heap {}
 unsafe impl Sync for Heap {}
 
 impl Heap {
-    fn new(bytes: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(bytes.max(1), ALIGN).ok()?;
-        // SAFETY: the layout's size is not zero.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        Some(Heap { start, layout })
+    /// # Errors
+    /// [`Error::Plan`] when the memory is not to be had.
+    fn new(bytes: usize) -> Result<Arc<Self>> {
+        let heap = || {
+            let layout = Layout::from_size_align(bytes.max(1), ALIGN).ok()?;
+            // SAFETY: the layout's size is not zero.
+            let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+            Some(Arc::new(Heap { start, layout }))
+        };
+        heap().ok_or_else(|| Error::Plan {
+            why: format!(
+                "{bytes} bytes of host memory are not to be had; use a smaller batch or image"
+            ),
+        })
     }
 }
 
@@ -98,12 +140,12 @@ impl Drop for Heap {
 }
 
 impl HostMemory {
-    fn heap(bytes: usize) -> Self {
-        let heap = Arc::new(heap_or_abort(bytes));
+    fn new(start: NonNull<u8>, len: usize, owner: Owner) -> Self {
         HostMemory {
-            start: heap.start,
-            len: bytes,
-            owner: Owner::Permanent(heap),
+            start,
+            len,
+            owner,
+            borrows: Borrows::default(),
         }
     }
 
@@ -111,22 +153,13 @@ impl HostMemory {
         let bytes = file.bytes().get(range)?;
         let start = NonNull::from(bytes).cast::<u8>();
         let len = bytes.len();
-        (start.as_ptr().addr() % align == 0).then_some(HostMemory {
-            start,
-            len,
-            owner: Owner::File(file),
-        })
+        let aligned = start.as_ptr().addr().is_multiple_of(align);
+        aligned.then(|| HostMemory::new(start, len, Owner::File(file)))
     }
 
     pub(super) fn is_mapped(&self) -> bool {
         matches!(self.owner, Owner::File(_))
     }
-}
-
-fn heap_or_abort(bytes: usize) -> Heap {
-    Heap::new(bytes).unwrap_or_else(|| {
-        handle_alloc_error(Layout::from_size_align(bytes, 1).unwrap_or(Layout::new::<u8>()))
-    })
 }
 
 /// The machine's memory in bytes: all of it, and what can be had without swapping. Linux only.
@@ -141,28 +174,37 @@ pub fn system_memory() -> Option<(usize, usize)> {
 }
 
 /// Copies bytes of a buffer, from byte `offset` on.
-pub(super) fn read(memory: &HostMemory, offset: usize, to: &mut [u8]) {
-    let _no_updates = UPDATES.read().unwrap_or_else(PoisonError::into_inner);
+///
+/// # Errors
+/// [`Error::Plan`] when it is being written.
+pub(super) fn read(memory: &HostMemory, offset: usize, to: &mut [u8]) -> Result<()> {
+    let _borrow = memory.borrows.borrow(false)?;
     to.copy_from_slice(&bytes(memory)[offset..][..to.len()]);
+    Ok(())
 }
 
-/// The bytes of a buffer, to read while `UPDATES` is held.
+/// The bytes of a buffer, to read while they are borrowed.
 fn bytes(memory: &HostMemory) -> &[u8] {
-    // SAFETY: `owner` keeps `start..start+len` alive and initialised (zeroed at allocation). Who writes an output
-    // has its only handle, and the borrow of `memory` here is through another one; who updates holds `UPDATES`.
+    // SAFETY: `owner` keeps `start..start+len` alive and initialised (zeroed at allocation), and nobody writes what is
+    // borrowed to read.
     unsafe { std::slice::from_raw_parts(memory.start.as_ptr(), memory.len) }
 }
 
 /// Overwrites a buffer that the caller has checked to be unique.
-pub(super) fn write(memory: &HostMemory, from: &[u8]) {
+///
+/// # Errors
+/// [`Error::Plan`] when a launch is at work on it.
+pub(super) fn write(memory: &HostMemory, from: &[u8]) -> Result<()> {
     assert!(from.len() <= memory.len && !memory.is_mapped());
-    // SAFETY: in bounds (asserted), not a read-only mapping, and no other handle exists.
+    let _borrow = memory.borrows.borrow(true)?;
+    // SAFETY: in bounds (asserted), not a read-only mapping, and nobody else looks at it.
     unsafe {
         memory
             .start
             .as_ptr()
             .copy_from_nonoverlapping(from.as_ptr(), from.len())
     }
+    Ok(())
 }
 
 impl Native {
@@ -180,35 +222,20 @@ impl Native {
     pub(super) fn alloc(&self, bytes: usize) -> Result<HostMemory> {
         let mut state = self.lock();
         let Some((heap, arena)) = &mut state.slab else {
-            state.heap_live += bytes;
-            let heap = Heap::new(bytes).ok_or_else(|| Error::Plan {
-                why: format!(
-                    "{bytes} bytes of host memory are not to be had; use a smaller batch or image"
-                ),
-            })?;
-            let heap = Arc::new(heap);
-            return Ok(HostMemory {
-                start: heap.start,
-                len: bytes,
-                owner: Owner::Transient(heap),
-            });
+            let heap = Heap::new(bytes)?;
+            return Ok(HostMemory::new(heap.start, bytes, Owner::Transient(heap)));
         };
         let offset = arena.take(bytes).ok_or_else(|| arena.exhausted(bytes))?;
         // SAFETY: `take` returned a range inside the slab.
         let start = unsafe { heap.start.add(offset) };
-        Ok(HostMemory {
-            start,
-            len: bytes,
-            owner: Owner::Slab {
-                heap: Arc::clone(heap),
-                offset,
-            },
-        })
+        let heap = Arc::clone(heap);
+        Ok(HostMemory::new(start, bytes, Owner::Slab { heap, offset }))
     }
 
-    pub(super) fn alloc_permanent(&self, bytes: usize) -> HostMemory {
+    pub(super) fn alloc_permanent(&self, bytes: usize) -> Result<HostMemory> {
+        let heap = Heap::new(bytes)?;
         self.lock().permanent += bytes;
-        HostMemory::heap(bytes)
+        Ok(HostMemory::new(heap.start, bytes, Owner::Permanent(heap)))
     }
 
     pub(super) fn adopt(
@@ -229,7 +256,7 @@ impl Native {
     pub(super) fn release(&self, memory: &HostMemory) {
         let mut state = self.lock();
         match &memory.owner {
-            Owner::Transient(_) => state.heap_live -= memory.len,
+            Owner::Transient(_) => {}
             Owner::Slab { heap, offset } => {
                 if let Some((now, arena)) = &mut state.slab
                     && Arc::ptr_eq(now, heap)
@@ -245,13 +272,11 @@ impl Native {
         let mut state = self.lock();
         if state.slab.is_some() {
             return Err(Error::Plan {
-                why: "a slab is already reserved on this runtime".into(),
+                why: "a run is at work on this device; let it end, or open a device for each run"
+                    .into(),
             });
         }
-        let heap = Heap::new(bytes).ok_or_else(|| Error::Plan {
-            why: format!("a slab of {bytes} bytes of host memory is not to be had; use a smaller batch or image"),
-        })?;
-        state.slab = Some((Arc::new(heap), Arena::new(bytes)));
+        state.slab = Some((Heap::new(bytes)?, Arena::new(bytes)));
         Ok(())
     }
 
@@ -275,13 +300,8 @@ impl Native {
         op: &'static str,
         args: &[Arg<'_>],
         kernel: impl FnOnce(&mut NativeArgs<'_>),
-    ) {
-        let updates = args.iter().any(|arg| matches!(arg, Arg::Update(_)));
-        let (_alone, _shared);
-        match updates {
-            true => _alone = UPDATES.write().unwrap_or_else(PoisonError::into_inner),
-            false => _shared = UPDATES.read().unwrap_or_else(PoisonError::into_inner),
-        }
+    ) -> Result<()> {
+        let borrows = args.iter().filter_map(borrow).collect::<Result<Vec<_>>>()?;
         let slots = args.iter().map(Slot::of).collect();
         let products = self.products;
         kernel(&mut NativeArgs {
@@ -289,6 +309,8 @@ impl Native {
             slots,
             products,
         });
+        drop(borrows);
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -309,22 +331,34 @@ enum Slot<'a> {
     Absent,
 }
 
+/// The memory of an argument, and whether a launch writes it.
+fn memory<'a>(arg: &Arg<'a>) -> Option<(&'a Tensor, &'a HostMemory, bool)> {
+    let (t, writes) = match *arg {
+        Arg::In(t) => (t, false),
+        Arg::Out(t) | Arg::Update(t) => (t, true),
+        Arg::Absent => return None,
+    };
+    let Memory::Host(memory) = &t.buffer().0.memory else {
+        unreachable!("Op::launch refuses tensors of another runtime");
+    };
+    Some((t, memory, writes))
+}
+
+fn borrow<'a>(arg: &Arg<'a>) -> Option<Result<Borrow<'a>>> {
+    let (_, memory, writes) = memory(arg)?;
+    Some(memory.borrows.borrow(writes))
+}
+
 impl<'a> Slot<'a> {
+    /// Of an argument that is borrowed for as long as the slot is used.
     fn of(arg: &Arg<'a>) -> Self {
-        let (t, out) = match *arg {
-            Arg::In(t) => (t, false),
-            Arg::Out(t) | Arg::Update(t) => (t, true),
-            Arg::Absent => return Slot::Absent,
-        };
-        let Memory::Host(memory) = &t.buffer().0.memory else {
-            unreachable!("Op::launch refuses tensors of another runtime");
+        let Some((t, memory, writes)) = memory(arg) else {
+            return Slot::Absent;
         };
         let range = t.byte_range();
-        if out {
+        if writes {
             assert!(range.end <= memory.len && !memory.is_mapped());
-            // SAFETY: in bounds (asserted). Of an output `launch` checked that this is the buffer's only handle, and
-            // it stays borrowed in `args` for 'a; of an update, that no other argument has the buffer, and
-            // `UPDATES` keeps everybody else away for 'a. So no other slice of these bytes exists meanwhile.
+            // SAFETY: in bounds (asserted); borrowed to write, so that no other slice of these bytes exists meanwhile.
             let slice = unsafe {
                 std::slice::from_raw_parts_mut(memory.start.add(range.start).as_ptr(), range.len())
             };

@@ -6,6 +6,7 @@
 
 use std::ffi::c_void;
 use std::sync::{Mutex, MutexGuard};
+use std::thread::ThreadId;
 
 use super::kernel::{Entry, Launch, Ptr, TensorMap};
 use super::{Arg, Buffer};
@@ -147,6 +148,19 @@ pub struct Recording<F, M> {
     pub bytes: Vec<u8>,
     /// Memory that was given back while commands over it were still to be run.
     kept: Vec<M>,
+    /// Whose launches and uploads these are.
+    thread: ThreadId,
+}
+
+impl<F, M> Recording<F, M> {
+    fn expect_own(&self) -> Result<()> {
+        if self.thread == std::thread::current().id() {
+            return Ok(());
+        }
+        Err(Error::Plan {
+            why: "another thread records a step on this device; let its run end, or open a device for each thread".into(),
+        })
+    }
 }
 
 /// Uploads start at multiples of this in [`Recording::bytes`].
@@ -180,6 +194,7 @@ impl<F, M> Recorder<F, M> {
             commands: Vec::new(),
             bytes: Vec::new(),
             kept: Vec::new(),
+            thread: std::thread::current().id(),
         });
         let ended = End(self);
         let result = body()?;
@@ -195,33 +210,35 @@ impl<F, M> Recorder<F, M> {
     }
 
     /// Writes a launch down, or gives it back to be done now.
-    pub fn launch(&self, call: Call<F>) -> Option<Call<F>> {
-        match &mut *self.lock() {
-            None => Some(call),
-            Some(recording) => {
-                recording.commands.push(Command::Launch(call));
-                None
-            }
-        }
+    ///
+    /// # Errors
+    /// [`Error::Plan`] while another thread records.
+    pub fn launch(&self, call: Call<F>) -> Result<Option<Call<F>>> {
+        let mut recording = self.lock();
+        let Some(recording) = &mut *recording else {
+            return Ok(Some(call));
+        };
+        recording.expect_own()?;
+        recording.commands.push(Command::Launch(call));
+        Ok(None)
     }
 
     /// Writes an upload down; `false` when it is to be done now.
-    pub fn upload(&self, to: u64, bytes: &[u8]) -> bool {
+    ///
+    /// # Errors
+    /// [`Error::Plan`] while another thread records.
+    pub fn upload(&self, to: u64, bytes: &[u8]) -> Result<bool> {
         let mut recording = self.lock();
-        let Some(Recording {
-            commands,
-            bytes: all,
-            ..
-        }) = &mut *recording
-        else {
-            return false;
+        let Some(recording) = &mut *recording else {
+            return Ok(false);
         };
+        recording.expect_own()?;
+        let (all, len) = (&mut recording.bytes, bytes.len());
         let from = all.len().next_multiple_of(ALIGN);
         all.resize(from, 0);
         all.extend_from_slice(bytes);
-        let len = bytes.len();
-        commands.push(Command::Upload { to, from, len });
-        true
+        recording.commands.push(Command::Upload { to, from, len });
+        Ok(true)
     }
 
     /// Holds on to memory that commands may still work on, or gives it back to be freed now.
@@ -266,11 +283,11 @@ mod tests {
     #[test]
     fn uploads_are_written_down_and_given_to_the_runner() {
         let recorder = Small::default();
-        assert!(!recorder.upload(8, &[1]));
+        assert!(!recorder.upload(8, &[1]).unwrap());
         let mut seen = Vec::new();
         let answer = recorder.around(
             || {
-                assert!(recorder.upload(8, &[1, 2]) && recorder.upload(16, &[3]));
+                assert!(recorder.upload(8, &[1, 2])? && recorder.upload(16, &[3])?);
                 assert_eq!(recorder.keep("freed"), None);
                 Ok(7)
             },
@@ -302,6 +319,23 @@ mod tests {
     }
 
     #[test]
+    fn launches_of_another_thread_do_not_slip_in() {
+        let recorder = Small::default();
+        let body = || {
+            std::thread::scope(|threads| {
+                let other = threads.spawn(|| recorder.upload(0, &[1]));
+                assert!(matches!(other.join().unwrap(), Err(Error::Plan { .. })));
+            });
+            Ok(())
+        };
+        let run = |recording: &mut Recording<_, _>| {
+            assert!(recording.commands.is_empty());
+            Ok(())
+        };
+        recorder.around(body, run).unwrap();
+    }
+
+    #[test]
     fn a_recording_inside_a_recording_is_part_of_it() {
         let recorder = Small::default();
         let mut commands = 0;
@@ -309,7 +343,7 @@ mod tests {
             .around(
                 || {
                     let inner = || {
-                        assert!(recorder.upload(0, &[1]));
+                        assert!(recorder.upload(0, &[1])?);
                         Ok(())
                     };
                     recorder.around(inner, |_| panic!("the outer one runs it"))

@@ -26,6 +26,7 @@ use crate::diffusion::schedule::Step;
 use crate::error::Result;
 use crate::operators::Operator;
 use crate::ops::{combine, noise};
+use crate::reading::Reading;
 use crate::rng::Stream;
 use crate::tensor::Tensor;
 
@@ -61,7 +62,7 @@ pub struct At<'a> {
     pub next: Option<&'a Step>,
     /// The noise of this step, by draw.
     pub noise: &'a dyn Fn(u32) -> Result<Draw>,
-    /// Told every quantity of the step by the algorithm's name for it: `z0`, `loss`, `grad`, `glue`.
+    /// Given every quantity of the step by the algorithm's name for it: `z0`, `loss`, `grad`, `glue`.
     pub watch: &'a dyn Fn(&'static str, &Tensor),
     /// How guidance follows its gradient, and what that remembers.
     pub following: &'a Following,
@@ -137,6 +138,26 @@ pub trait Sampler {
 /// Noise for the loop, by step and draw.
 pub type Noise<'a> = dyn Fn(usize, u32) -> Result<Draw> + 'a;
 
+/// Who sees the values of a run, each after the step that computed them; on a GPU while the next step is at work.
+#[derive(Clone, Copy)]
+pub struct Watch<'a> {
+    /// The quantities it wants beside the state, by their names in [`At::watch`].
+    pub names: &'a [&'static str],
+    /// Sees these and, at the end of each step, the state `x`; can end the run with an error.
+    pub each: &'a See<'a>,
+}
+
+/// Given a step, the name of a quantity and its values.
+pub type See<'a> = dyn Fn(usize, &'static str, &[f64]) -> Result<()> + 'a;
+
+impl Watch<'static> {
+    /// Nobody.
+    pub const NONE: Self = Watch {
+        names: &[],
+        each: &|_, _, _| Ok(()),
+    };
+}
+
 /// What a run of the loop leaves.
 #[derive(Debug)]
 pub struct Outcome {
@@ -146,9 +167,9 @@ pub struct Outcome {
     pub diverged: Vec<Option<usize>>,
 }
 
-/// Runs every step from the noisy state `x` to a clean one, on a GPU as one graph a step.
-/// `watch(step, name, value)` sees each quantity after the step that computed it, and can end the run with an error. A sample
-/// that diverges does not touch the others; the run ends early when none is left.
+/// Runs every step from the noisy state `x` to a clean one, on a GPU as one graph a step. It is given a step while it is at work
+/// on the one before, whose values are seen then. A sample that diverges does not touch the others; the run ends early when none
+/// is left.
 ///
 /// # Errors
 /// Whatever a step or `watch` returns.
@@ -159,9 +180,10 @@ pub fn run(
     steps: &[Step],
     x: Tensor,
     noise: &Noise<'_>,
-    watch: &dyn Fn(usize, &'static str, &Tensor) -> Result<()>,
+    watch: Watch<'_>,
 ) -> Result<Outcome> {
     let mut diverged = vec![None; x.shape().samples()];
+    let mut at_work: Option<Taken> = None;
     // The state stays at one place, so that every step meets the same memory: on a GPU, the same graph.
     let state = combine::forward(cx, &[(1.0, &x)])?;
     drop(x);
@@ -173,35 +195,64 @@ pub fn run(
             step,
             next: steps.get(i + 1),
             noise: &|draw| noise(i, draw),
-            watch: &|name, value| seen.borrow_mut().push((name, value.clone())),
+            watch: &|name, value| {
+                if watch.names.contains(&name) {
+                    seen.borrow_mut().push((name, value.clone()));
+                }
+            },
             following,
         };
         cx.rt().record(|| {
             let next = sampler.step(cx, problem, &at, state.clone())?;
             combine::assign(cx, &state, &next)
         })?;
-        for (name, value) in seen.into_inner() {
-            watch(i, name, &value)?;
+        let mut seen = seen.into_inner();
+        seen.push(("x", state.clone()));
+        let tensors: Vec<&Tensor> = seen.iter().map(|(_, value)| value).collect();
+        let mut taken = Taken {
+            step: i,
+            values: Reading::begin(cx.rt(), &tensors)?,
+            names: seen.iter().map(|(name, _)| *name).collect(),
+        };
+        if !taken.values.is_here() {
+            let Some(before) = at_work.replace(taken) else {
+                continue;
+            };
+            taken = before;
         }
-        watch(i, "x", &state)?;
-        if cx.rt().computes() {
-            note_diverged(&state, i, &mut diverged)?;
-        }
+        taken.show(watch, &mut diverged)?;
         if diverged.iter().all(Option::is_some) {
             break;
         }
     }
+    if let Some(last) = at_work {
+        last.show(watch, &mut diverged)?;
+    }
     Ok(Outcome { x: state, diverged })
 }
 
-fn note_diverged(x: &Tensor, step: usize, diverged: &mut [Option<usize>]) -> Result<()> {
-    let values = x.to_f64()?;
-    for (values, diverged) in values.chunks(x.shape().per_sample().max(1)).zip(diverged) {
-        if diverged.is_none() && values.iter().any(|v| !v.is_finite()) {
-            *diverged = Some(step);
+/// A step that was taken, and what is to be seen of it: the state is last.
+struct Taken {
+    step: usize,
+    names: Vec<&'static str>,
+    values: Reading,
+}
+
+impl Taken {
+    fn show(self, watch: Watch<'_>, diverged: &mut [Option<usize>]) -> Result<()> {
+        let values = self.values.values()?;
+        for (name, values) in self.names.iter().zip(&values) {
+            (watch.each)(self.step, name, values)?;
         }
+        let state = values.last().map_or(&[][..], Vec::as_slice);
+        let samples = state.chunks((state.len() / diverged.len().max(1)).max(1));
+        for (values, diverged) in samples.zip(diverged) {
+            if diverged.is_none() && values.iter().any(|v| !v.is_finite()) {
+                *diverged = Some(self.step);
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The network's prediction of a state, without a backward pass, and `E[x0 | x]` (Tweedie).

@@ -2,12 +2,12 @@
 //! off is taken away; a line that is not the one expected is another study's.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::{Record, quantities};
 use crate::error::{Error, Result};
-use crate::io::atomic::failed;
+use crate::io::atomic::{append, failed};
 use crate::io::csv;
 
 /// The file, and what is in it.
@@ -82,10 +82,7 @@ impl Results {
     }
 
     fn write(&mut self, text: &str) -> Result<()> {
-        let written = self.file.write_all(text.as_bytes());
-        written
-            .and_then(|()| self.file.sync_data())
-            .map_err(failed(&self.path))
+        append(&mut self.file, text.as_bytes()).map_err(failed(&self.path))
     }
 }
 

@@ -21,7 +21,6 @@ use crate::operators::Task;
 use crate::ops::cast;
 use crate::pipeline::device::Device;
 use crate::pipeline::prior::{Prior, context, fingerprint, load};
-use crate::runtime::Runtime;
 use crate::tensor::Tensor;
 use crate::train::autoencoder::Autoencoding;
 use crate::train::cse::Conditioning;
@@ -123,10 +122,9 @@ impl Job {
         drop(before);
         watch(Progress::Start(trainer.next()));
         let slab = self.plan(device)?;
-        rt.reserve(slab)?;
-        let outcome = self.steps(&mut trainer, &*objective, images, watch);
-        rt.unreserve();
-        outcome?;
+        rt.with_slab(slab, || {
+            self.steps(&mut trainer, &*objective, images, watch)
+        })?;
         trainer.export(&self.component().join(MODEL_FILE), Some(self.kind))?;
         if let Model::Autoencoder { .. } = self.model {
             self.measure_scale(cx, images)?;
@@ -197,7 +195,7 @@ impl Job {
 
     /// The bytes of the slab that every tensor of a step comes from, learnt on the dry runtime.
     fn plan(&self, device: &Device) -> Result<usize> {
-        let dry = Runtime::dry_for(device.rt().target());
+        let dry = device.rt().planned();
         let cx = &Cx::new(dry.clone(), device.dtype())?;
         let (objective, parameters) = self.build(cx, None)?;
         let Settings { batch, micro, .. } = self.settings;
@@ -375,6 +373,13 @@ impl Job {
             }
         }
         let variance = squares / count - (sum / count) * (sum / count);
+        if !(variance > 0.0 && variance.is_finite()) {
+            let why = format!("the latents of the images have the variance {variance}");
+            return Err(Error::Training {
+                step: self.settings.steps,
+                why,
+            });
+        }
         let path = folder.join("config.json");
         let mut json: Value = read_json(&path)?;
         // Five digits: as many as the estimate has, and more.

@@ -286,6 +286,8 @@ impl Trainer {
             let want = format!("{batch} images");
             return Err(Error::shape("training step", want, images.len()));
         }
+        // A step that failed may have left some.
+        self.gradients.borrow_mut().clear();
         let step = self.next();
         let share = micro as f64 / batch as f64;
         let (mut loss, mut scale, mut parts) = (0.0, 0.0, Vec::<(&'static str, f64)>::new());

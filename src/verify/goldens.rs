@@ -165,6 +165,13 @@ impl Goldens {
         })
     }
 
+    /// The sizes of a tensor of `N` dimensions, none of them 0.
+    pub(super) fn dims<const N: usize>(&self, name: &str) -> Result<[usize; N]> {
+        let shape = &self.entry(name)?.shape;
+        let dims = shape.as_slice().try_into();
+        dims.map_err(|_| Error::shape(name, format!("{N} dimensions"), format!("{shape:?}")))
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.index.tensors.contains_key(name)
     }

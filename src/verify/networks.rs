@@ -32,7 +32,8 @@ pub(super) fn text(cx: &Cx, model: &Path, sink: &mut Sink<'_>) -> Result<()> {
         .map(|id| id as i32)
         .collect();
     let (cx, taps) = cx.forward_only().tapped();
-    let (last, _) = net.forward(&cx, &ids, sink.goldens.entry(&name)?.shape[0])?;
+    let [samples, _] = sink.goldens.dims(&name)?;
+    let (last, _) = net.forward(&cx, &ids, samples)?;
     sink.put(&format!("{root}/last_hidden_state"), download(&last)?)?;
     for i in 0..=net.config().layers {
         let tap = if i == 0 {

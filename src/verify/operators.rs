@@ -31,8 +31,8 @@ pub(super) fn compute(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Resu
 
 /// The operator that the goldens call `name`, for the images of this file.
 pub(super) fn named(cx: &Cx, sink: &Sink<'_>, name: &str) -> Result<Box<dyn Operator>> {
-    let shape = &sink.goldens.entry("in/img")?.shape;
-    Task::parse(name)?.build(cx, [shape[2], shape[3]])
+    let [_, _, h, w] = sink.goldens.dims("in/img")?;
+    Task::parse(name)?.build(cx, [h, w])
 }
 
 fn operator(cx: &Cx, name: &str, sink: &mut Sink<'_>) -> Result<()> {

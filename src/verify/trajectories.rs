@@ -23,7 +23,7 @@ use crate::samplers::dsg::Dsg;
 use crate::samplers::freedom::Freedom;
 use crate::samplers::psld::Psld;
 use crate::samplers::resample::{Blend, Descent, Resample, Solve, Stages};
-use crate::samplers::{self, Draw, Follow, Measurement, Problem, Sampler};
+use crate::samplers::{self, Draw, Follow, Measurement, Problem, Sampler, Watch};
 use crate::tensor::Tensor;
 
 pub(super) fn compute(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Result<()> {
@@ -138,7 +138,8 @@ impl<'a> Run<'a> {
 
     fn compute(&self, cx: &Cx, models: &Models<'_>, name: &str, sink: &mut Sink<'_>) -> Result<()> {
         let goldens = sink.goldens;
-        let count = goldens.entry(&format!("traj/{name}/x"))?.shape[0] - 1;
+        let states = goldens.entry(&format!("traj/{name}/x"))?.shape.first();
+        let count = states.map_or(0, |n| n - 1);
         let schedule = &models.prior.schedule;
         let steps = schedule.steps(count, Spacing::Leading, self.coordinates, self.solver)?;
         let x = goldens.tensor(cx, if self.two { "traj/xT_b2" } else { "traj/xT" })?;
@@ -205,12 +206,10 @@ impl<'a> Run<'a> {
         };
 
         let seen: RefCell<BTreeMap<&str, Vec<f64>>> = RefCell::default();
-        let note = |name: &'static str, t: &Tensor| {
-            let values = download(t)?;
+        let note = |name: &'static str, values: &[f64]| {
             seen.borrow_mut().entry(name).or_default().extend(values);
-            Ok(())
         };
-        note("x", &x)?;
+        note("x", &download(&x)?);
         let draw = |step: usize, draw: u32| noise.draw(cx, step, draw as usize).map(Draw::Given);
         samplers::run(
             cx,
@@ -219,7 +218,13 @@ impl<'a> Run<'a> {
             &steps,
             x,
             &draw,
-            &|_, name, t| note(name, t),
+            Watch {
+                names: &["z0", "loss", "grad", "glue"],
+                each: &|_, name, values| {
+                    note(name, values);
+                    Ok(())
+                },
+            },
         )?;
         for (quantity, values) in seen.into_inner() {
             sink.put(&format!("traj/{name}/{quantity}"), values)?;

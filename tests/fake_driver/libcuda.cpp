@@ -217,9 +217,10 @@ Result cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, Stream*
 Result cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, Stream* stream) {
   LOCKED;
   if (!inside(allocations, from, bytes)) return InvalidValue;
+  const auto copy = [=] { memcpy(to, reinterpret_cast<const void*>(from), bytes); return Success; };
+  if (inside(pinned, reinterpret_cast<uint64_t>(to), bytes)) return enqueue(stream, copy);
   const Result before = drain(stream);
-  if (before == Success) memcpy(to, reinterpret_cast<const void*>(from), bytes);
-  return before;
+  return before == Success ? copy() : before;
 }
 Result cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, Stream* stream) {
   LOCKED;

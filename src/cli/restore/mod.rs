@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use serde_json::Value;
@@ -388,8 +388,11 @@ fn journal(shard: Shard, lease: Option<Duration>) -> String {
         (None, true) => "journal.jsonl".into(),
         (None, false) => format!("journal-{}.jsonl", shard.name()),
         (Some(_), _) => {
+            // Machines that share a folder may have neither a name nor process numbers of their own.
             let host = std::env::var("HOSTNAME").unwrap_or_default();
-            let key = rng::image_key(&format!("{host} {}", std::process::id()));
+            let began = SystemTime::now().duration_since(UNIX_EPOCH);
+            let began = began.map_or(0, |since| since.as_nanos());
+            let key = rng::image_key(&format!("{host} {} {began}", std::process::id()));
             format!("journal-{key:016x}.jsonl")
         }
     }

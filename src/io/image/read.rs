@@ -70,6 +70,9 @@ pub(super) fn load(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(failed)
 }
 
+/// Bytes of one text of an image, at most: a few that are stored can claim to be gigabytes.
+const MOST_TEXT: usize = 16 << 20;
+
 fn texts(bytes: &[u8]) -> Result<Vec<(String, String)>, png::DecodingError> {
     let mut reader = png::Decoder::new(Cursor::new(bytes)).read_info()?;
     // Text may stand after the pixels.
@@ -79,10 +82,12 @@ fn texts(bytes: &[u8]) -> Result<Vec<(String, String)>, png::DecodingError> {
     for chunk in &info.uncompressed_latin1_text {
         all.push((chunk.keyword.clone(), chunk.text.clone()));
     }
-    for chunk in &info.compressed_latin1_text {
+    for mut chunk in info.compressed_latin1_text.iter().cloned() {
+        chunk.decompress_text_with_limit(MOST_TEXT)?;
         all.push((chunk.keyword.clone(), chunk.get_text()?));
     }
-    for chunk in &info.utf8_text {
+    for mut chunk in info.utf8_text.iter().cloned() {
+        chunk.decompress_text_with_limit(MOST_TEXT)?;
         all.push((chunk.keyword.clone(), chunk.get_text()?));
     }
     Ok(all)

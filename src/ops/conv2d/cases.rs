@@ -58,6 +58,8 @@ pub(super) fn of(direction: Direction) -> Vec<Key> {
         (2, [7, 9], 5, 33, 4, halving),
         (2, [13, 34], 264, 40, 4, halving),
         (2, [3, 2], 8, 8, 1, halving),
+        // Phases that no tap reaches, of whole patches.
+        (2, [16, 32], 8, 8, 1, halving),
     ];
     let key = |(i, (samples, x, inputs, outputs, k, geometry)): (
         usize,

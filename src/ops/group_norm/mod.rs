@@ -196,6 +196,8 @@ fn cases(backward: bool) -> Vec<Key> {
         (1, 2_100, 8, 2),
         (2, 33, 64, 8),
         (1, 1_033, 1_032, 4),
+        // A group of exactly the memory that a block has without asking.
+        (1, 1_536, 16, 1),
     ];
     let key = |(i, (samples, pixels, c, groups)): (usize, (usize, usize, usize, usize))| Key {
         dtype: DType::F32,

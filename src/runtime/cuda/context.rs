@@ -51,9 +51,14 @@ impl Context {
 
     /// Waits for everything that was enqueued.
     pub(super) fn synchronize(&self) -> Result<()> {
+        self.wait_for("its work")
+    }
+
+    /// The same; an error says that this has failed.
+    pub(super) fn wait_for(&self, doing: &str) -> Result<()> {
         // SAFETY: the stream lives as long as `self`.
         let waited = unsafe { result::stream::synchronize(self.stream()?) };
-        self.done("its work", waited)
+        self.done(doing, waited)
     }
 
     /// Bytes of memory that can be had.
@@ -88,7 +93,7 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        if self.bind().is_err() {
+        if self.context.is_null() || self.bind().is_err() {
             return;
         }
         // SAFETY: made in `open`; whatever lives in them holds this context, so nothing does any more.
@@ -145,7 +150,7 @@ impl Drop for Allocation {
     }
 }
 
-/// Host memory that the GPU copies from by itself, so that the copy can happen any time later.
+/// Host memory that the GPU copies from and to by itself, so that the copy can happen any time later.
 #[derive(Debug)]
 pub(super) struct Pinned {
     start: NonNull<u8>,
@@ -180,6 +185,17 @@ impl Pinned {
                 .as_ptr()
                 .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
         }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Its first bytes. The caller knows that no copy to it is under way.
+    pub(super) fn read(&self, len: usize) -> Vec<u8> {
+        assert!(len <= self.len);
+        // SAFETY: in bounds (asserted), written by a copy or `zeroed`, and not written meanwhile.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), len) }.to_vec()
     }
 
     /// Where byte `offset` is.

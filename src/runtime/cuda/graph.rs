@@ -76,14 +76,15 @@ impl Graph {
         // The capture is ended even when it has failed: the stream is needed further.
         // SAFETY: the stream lives and is being captured.
         let graph = unsafe { result::stream::end_capture(stream) };
-        issued?;
-        let graph = context.done("ending a capture", graph)?;
-        // SAFETY: a whole graph, destroyed once it is instantiated.
-        let instantiated = unsafe {
+        let graph = context.done("ending a capture", graph);
+        // SAFETY: a graph, whole where everything was issued, and destroyed once it is instantiated.
+        let instantiated = graph.map(|graph| unsafe {
             let instantiated = result::graph::instantiate(graph, CUgraphInstantiate_flags(0));
             let _ = result::graph::destroy(graph);
             instantiated
-        };
+        });
+        issued?;
+        let instantiated = instantiated?;
         Ok(Graph {
             commands,
             executable: Executable {
@@ -144,9 +145,9 @@ pub(super) fn issue(context: &Context, call: &mut Call<Function>) -> Result<()> 
     launched.map_err(|e| context.failed(&format!("launching kernel `{}`", call.entry), e))
 }
 
-/// Enqueues a copy from the host. Memory that is not pinned is read before this returns.
+/// Enqueues a copy from the host, whose memory must stay as it is until the copy is done.
 pub(super) fn upload(context: &Context, to: u64, from: *const u8, len: usize) -> Result<()> {
-    // SAFETY: `len` bytes at both ends, which the caller holds; pinned memory until the copy is done.
+    // SAFETY: `len` bytes at both ends, which the caller holds until the copy is done.
     let copied =
         unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.cast(), len, context.stream()?).result() };
     context.done("copying to it", copied)

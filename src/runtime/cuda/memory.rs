@@ -88,7 +88,8 @@ impl Slab {
         let mut state = self.lock();
         if state.reserved.is_some() {
             return Err(Error::Plan {
-                why: "a slab is already reserved on this runtime".into(),
+                why: "a run is at work on this device; let it end, or open a device for each run"
+                    .into(),
             });
         }
         let slab = Arc::new(Allocation::new(context, bytes)?);

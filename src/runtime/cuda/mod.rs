@@ -20,13 +20,14 @@ mod tensor_map;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cudarc::driver::result;
+use cudarc::driver::{result, sys};
 
 use super::kernel::Plan;
 use super::record::{Call, Device, Recorder, Recording, refuse_read};
 use super::{Arg, Buffer};
 use crate::error::Result;
-use context::{Context, Event};
+use crate::tensor::Tensor;
+use context::{Context, Event, Pinned};
 use graph::Graphs;
 pub use memory::DeviceMemory;
 use memory::Slab;
@@ -40,8 +41,48 @@ pub struct Cuda {
     graphs: Mutex<Graphs>,
     slab: Slab,
     eviction: Mutex<Option<DeviceMemory>>,
+    /// What copies to the host have gone through, for the next.
+    spare: Mutex<Vec<Pinned>>,
     loaded: Loaded,
     context: Arc<Context>,
+}
+
+/// Bytes on their way to the host.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    /// `None` once they are read.
+    to: Option<Pinned>,
+    len: usize,
+    /// Behind the copies.
+    done: Event,
+    cuda: Arc<Cuda>,
+}
+
+impl Copied {
+    fn begin(&self, at: usize, from: u64, len: usize) -> Result<()> {
+        let (to, context) = (self.to.as_ref(), &self.cuda.context);
+        let to = to.map_or(std::ptr::null(), |to| to.at(at)).cast_mut();
+        // SAFETY: `len` bytes at both ends, of pinned memory that is held until `done`, and of a tensor that nothing
+        // overwrites before this in the stream.
+        let begun = unsafe { sys::cuMemcpyDtoHAsync_v2(to, from, len, context.stream()?).result() };
+        context.done("copying from it", begun)
+    }
+
+    /// Waits for them.
+    pub(crate) fn wait(mut self) -> Result<Vec<u8>> {
+        self.done.wait()?;
+        let Some(to) = self.to.take() else {
+            return Ok(Vec::new());
+        };
+        let bytes = to.read(self.len);
+        let mut spare = self
+            .cuda
+            .spare
+            .lock()
+            .expect("nothing panics under this lock");
+        spare.push(to);
+        Ok(bytes)
+    }
 }
 
 impl Cuda {
@@ -56,6 +97,7 @@ impl Cuda {
             graphs: Mutex::default(),
             slab: Slab::default(),
             eviction: Mutex::default(),
+            spare: Mutex::default(),
             loaded: Loaded::new(&context),
             context,
         })
@@ -110,10 +152,12 @@ impl Cuda {
 
     pub(super) fn copy_in(&self, to: &DeviceMemory, from: &[u8]) -> Result<()> {
         assert!(from.len() <= to.len());
-        if self.recorder.upload(to.address(), from) {
+        if self.recorder.upload(to.address(), from)? {
             return Ok(());
         }
-        graph::upload(&self.context, to.address(), from.as_ptr(), from.len())
+        graph::upload(&self.context, to.address(), from.as_ptr(), from.len())?;
+        // Memory that is not pinned may be read later than the call returns.
+        self.context.synchronize()
     }
 
     pub(super) fn copy_out(&self, from: &DeviceMemory, offset: usize, to: &mut [u8]) -> Result<()> {
@@ -126,6 +170,38 @@ impl Cuda {
         let copied = unsafe { result::memcpy_dtoh_async(to, address, stream) };
         self.context.done("copying from it", copied)?;
         self.context.synchronize()
+    }
+
+    /// Enqueues copies of tensors' bytes, one after the other.
+    pub(crate) fn begin_copy_out(self: &Arc<Self>, tensors: &[&Tensor]) -> Result<Copied> {
+        if self.recorder.is_recording() {
+            return Err(refuse_read());
+        }
+        let len = tensors.iter().map(|t| t.byte_range().len()).sum();
+        let copied = Copied {
+            to: Some(self.pinned(len)?),
+            len,
+            done: Event::new(&self.context, false)?,
+            cuda: Arc::clone(self),
+        };
+        let mut at = 0;
+        for t in tensors {
+            let from = t.buffer().address() + t.byte_range().start as u64;
+            let len = t.byte_range().len();
+            copied.begin(at, from, len)?;
+            at += len;
+        }
+        copied.done.record()?;
+        Ok(copied)
+    }
+
+    /// Pinned memory that a copy before has left, if it is enough.
+    fn pinned(&self, len: usize) -> Result<Pinned> {
+        let mut spare = self.spare.lock().expect("nothing panics under this lock");
+        match spare.iter().position(|pinned| pinned.len() >= len) {
+            Some(i) => Ok(spare.swap_remove(i)),
+            None => Pinned::new(&self.context, len),
+        }
     }
 
     pub(super) fn launch(
@@ -142,8 +218,12 @@ impl Cuda {
             let (function, arg_sizes) = self.loaded.function(launch.entry, launch.shared)?;
             let call = Call::new(function, launch, args, scratch, &device)?;
             call.expect_sizes(&arg_sizes, "cuda")?;
-            if let Some(mut call) = self.recorder.launch(call) {
+            if let Some(mut call) = self.recorder.launch(call)? {
                 graph::issue(&self.context, &mut call)?;
+                if !wants_graphs() {
+                    let kernel = format!("kernel `{}`", launch.entry);
+                    self.context.wait_for(&kernel)?;
+                }
             }
         }
         Ok(())
@@ -196,7 +276,7 @@ impl Cuda {
     }
 }
 
-/// Whether POSTERIORI_GRAPHS leaves steps to be graphs; `off` enqueues launch by launch, to find which one fails.
+/// Whether POSTERIORI_GRAPHS leaves steps to be graphs; with `off` each launch is waited for, to find which one fails.
 fn wants_graphs() -> bool {
     std::env::var_os("POSTERIORI_GRAPHS").is_none_or(|value| value != "off")
 }

@@ -95,7 +95,8 @@ struct State {
 struct Known {
     function: Function,
     arg_sizes: Arc<[usize]>,
-    /// Bytes of dynamic shared memory that it may be launched with.
+    /// Bytes of dynamic shared memory that it was allowed to be launched with; what the driver allows by itself is less
+    /// where a kernel has static memory, too.
     shared: u32,
 }
 
@@ -105,9 +106,6 @@ struct Handle(sys::CUmodule);
 
 // SAFETY: as for `Function`.
 unsafe impl Send for Handle {}
-
-/// What a kernel may be launched with without asking for more.
-const SHARED: u32 = 48 << 10;
 
 impl Loaded {
     pub(super) fn new(context: &Arc<Context>) -> Self {
@@ -183,12 +181,19 @@ impl Loaded {
         if let Err(why) = cache.write(&cubin) {
             tracing::warn!("compiled kernels are not kept: {why}");
         }
-        let refused = |e| error(format!("the driver refuses what NVRTC made ({})", say(e)));
+        let refused = |e| {
+            let [major, minor] = nvrtc.version;
+            error(format!(
+                "{embedded}, and what NVRTC {major}.{minor} made ({}); it wants a driver of CUDA {major} or newer: update \
+                 the driver, or set POSTERIORI_NVRTC to an older NVRTC",
+                say(e)
+            ))
+        };
         let handle = self.image(&cubin)?.map_err(refused)?;
         Ok((handle, Origin::Compiled))
     }
 
-    /// Loads code, unless the driver refuses it.
+    /// Loads code, unless the driver refuses it; any other error, of work before it too, is one of the device.
     fn image(&self, bytes: &[u8]) -> Result<Result<Handle, DriverError>> {
         // The driver reads words.
         let mut words = vec![0u64; bytes.len().div_ceil(8) + 1];
@@ -196,7 +201,10 @@ impl Loaded {
         self.context.stream()?;
         // SAFETY: a copy of code, aligned, followed by zeros; the driver copies what it needs.
         let module = unsafe { result::module::load_data(words.as_ptr().cast::<c_void>()) };
-        Ok(module.map(Handle))
+        match module {
+            Err(e) if !is_refusal(e) => Err(self.context.failed("loading kernels", e)),
+            taken => Ok(taken.map(Handle)),
+        }
     }
 
     fn find(&self, Handle(module): Handle, entry: Entry) -> Result<Known> {
@@ -219,11 +227,11 @@ impl Loaded {
         Ok(Known {
             function: Function(function),
             arg_sizes: (0..).map_while(size).collect(),
-            shared: SHARED,
+            shared: 0,
         })
     }
 
-    /// Lets a kernel be launched with more shared memory than by default.
+    /// Lets a kernel be launched with that much dynamic shared memory.
     fn allow(&self, Function(function): Function, entry: Entry, bytes: u32) -> Result<()> {
         let most = self.context.gpu.shared;
         if bytes as usize > most {
@@ -240,6 +248,20 @@ impl Loaded {
         let doing = format!("asking for {bytes} bytes of shared memory for kernel `{entry}`");
         self.context.done(&doing, set)
     }
+}
+
+/// Whether an error is of the code that is loaded.
+fn is_refusal(DriverError(code): DriverError) -> bool {
+    use sys::CUresult::*;
+    matches!(
+        code,
+        CUDA_ERROR_INVALID_IMAGE
+            | CUDA_ERROR_INVALID_PTX
+            | CUDA_ERROR_INVALID_SOURCE
+            | CUDA_ERROR_NO_BINARY_FOR_GPU
+            | CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+            | CUDA_ERROR_JIT_COMPILER_NOT_FOUND
+    )
 }
 
 /// Whether POSTERIORI_KERNELS asks for kernels to be compiled now, as it does for builds.

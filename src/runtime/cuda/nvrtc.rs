@@ -10,7 +10,7 @@ use cudarc::nvrtc::sys;
 use libloading::Library;
 
 use super::modules::Module;
-use super::probe::loaded_from;
+use super::probe::{all_loaded, loaded_from};
 use crate::runtime::kernel::Arch;
 
 /// What kernels are compiled with, besides the architecture.
@@ -111,11 +111,16 @@ fn preload() -> Result<String> {
             true => Some(named.as_path()),
             false => named.parent(),
         };
-        return match folder.is_some_and(load_from) && present() {
-            true => Ok("POSTERIORI_NVRTC".into()),
-            false => Err(format!(
-                "POSTERIORI_NVRTC: no libnvrtc in {}",
-                named.display()
+        let named = named.display();
+        if !(folder.is_some_and(load_from) && present()) {
+            return Err(format!("POSTERIORI_NVRTC: no libnvrtc in {named}"));
+        }
+        // cudarc has opened a second one where the loader's search path has that.
+        return match all_loaded("libnvrtc.so").as_slice() {
+            [] | [_] => Ok("POSTERIORI_NVRTC".into()),
+            both => Err(format!(
+                "POSTERIORI_NVRTC: wanted that of {named} alone, the loader's search path has another ({both:?}); take \
+                 it off LD_LIBRARY_PATH"
             )),
         };
     }

@@ -210,7 +210,12 @@ pub(super) fn say(e: DriverError) -> String {
 
 /// The file that a library of this process was loaded from, where the system says so (Linux).
 pub fn loaded_from(library: &str) -> Option<PathBuf> {
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    all_loaded(library).into_iter().next()
+}
+
+/// Every file of that name, of one version or several.
+pub(super) fn all_loaded(library: &str) -> Vec<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let paths = maps
         .lines()
         .filter_map(|line| line.find('/').map(|i| &line[i..]));
@@ -219,5 +224,7 @@ pub fn loaded_from(library: &str) -> Option<PathBuf> {
             .next()
             .is_some_and(|file| file.starts_with(library))
     };
-    paths.filter(named).map(PathBuf::from).next()
+    let mut paths: Vec<PathBuf> = paths.filter(named).map(PathBuf::from).collect();
+    paths.dedup();
+    paths
 }
