@@ -78,9 +78,12 @@ fn main() -> Result<()> {
     let draw = |step: usize, draw: u32| Draw::of(&cx, &streams, step as u32, draw);
     let watch = Watch {
         names: &["loss"],
-        each: &|step, name, values| {
-            if name == "loss" && step.is_multiple_of(40) {
-                println!("step {step:>3}: ||f(x0) - y|| = {:.3}", values[0]);
+        each: &|seen| {
+            if seen.name == "loss" && seen.step.is_multiple_of(40) {
+                println!(
+                    "step {:>3}: ||f(x0) - y|| = {:.3}",
+                    seen.step, seen.values[0]
+                );
             }
             Ok(())
         },

@@ -133,8 +133,8 @@ impl Toy {
         let seen = std::cell::RefCell::new(seen);
         let watch = Watch {
             names: &[],
-            each: &|step, _, values| {
-                (seen.borrow_mut())(step, &points(values));
+            each: &|state| {
+                (seen.borrow_mut())(state.step, &points(state.values));
                 Ok(())
             },
         };

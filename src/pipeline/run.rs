@@ -14,7 +14,7 @@ use crate::io::image::Image;
 use crate::operators::cropped::Cropped;
 use crate::ops::{cast, combine, noise, residual};
 use crate::rng::{INITIAL, Stream};
-use crate::samplers::{self, Draw, Measurement, Outcome, Problem, Watch};
+use crate::samplers::{self, Draw, Measurement, Outcome, Problem, Seen, Watch};
 use crate::tensor::Tensor;
 
 /// What a run needs besides its images.
@@ -221,11 +221,11 @@ impl Run<'_> {
         )?;
         let draw = |step: usize, draw| Draw::of(cx, streams, step as u32, draw);
         let loss = Cell::new(None);
-        let each = |step: usize, name: &'static str, values: &[f64]| {
-            match name {
-                "loss" => loss.set(values.iter().copied().reduce(f64::max)),
+        let each = |seen: Seen<'_>| {
+            match seen.name {
+                "loss" => loss.set(seen.values.iter().copied().reduce(f64::max)),
                 "x" => (self.progress)(Progress {
-                    index: step + 1,
+                    index: seen.step + 1,
                     of,
                     loss: loss.get(),
                 }),

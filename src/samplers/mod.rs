@@ -28,6 +28,7 @@ use crate::operators::Operator;
 use crate::ops::{combine, noise};
 use crate::reading::Reading;
 use crate::rng::Stream;
+use crate::shape::Shape;
 use crate::tensor::Tensor;
 
 /// What is being solved: find x with `operator(decode(x)) = y` that the prior finds likely.
@@ -147,14 +148,27 @@ pub struct Watch<'a> {
     pub each: &'a See<'a>,
 }
 
-/// Given a step, the name of a quantity and its values.
-pub type See<'a> = dyn Fn(usize, &'static str, &[f64]) -> Result<()> + 'a;
+/// Given what there is to see.
+pub type See<'a> = dyn Fn(Seen<'_>) -> Result<()> + 'a;
+
+/// A quantity of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The step, from 0 on.
+    pub step: usize,
+    /// The quantity's name.
+    pub name: &'static str,
+    /// The tensor's shape.
+    pub shape: Shape,
+    /// Its values.
+    pub values: &'a [f64],
+}
 
 impl Watch<'static> {
     /// Nobody.
     pub const NONE: Self = Watch {
         names: &[],
-        each: &|_, _, _| Ok(()),
+        each: &|_| Ok(()),
     };
 }
 
@@ -212,7 +226,7 @@ pub fn run(
         let mut taken = Taken {
             step: i,
             values: Reading::begin(cx.rt(), &tensors)?,
-            names: seen.iter().map(|(name, _)| *name).collect(),
+            names: seen.iter().map(|(name, t)| (*name, t.shape())).collect(),
         };
         if !taken.values.is_here() {
             let Some(before) = at_work.replace(taken) else {
@@ -234,15 +248,20 @@ pub fn run(
 /// A step that was taken, and what is to be seen of it: the state is last.
 struct Taken {
     step: usize,
-    names: Vec<&'static str>,
+    names: Vec<(&'static str, Shape)>,
     values: Reading,
 }
 
 impl Taken {
     fn show(self, watch: Watch<'_>, diverged: &mut [Option<usize>]) -> Result<()> {
         let values = self.values.values()?;
-        for (name, values) in self.names.iter().zip(&values) {
-            (watch.each)(self.step, name, values)?;
+        for (&(name, shape), values) in self.names.iter().zip(&values) {
+            (watch.each)(Seen {
+                step: self.step,
+                name,
+                shape,
+                values,
+            })?;
         }
         let state = values.last().map_or(&[][..], Vec::as_slice);
         let samples = state.chunks((state.len() / diverged.len().max(1)).max(1));

@@ -253,11 +253,15 @@ pub(super) fn upload(cx: &Cx, values: &[f64], shape: &[usize]) -> Result<Tensor>
 
 /// A tensor in the file's layout: rank 4 to channels first.
 pub(super) fn download(t: &Tensor) -> Result<Vec<f64>> {
-    let values = t.to_f64()?;
-    Ok(match *t.dims() {
+    Ok(channels_first(t.shape(), t.to_f64()?))
+}
+
+/// A tensor's values in that layout.
+pub(super) fn channels_first(shape: Shape, values: Vec<f64>) -> Vec<f64> {
+    match *shape.dims() {
         [n, h, w, c] => swap(&values, n, h * w, c),
         _ => values,
-    })
+    }
 }
 
 /// A tensor as the file has `full`, which may be tokens where ours is an image or the reverse.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::goldens::download;
+use super::goldens::{channels_first, download};
 use super::operators::{context, named};
 use super::published::Published;
 use super::{Models, Sink};
@@ -206,10 +206,10 @@ impl<'a> Run<'a> {
         };
 
         let seen: RefCell<BTreeMap<&str, Vec<f64>>> = RefCell::default();
-        let note = |name: &'static str, values: &[f64]| {
+        let note = |name: &'static str, values: Vec<f64>| {
             seen.borrow_mut().entry(name).or_default().extend(values);
         };
-        note("x", &download(&x)?);
+        note("x", download(&x)?);
         let draw = |step: usize, draw: u32| noise.draw(cx, step, draw as usize).map(Draw::Given);
         samplers::run(
             cx,
@@ -220,8 +220,8 @@ impl<'a> Run<'a> {
             &draw,
             Watch {
                 names: &["z0", "loss", "grad", "glue"],
-                each: &|_, name, values| {
-                    note(name, values);
+                each: &|seen| {
+                    note(seen.name, channels_first(seen.shape, seen.values.to_vec()));
                     Ok(())
                 },
             },

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use posteriori::error::Result;
-use posteriori::ops::add;
 use posteriori::ops::conv2d::{self, Epilogue, Geometry};
+use posteriori::ops::{add, combine};
+use posteriori::reading::Reading;
 use posteriori::rng::Philox;
 use posteriori::runtime::Runtime;
 use posteriori::runtime::emu::Schedule;
@@ -95,6 +96,26 @@ fn timing_and_memory() {
     );
     let huge = rt.reserve(2 << 30).unwrap_err();
     assert!(matches!(&huge, Error::Plan { why } if why.contains("cuda:0")));
+}
+
+#[test]
+#[ignore = "run by work::values_are_those_of_their_step"]
+fn reading_while_the_next_step_is_at_work() {
+    let cx = cx();
+    let state = Tensor::from_slice(cx.rt(), &[0.0f32; LEN], [LEN]).unwrap();
+    let one = Tensor::from_slice(cx.rt(), &[1.0f32; LEN], [LEN]).unwrap();
+    let step = || {
+        let record = || combine::assign(&cx, &state, &add::forward(&cx, &state, &one)?);
+        cx.rt().record(record).unwrap();
+        Reading::begin(cx.rt(), &[&one, &state]).unwrap()
+    };
+    let mut before = step();
+    for i in 1..6 {
+        let next = step();
+        assert!(!before.is_here());
+        let seen = std::mem::replace(&mut before, next).values().unwrap();
+        assert_eq!(seen, [vec![1.0; LEN], vec![f64::from(i); LEN]]);
+    }
 }
 
 /// Twice as one graph, from the driver's tensor maps; and on the emulator, by threads that gather the same pixels.

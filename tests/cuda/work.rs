@@ -122,6 +122,11 @@ fn values_are_read_after_a_step() {
 }
 
 #[test]
+fn values_are_those_of_their_step() {
+    machine().inside("reading_while_the_next_step_is_at_work");
+}
+
+#[test]
 fn timing_and_memory() {
     machine().inside("timing_and_memory");
 }
@@ -140,5 +145,5 @@ fn memory_that_is_not_to_be_had_is_an_error() {
     let machine = machine().fault("fail_alloc=2");
     machine
         .run("check --runtime cuda --op add")
-        .expect(5, &["memory plan", "cuda:0", "smaller batch or image"]);
+        .expect(1, &["memory plan", "cuda:0", "smaller batch or image"]);
 }
