@@ -98,3 +98,43 @@ fn launch(module: &'static str, key: &Key, tensors: usize) -> Launch {
         .ints(sizes)
         .ints([cut.run, cut.slice])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::DType;
+
+    fn key(pixels: usize, c: usize) -> Key {
+        Key {
+            dtype: DType::Bf16,
+            pixels,
+            c,
+            groups: 32,
+            ..super::super::cases(false).remove(0)
+        }
+    }
+
+    #[test]
+    fn runs_are_whole_packs_and_their_blocks_fill_a_gpu() {
+        let cut = |pixels, c| {
+            let cut = Cut::of(&key(pixels, c)).unwrap();
+            [cut.run, cut.blocks, cut.slice, cut.bytes]
+        };
+        assert_eq!(cut(4_096, 320), [4, 8, 512, 40_960]);
+        assert_eq!(cut(4_096, 512), [1, 4, 1_024, 32_768]);
+        assert_eq!(cut(1_024, 640), [2, 8, 128, 10_240]);
+        assert_eq!(cut(1_024, 960), [4, 8, 128, 30_720]);
+        assert_eq!(cut(256, 1_280), [1, 4, 64, 5_120]);
+        assert_eq!(cut(256, 2_560), [1, 4, 64, 10_240]);
+    }
+
+    #[test]
+    fn images_that_are_small_or_too_large_are_left_to_others() {
+        for (pixels, c) in [(4_096, 320), (1_024, 1_920), (256, 1_280)] {
+            assert!(pays(&key(pixels, c)) && fits(&key(pixels, c)));
+        }
+        for (pixels, c) in [(64, 1_280), (4_096, 960), (16_384, 512), (16_384, 256)] {
+            assert!(!pays(&key(pixels, c)));
+        }
+    }
+}
