@@ -119,8 +119,8 @@ void create_identities() {
     if (!engine) engine = __tsan_create_fiber(0);
   }
 }
-void destroy_identities(Core* of) {
-  for (auto& set : of->identity) {
+void destroy_identities() {
+  for (auto& set : core->identity) {
     for (void*& identity : set) {
       if (identity) __tsan_destroy_fiber(identity);
       identity = nullptr;
@@ -146,7 +146,7 @@ void give_fiber(Core* owner, Fiber* fiber) { owner->idle_fibers.push(fiber); }
 static void* identity_of(Lane*) { return nullptr; }
 static void* identity_of_main() { return nullptr; }
 void create_identities() {}
-void destroy_identities(Core*) {}
+void destroy_identities() {}
 void enter_engine(Engine, const void*) {}
 void leave_engine(const void*) {}
 
@@ -168,7 +168,7 @@ void abandon_fibers() {
     reset(fiber, i);
     core->idle_fibers.push(fiber);
   }
-  destroy_identities(core);
+  destroy_identities();
 }
 
 }  // namespace emu

@@ -41,14 +41,9 @@ class BorrowedCores {
         borrowed = idle_cores().back();
         idle_cores().pop_back();
       }
-      // A cluster has as many identities as a sanitizer leaves to two cores: no others stay.
-      for (Core* idle : idle_cores()) {
-        if (count > 1) destroy_identities(idle);
-      }
     }
     for (Core*& borrowed : cores_) {
       if (!borrowed) borrowed = new_core();
-      if (count > 1) destroy_identities(borrowed);
     }
     core = cores_[0];
     catch_faults();
@@ -60,10 +55,8 @@ class BorrowedCores {
   ~BorrowedCores() {
     sigaltstack(&previous_stack_, nullptr);
     std::lock_guard<std::mutex> locked(cores_lock);
-    for (u32 i = static_cast<u32>(cores_.size()); i-- > 0;) {
-      if (cores_.size() > 1) destroy_identities(cores_[i]);
-      idle_cores().push_back(cores_[i]);
-    }
+    // The first one on top again: launches without clusters stay with few cores, as a sanitizer has few identities.
+    for (u32 i = static_cast<u32>(cores_.size()); i-- > 0;) idle_cores().push_back(cores_[i]);
     core = nullptr;
   }
   BorrowedCores(const BorrowedCores&) = delete;

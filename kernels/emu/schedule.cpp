@@ -1,5 +1,6 @@
 // Which thread of the block runs next. A thread runs until it blocks and then switches straight to the next one: there
 // is no scheduler fiber. Ready threads are bits, 32 to a warp, and ready warps are bits of one more word.
+#include <algorithm>
 #include <cstdarg>
 #include <utility>
 
@@ -322,8 +323,10 @@ static void begin_block(u64 block) {
 void run_cluster(u64 first) {
   Cluster& cluster = *core->cluster;
   cluster.arrived = cluster.generation = 0;
+  std::rotate(cluster.blocks, cluster.blocks + 1, cluster.blocks + cluster.size);
   for (u32 i = 0; i < cluster.size; ++i) {
     turn_to(cluster.blocks[i]);
+    core->rank = i;
     begin_block(first + i);
   }
   turn_to(cluster.blocks[0]);

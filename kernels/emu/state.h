@@ -256,8 +256,8 @@ struct Core {
 
   char start_edge, end_edge, load_edge, store_edge, fail_edge;
 #if defined(EMU_TSAN)
-  // Four sets of identities and stacks, used by consecutive blocks, so that races between blocks show. A cluster's blocks
-  // have two each.
+  // Four sets of identities and stacks, used by consecutive blocks, so that races between blocks show. Of a cluster each
+  // block has one, and blocks of the next cluster change cores.
   void* identity[4][MAX_THREADS];
   Fiber* identity_fiber[4][MAX_THREADS];
   void* engines[2];  // the copy engine, the tensor cores
@@ -268,7 +268,7 @@ struct Core {
 extern __thread Core* core;  // of this OS thread, while it runs a launch
 
 #if defined(EMU_TSAN)
-inline u32 identity_sets() { return core->cluster->size > 1 ? 2 : 4; }
+inline u32 identity_sets() { return core->cluster->size > 1 ? 1 : 4; }
 #endif
 
 inline Lane* running() { return static_cast<Lane*>(ctx.thread); }
@@ -296,7 +296,7 @@ void switch_to_main(Fiber* from);
 [[noreturn]] void leap_to_main();
 void abandon_fibers();
 void create_identities();
-void destroy_identities(Core* of);
+void destroy_identities();
 enum class Engine { Copy, Tensor };
 // Between these, reported accesses are those of an asynchronous engine.
 void enter_engine(Engine engine, const void* issued_edge);
