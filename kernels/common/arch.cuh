@@ -18,6 +18,7 @@ extern __shared__ __align__(1024) unsigned char arch_dynamic_shared[];  // once:
 #define SHARED_ARRAY(T, name, n) __shared__ T name[n]
 #define ARCH_FN static __device__ __forceinline__
 #define REGISTER_KERNEL(name)
+#define REGISTER_CLUSTER(name, blocks)
 #define ARCH_LOC
 #define ARCH_LOC_ONLY
 #else
@@ -27,7 +28,8 @@ extern __shared__ __align__(1024) unsigned char arch_dynamic_shared[];  // once:
   static const char name##_key = 0; \
   T(&name)[n] = *static_cast<T(*)[n]>(::emu::static_smem(&name##_key, sizeof(T) * (n), alignof(T)))
 #define ARCH_FN static inline
-#define REGISTER_KERNEL(name) static const emu::Registrar name##_registrar{EMU_KERNEL(name)};
+#define REGISTER_CLUSTER(name, blocks) static const emu::Registrar name##_registrar{EMU_KERNEL(name, blocks)};
+#define REGISTER_KERNEL(name) REGISTER_CLUSTER(name, 1)
 #define ARCH_LOC , const char *file_ = __builtin_FILE(), int line_ = __builtin_LINE()
 #define ARCH_LOC_ONLY const char *file_ = __builtin_FILE(), int line_ = __builtin_LINE()
 #endif

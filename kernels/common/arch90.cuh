@@ -258,6 +258,40 @@ ARCH_FN void wgmma_registers(float (&d)[R], const u32 (&a)[4], u64 b, int scale_
 #endif
 }
 
+// ---- clusters: blocks side by side along x, as many as __cluster_dims__ says -----------------------------------------
+
+// This block's number in its cluster.
+ARCH_FN int cluster_rank() {
+#ifdef __CUDACC__
+  u32 rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+#else
+  return emu::cluster_rank();
+#endif
+}
+// A __syncthreads of all blocks of the cluster, from converged warps. Before the first read of another block's memory, which
+// may not have started, and after the last one, which may end.
+ARCH_FN void cluster_sync(ARCH_LOC_ONLY) {
+#ifdef __CUDACC__
+  asm volatile("barrier.cluster.arrive.release.aligned;\n"
+               "barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#else
+  emu::cluster_sync(file_, line_);
+#endif
+}
+// What block `rank` of the cluster has where this one has `at`, in dynamic shared memory.
+ARCH_FN float cluster_load(const float* at, int rank ARCH_LOC) {
+#ifdef __CUDACC__
+  float v;
+  asm volatile("{ .reg .u32 there; mapa.shared::cluster.u32 there, %1, %2; ld.shared::cluster.f32 %0, [there]; }"
+               : "=f"(v) : "r"(smem_u32(at)), "r"(rank) : "memory");
+  return v;
+#else
+  return *static_cast<const float*>(emu::cluster_at(at, sizeof(float), rank, file_, line_));
+#endif
+}
+
 // ---- roles --------------------------------------------------------------------------------------------------------
 
 // Counts this thread at a named barrier (arch.cuh) without waiting there.

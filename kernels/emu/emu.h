@@ -1,8 +1,8 @@
 // What a kernel file sees when the host compiler takes it: qualifiers, built-in variables, vector types, barriers,
 // shuffles, votes, and the entry points behind arch.cuh and arch90.cuh. Arithmetic and atomics are in intrinsics.h.
 //
-// Every CUDA thread is a fiber. One OS thread runs one block at a time, so nothing here is shared between OS threads
-// except global memory. interface.h is what the library binds.
+// Every CUDA thread is a fiber. One OS thread runs one block or cluster at a time, so nothing here is shared between OS
+// threads except global memory. interface.h is what the library binds.
 #pragma once
 #ifdef __CUDACC__
 #error "emu.h is for the host compiler only"
@@ -24,6 +24,7 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __grid_constant__
+#define __cluster_dims__(...)
 #define __align__(n) __attribute__((aligned(n)))
 
 #define EMU_LOC const char *file_ = __builtin_FILE(), int line_ = __builtin_LINE()
@@ -133,6 +134,12 @@ void wgmma(float* d, int n, u64 a, u64 b, bool a_transposed, bool b_transposed, 
 void wgmma_registers(float* d, int n, const u32* a, u64 b, bool b_transposed, bool scale_d, Half kind,
                      const char* file, int line);
 
+// ---- clusters -----------------------------------------------------------------------------------------------------
+
+u32 cluster_rank();
+void cluster_sync(const char* file, int line);
+const void* cluster_at(const void* at, u32 bytes, u32 rank, const char* file, int line);
+
 // ---- registered kernels -------------------------------------------------------------------------------------------
 
 struct Kernel {
@@ -140,6 +147,7 @@ struct Kernel {
   void (*call)(void** args);
   u32 arg_count;
   const u32* arg_size;
+  u32 cluster;  // blocks that run together
 };
 // Links itself into the list of kernels, whose head needs no initialisation: any order of static objects will do.
 struct Registrar {
@@ -160,8 +168,10 @@ template <auto F> void call_kernel(void** args) {
   using S = Signature<decltype(F)>;
   S::template call<F>(args, std::make_index_sequence<S::count>{});
 }
-#define EMU_KERNEL(f) \
-  emu::Kernel { #f, &emu::call_kernel<&f>, emu::Signature<decltype(&f)>::count, emu::Signature<decltype(&f)>::sizes }
+#define EMU_KERNEL(f, blocks)                                                                                   \
+  emu::Kernel {                                                                                                 \
+    #f, &emu::call_kernel<&f>, emu::Signature<decltype(&f)>::count, emu::Signature<decltype(&f)>::sizes, blocks \
+  }
 
 template <class T> inline u64 to_bits(T value) {
   static_assert(sizeof(T) <= 8, "a shuffle moves at most 8 bytes");

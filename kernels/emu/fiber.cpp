@@ -101,7 +101,7 @@ Fiber* take_fiber(Lane* lane) {
   if (!fiber) fiber = new_fiber();
   return fiber;
 }
-void give_fiber(Fiber*) {}
+void give_fiber(Core*, Fiber*) {}
 
 static void* identity_of(Lane* lane) { return core->identity[core->identity_set][lane->id]; }
 static void* identity_of_main() { return core->main_identity; }
@@ -109,9 +109,10 @@ static void* identity_of_main() { return core->main_identity; }
 // All of them before the first block: creation orders the creator's past before the new identity and hides races.
 void create_identities() {
   core->main_identity = __tsan_get_current_fiber();
-  for (auto& set : core->identity) {
+  for (u32 set = 0; set < identity_sets(); ++set) {
     for (u32 i = 0; i < core->threads; ++i) {
-      if (!set[i]) set[i] = __tsan_create_fiber(0);
+      void*& identity = core->identity[set][i];
+      if (!identity) identity = __tsan_create_fiber(0);
     }
   }
   for (void*& engine : core->engines) {
@@ -128,18 +129,19 @@ void destroy_identities() {
 }
 
 void enter_engine(Engine engine, const void* issued_edge) {
+  core->interrupted = __tsan_get_current_fiber();
   __tsan_switch_to_fiber(core->engines[static_cast<int>(engine)], __tsan_switch_to_fiber_no_sync);
   acquire(issued_edge);
 }
 void leave_engine(const void* done_edge) {
   release(done_edge);
-  __tsan_switch_to_fiber(identity_of(running()), __tsan_switch_to_fiber_no_sync);
+  __tsan_switch_to_fiber(core->interrupted, __tsan_switch_to_fiber_no_sync);
 }
 
 #else
 
 Fiber* take_fiber(Lane*) { return core->idle_fibers.count ? core->idle_fibers.pop() : new_fiber(); }
-void give_fiber(Fiber* fiber) { core->idle_fibers.push(fiber); }
+void give_fiber(Core* owner, Fiber* fiber) { owner->idle_fibers.push(fiber); }
 
 static void* identity_of(Lane*) { return nullptr; }
 static void* identity_of_main() { return nullptr; }
@@ -154,8 +156,8 @@ void switch_to_lane(Fiber* from, Lane* to) {
   if (!to->fiber) to->fiber = take_fiber(to);
   switch_fiber(from, to->fiber, identity_of(to));
 }
-void switch_to_main(Fiber* from) { switch_fiber(from, &core->main, identity_of_main()); }
-void leap_to_main() { emu_leap(core->main.sp); }
+void switch_to_main(Fiber* from) { switch_fiber(from, &core->cluster->main, identity_of_main()); }
+void leap_to_main() { emu_leap(core->cluster->main.sp); }
 
 // After a failure, whatever the fibers were doing is dropped: kernels own nothing that needs a destructor.
 void abandon_fibers() {

@@ -29,34 +29,43 @@ static std::vector<Core*>& idle_cores() {
   return *cores;
 }
 
-// For the calling OS thread, until the end of scope: a core, and a stack for the fault handler.
-class BorrowedCore {
+// For the calling OS thread, until the end of scope: a core for each block of a cluster, and a stack for the fault
+// handler.
+class BorrowedCores {
  public:
-  BorrowedCore() {
+  explicit BorrowedCores(u32 count) : cores_(count) {
     {
       std::lock_guard<std::mutex> locked(cores_lock);
-      if (!idle_cores().empty()) {
-        core = idle_cores().back();
+      for (Core*& borrowed : cores_) {
+        if (idle_cores().empty()) break;
+        borrowed = idle_cores().back();
         idle_cores().pop_back();
       }
     }
-    if (!core) core = new_core();
+    for (Core*& borrowed : cores_) {
+      if (!borrowed) borrowed = new_core();
+    }
+    core = cores_[0];
     catch_faults();
     stack_t stack{};
     stack.ss_sp = core->signal_stack;
     stack.ss_size = sizeof core->signal_stack;
     sigaltstack(&stack, &previous_stack_);
   }
-  ~BorrowedCore() {
+  ~BorrowedCores() {
     sigaltstack(&previous_stack_, nullptr);
     std::lock_guard<std::mutex> locked(cores_lock);
-    idle_cores().push_back(core);
+    // The first one on top again: launches without clusters stay with few cores, as a sanitizer has few identities.
+    for (u32 i = static_cast<u32>(cores_.size()); i-- > 0;) idle_cores().push_back(cores_[i]);
     core = nullptr;
   }
-  BorrowedCore(const BorrowedCore&) = delete;
-  BorrowedCore& operator=(const BorrowedCore&) = delete;
+  BorrowedCores(const BorrowedCores&) = delete;
+  BorrowedCores& operator=(const BorrowedCores&) = delete;
+
+  Core* operator[](u32 i) const { return cores_[i]; }
 
  private:
+  std::vector<Core*> cores_;
   stack_t previous_stack_{};
 };
 
@@ -68,15 +77,21 @@ struct Launch {
   u32 smem;
   void** args;
   Schedule schedule;
-  u64 blocks;
-  std::atomic<u64> next_block{0};
+  u64 clusters;
+  std::atomic<u64> next_cluster{0};
   std::atomic<bool> failed{false};
   std::mutex lock;  // of what follows
   char error[4096] = "";
   Stats stats{};
 };
 
-static void set_up(const Launch& launch) {
+// The core of block `rank` of the clusters that `leader` leads.
+static void set_up(const Launch& launch, Core* leader, u32 rank) {
+  core->cluster = &leader->led;
+  core->cluster->blocks[rank] = core;
+  core->cluster->size = launch.kernel->cluster;
+  core->rank = rank;
+  ctx.thread = nullptr;
   core->kernel = launch.kernel;
   core->args = launch.args;
   core->schedule = launch.schedule;
@@ -105,41 +120,61 @@ static void set_up(const Launch& launch) {
   create_identities();
 }
 
-// The block has ended: true when all is well.
-static bool finish_block() {
+// The blocks have ended: null, or what is wrong.
+static const char* finish_cluster() {
+  const Cluster& cluster = *core->cluster;
+  const char* wrong = nullptr;
   if (core->failed) {
     if (core->fault_signal) describe_fault();
-    abandon_fibers();
-    return false;
+    wrong = core->error;
   }
-  const char* damage = shared_memory_damage();
-  if (!damage) return true;
-  snprintf(core->error, sizeof core->error, "%s: block (%u,%u,%u): %s", core->kernel->name, ctx.block_index.x,
-           ctx.block_index.y, ctx.block_index.z, damage);
-  return false;
+  const bool failed = wrong != nullptr;
+  for (u32 i = 0; i < cluster.size; ++i) {
+    turn_to(cluster.blocks[i]);
+    if (failed) {
+      abandon_fibers();
+    } else if (const char* damage = wrong ? nullptr : shared_memory_damage()) {
+      snprintf(core->error, sizeof core->error, "%s: block (%u,%u,%u): %s", core->kernel->name, ctx.block_index.x,
+               ctx.block_index.y, ctx.block_index.z, damage);
+      wrong = core->error;
+    }
+  }
+  turn_to(cluster.blocks[0]);
+  return wrong;
+}
+
+static void add_stats(Launch& launch, const Stats& stats) {
+  launch.stats.switches += stats.switches;
+  launch.stats.collectives += stats.collectives;
+  launch.stats.blocks += stats.blocks;
+  launch.stats.ldmatrix_rows += stats.ldmatrix_rows;
+  launch.stats.conflicting_rows += stats.conflicting_rows;
 }
 
 static void run_blocks(Launch& launch) {
-  BorrowedCore borrowed;
-  set_up(launch);
-  bool failed = false;
-  while (!failed && !launch.failed) {
-    u64 block = launch.next_block.fetch_add(1);
-    if (block >= launch.blocks) break;
-    if (launch.schedule.order == Order::Reverse) block = launch.blocks - 1 - block;
-    start_block(block);
-    failed = !finish_block();
+  const u32 size = launch.kernel->cluster;
+  BorrowedCores borrowed(size);
+  for (u32 i = 0; i < size; ++i) {
+    turn_to(borrowed[i]);
+    set_up(launch, borrowed[0], i);
+  }
+  turn_to(borrowed[0]);
+  const char* wrong = nullptr;
+  while (!wrong && !launch.failed) {
+    u64 cluster = launch.next_cluster.fetch_add(1);
+    if (cluster >= launch.clusters) break;
+    if (launch.schedule.order == Order::Reverse) cluster = launch.clusters - 1 - cluster;
+    run_cluster(cluster * size);
+    wrong = finish_cluster();
     ctx.thread = nullptr;
   }
-  acquire(&core->end_edge);
-  acquire(&core->fail_edge);
+  for (u32 i = 0; i < size; ++i) {
+    acquire(&borrowed[i]->end_edge);
+    acquire(&borrowed[i]->fail_edge);
+  }
   std::lock_guard<std::mutex> locked(launch.lock);
-  if (failed && !launch.failed.exchange(true)) memcpy(launch.error, core->error, sizeof launch.error);
-  launch.stats.switches += core->stats.switches;
-  launch.stats.collectives += core->stats.collectives;
-  launch.stats.blocks += core->stats.blocks;
-  launch.stats.ldmatrix_rows += core->stats.ldmatrix_rows;
-  launch.stats.conflicting_rows += core->stats.conflicting_rows;
+  if (wrong && !launch.failed.exchange(true)) memcpy(launch.error, wrong, sizeof launch.error);
+  for (u32 i = 0; i < size; ++i) add_stats(launch, borrowed[i]->stats);
 }
 
 // ---- OS threads that help -----------------------------------------------------------------------------------------
@@ -191,11 +226,14 @@ static Pool& pool() {
   return *held;
 }
 
-static const char* check_shape(const dim3& grid, const dim3& block, u32 smem) {
+static const char* check_shape(const Kernel& kernel, const dim3& grid, const dim3& block, u32 smem) {
   const u64 threads = u64{block.x} * block.y * block.z;
   if (!threads || threads > MAX_THREADS || block.z > 64) return "a block has 1 to 1024 threads, at most 64 along z";
   if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
     return "the grid has no blocks, or more than 2147483647, 65535, 65535";
+  }
+  if (kernel.cluster > MAX_CLUSTER || grid.x % kernel.cluster) {
+    return "the grid's first size is no multiple of the blocks of a cluster, or these are more than 8";
   }
   if (smem > MAX_DYNAMIC_SHARED) return "more than 227 KB of dynamic shared memory";
   return nullptr;
@@ -242,7 +280,7 @@ extern "C" int32_t emu_launch(const void* function, const uint32_t grid[3], cons
   launch.kernel = static_cast<const Kernel*>(function);
   launch.grid = {grid[0], grid[1], grid[2]};
   launch.block = {block[0], block[1], block[2]};
-  if (const char* wrong = check_shape(launch.grid, launch.block, smem)) {
+  if (const char* wrong = check_shape(*launch.kernel, launch.grid, launch.block, smem)) {
     snprintf(error, error_length, "%s: %s", launch.kernel->name, wrong);
     return 1;
   }
@@ -254,10 +292,11 @@ extern "C" int32_t emu_launch(const void* function, const uint32_t grid[3], cons
   launch.args = args;
   launch.schedule = {schedule->threads, static_cast<Order>(schedule->order), static_cast<Async>(schedule->async), 0,
                      schedule->seed};
-  launch.blocks = u64{grid[0]} * grid[1] * grid[2];
-  u64 threads = schedule->threads < launch.blocks ? schedule->threads : launch.blocks;
+  launch.clusters = u64{grid[0]} / launch.kernel->cluster * grid[1] * grid[2];
+  u64 threads = schedule->threads < launch.clusters ? schedule->threads : launch.clusters;
 #if defined(EMU_TSAN)
-  if (threads > 2) threads = 2;  // the sanitizer runs out of identities
+  const u64 most = launch.kernel->cluster > 1 ? 1 : 2;  // or the sanitizer runs out of identities
+  if (threads > most) threads = most;
 #endif
   pool().run(launch, static_cast<u32>(threads));
   thread_stats.switches += launch.stats.switches;

@@ -1,5 +1,6 @@
 // Which thread of the block runs next. A thread runs until it blocks and then switches straight to the next one: there
 // is no scheduler fiber. Ready threads are bits, 32 to a warp, and ready warps are bits of one more word.
+#include <algorithm>
 #include <cstdarg>
 #include <utility>
 
@@ -23,6 +24,7 @@ const char* op_name(Op op) {
     case Op::Mma: return "mma";
     case Op::MmaSmem: return "mma_smem";
     case Op::Barrier: return "a barrier";
+    case Op::ClusterBarrier: return "a cluster barrier";
     case Op::Mbarrier: return "an mbarrier wait";
     case Op::WgmmaWait: return "a wgmma wait";
     case Op::Yield: return "a yield";
@@ -53,30 +55,44 @@ static bool same_wait(const Lane& a, const Lane& b) {
   return a.wait_op == b.wait_op && a.wait_line == b.wait_line && a.wait_object == b.wait_object;
 }
 
-// Nothing can run: says who waits where, one line for each place.
-[[noreturn]] static void deadlock() {
+struct Report {
   char text[1500] = "";
   size_t used = 0;
+
+  template <class... A> void add(const char* format, A... values) {
+    used += static_cast<size_t>(snprintf(text + used, sizeof text - used, format, values...));
+  }
+  bool has_room() const { return used < sizeof text - 300; }
+};
+
+// Who of a block waits where, one line for each place.
+static void report_waits(const Core* block, Report& report) {
   bool told[MAX_THREADS] = {};
-  for (u32 i = 0; i < core->threads && used < 1200; ++i) {
-    const Lane& lane = core->lanes[i];
+  for (u32 i = 0; i < block->threads && report.has_room(); ++i) {
+    const Lane& lane = block->lanes[i];
     if (lane.exited || told[i]) continue;
     u32 count = 0;
-    for (u32 j = i; j < core->threads; ++j) {
-      if (core->lanes[j].exited || !same_wait(lane, core->lanes[j])) continue;
+    for (u32 j = i; j < block->threads; ++j) {
+      if (block->lanes[j].exited || !same_wait(lane, block->lanes[j])) continue;
       told[j] = true;
       count++;
     }
-    used += static_cast<size_t>(snprintf(text + used, sizeof text - used,
-                                         "\n  %u thread(s) from %u wait in %s at %s:%d", count, i,
-                                         op_name(lane.wait_op), lane.wait_file ? lane.wait_file : "?",
-                                         lane.wait_line));
-    if (lane.wait_op == Op::Mbarrier) {
-      used += static_cast<size_t>(snprintf(text + used, sizeof text - used, " (at shared address 0x%x)",
-                                           lane.wait_object));
-    }
+    report.add("\n  %u thread(s) from %u", count, i);
+    if (block->cluster->size > 1) report.add(" of block %u of the cluster", block->rank);
+    report.add(" wait in %s at %s:%d", op_name(lane.wait_op), lane.wait_file ? lane.wait_file : "?", lane.wait_line);
+    if (lane.wait_op == Op::Mbarrier) report.add(" (at shared address 0x%x)", lane.wait_object);
   }
-  fail("deadlock, %u of %u threads alive:%s", core->alive, core->threads, text);
+}
+
+// Nothing can run.
+[[noreturn]] static void deadlock() {
+  Report report;
+  u32 alive = 0;
+  for (u32 i = 0; i < core->cluster->size; ++i) {
+    alive += core->cluster->blocks[i]->alive;
+    report_waits(core->cluster->blocks[i], report);
+  }
+  fail("deadlock, %u of %u threads alive:%s", alive, core->cluster->size * core->threads, report.text);
 }
 
 // ---- picking ------------------------------------------------------------------------------------------------------
@@ -124,12 +140,15 @@ static EMU_INLINE Lane* pick_ready(bool fair) {
   return &warp.lanes[random_bit(warp.ready)];
 }
 
-// The next thread to run, no longer marked ready. Copies of the copy engine may finish here; when no thread is ready,
-// one must.
+// The next thread to run, no longer marked ready; of a cluster, that of any of its blocks. Copies of the copy engine may
+// finish here; when no thread is ready, one must.
 static EMU_INLINE Lane* pick(bool fair = false) {
-  const bool random = core->schedule.async == Async::Random;
+  const bool random = core->schedule.async == Async::Random, together = core->cluster->size > 1;
+  if (EMU_UNLIKELY(together && core->schedule.order == Order::Random) && one_in(8)) turn_to_another();
   if (EMU_UNLIKELY(random && core->load_count) && one_in(4)) finish_one_load(true);
   while (EMU_UNLIKELY(!core->ready_warps)) {
+    if (together) turn_to_another();
+    if (core->ready_warps) break;
     if (!core->load_count) deadlock();
     finish_one_load(random);
   }
@@ -179,6 +198,16 @@ static void check_exit(const Lane* lane) {
   if (EMU_UNLIKELY(core->barriers[0].arrived)) {
     fail("thread exited while others wait in __syncthreads at line %d", core->barriers[0].line);
   }
+  if (EMU_UNLIKELY(core->cluster->arrived)) {
+    fail("thread exited while others wait in a cluster barrier at line %d", core->cluster->line);
+  }
+}
+
+static bool is_last_of_cluster() {
+  for (u32 i = 0; i < core->cluster->size; ++i) {
+    if (core->cluster->blocks[i]->alive) return false;
+  }
+  return true;
 }
 
 // What every fiber runs: the kernel for one thread, then, where possible, for the next one on the same stack. Kernels
@@ -197,20 +226,21 @@ void block_main() {
     lane->exited = true;
     lane->warp->alive &= ~(1u << lane->lane);
     core->idle_yields = 0;
-    if (--core->alive == 0) {
-      give_fiber(fiber);
+    Core* const block = core;
+    if (--block->alive == 0 && is_last_of_cluster()) {
+      give_fiber(block, fiber);
       switch_to_main(fiber);
       continue;
     }
     Lane* next = pick();
     ctx.thread = next;
 #if !defined(EMU_TSAN)
-    if (!next->fiber) {
+    if (!next->fiber && core == block) {
       next->fiber = fiber;
       continue;
     }
 #endif
-    give_fiber(fiber);
+    give_fiber(block, fiber);
     switch_to_lane(fiber, next);
   }
 }
@@ -263,13 +293,12 @@ static void seed_block(u64 block) {
   core->uniform = one_in(4);
 }
 
-// Runs one block to its end, or to its failure.
-void start_block(u64 block) {
+static void begin_block(u64 block) {
   const uint3 grid = ctx.grid_dim;
   ctx.block_index = {static_cast<u32>(block % grid.x), static_cast<u32>(block / grid.x % grid.y),
                      static_cast<u32>(block / grid.x / grid.y)};
 #if defined(EMU_TSAN)
-  core->identity_set = static_cast<u32>(block % 4);
+  core->identity_set = static_cast<u32>(block / core->cluster->size % identity_sets());
 #endif
   core->alive = core->threads;
   core->ready_warps = core->warp_count == MAX_WARPS ? FULL_MASK : (1u << core->warp_count) - 1;
@@ -281,14 +310,30 @@ void start_block(u64 block) {
     barrier.arrived = barrier.votes = 0;
     fill_bytes(barrier.waiting, 0, sizeof barrier.waiting);
   }
+  fill_bytes(core->cluster_waiting, 0, sizeof core->cluster_waiting);
   clear_engines();
   clear_shared_memory();
   release(&core->start_edge);
   ctx.thread = &core->lanes[0];
-  Lane* first = pick();
-  ctx.thread = first;
-  switch_to_lane(&core->main, first);
   core->stats.blocks++;
+}
+
+// Runs the blocks of a cluster, `first` and those after it, to their end or to a failure, whose core is then the running
+// one.
+void run_cluster(u64 first) {
+  Cluster& cluster = *core->cluster;
+  cluster.arrived = cluster.generation = 0;
+  std::rotate(cluster.blocks, cluster.blocks + 1, cluster.blocks + cluster.size);
+  for (u32 i = 0; i < cluster.size; ++i) {
+    turn_to(cluster.blocks[i]);
+    core->rank = i;
+    begin_block(first + i);
+  }
+  turn_to(cluster.blocks[0]);
+  if (core->schedule.order != Order::Forward) turn_to_another();
+  Lane* lane = pick();
+  ctx.thread = lane;
+  switch_to_lane(&cluster.main, lane);
 }
 
 }  // namespace emu

@@ -1,7 +1,8 @@
 // The state of one OS thread that runs blocks, shared by the emulator's files and seen by no kernel.
 //
 // A Core is the emulator's streaming multiprocessor: it holds one block at a time, with its warps, barriers, shared
-// memory and asynchronous engines. Cores are lent to launches (launch.cpp) and keep their fibers between them.
+// memory and asynchronous engines. A cluster of blocks takes as many cores, all of one OS thread. Cores are lent to
+// launches (launch.cpp) and keep their fibers between them.
 #pragma once
 #include "emu.h"
 #include "sanitize.h"
@@ -22,7 +23,7 @@ constexpr int POISON = 0xff;                     // unwritten memory reads as Na
 
 enum class Op : u8 {
   None, Shuffle, Vote, Syncwarp, Ldmatrix, LdmatrixTrans, Stmatrix, StmatrixTrans, Mma, MmaSmem,
-  Barrier, Mbarrier, WgmmaWait, Yield
+  Barrier, ClusterBarrier, Mbarrier, WgmmaWait, Yield
 };
 const char* op_name(Op op);
 
@@ -180,6 +181,22 @@ struct StaticArray {
   u32 start, bytes;
 };
 
+// ---- clusters (cluster.cpp) ---------------------------------------------------------------------------------------
+
+constexpr u32 MAX_CLUSTER = 8;
+
+struct Core;
+
+// Blocks that run together, on one OS thread; most often one alone.
+struct Cluster {
+  Core* blocks[MAX_CLUSTER];
+  u32 size;
+  u32 arrived, generation;  // of the barrier
+  int line;
+  char edge[2];  // alternating, as those of a Barrier
+  Fiber main;
+};
+
 // ---- the core -----------------------------------------------------------------------------------------------------
 
 enum class Order : u32 { Forward, Reverse, Random };
@@ -202,6 +219,11 @@ struct Core {
   Schedule schedule;
   Stats stats;
 
+  Cluster* cluster;
+  Cluster led;      // that of the blocks whose first this is
+  u32 rank;
+  Context context;  // while another block of the cluster runs
+
   u32 threads, warp_count;  // of the block
   u32 alive, ready_warps;   // threads, bits
   u64 random;
@@ -211,6 +233,7 @@ struct Core {
   Warp warps[MAX_WARPS];
   Lane lanes[MAX_THREADS];
   Barrier barriers[16];
+  u32 cluster_waiting[MAX_WARPS];  // lanes of each warp
 
   u8 *dynamic_memory, *static_memory, *shadow;
   u32 static_used;
@@ -225,7 +248,6 @@ struct Core {
   WarpGroup groups[8];
   TensorSpace space;
 
-  Fiber main;
   List<Fiber*> idle_fibers, fibers;
   bool failed;
   alignas(16) u8 signal_stack[32 * 1024];
@@ -235,15 +257,20 @@ struct Core {
 
   char start_edge, end_edge, load_edge, store_edge, fail_edge;
 #if defined(EMU_TSAN)
-  // Four sets of identities and stacks, used by consecutive blocks, so that races between blocks show.
+  // Four sets of identities and stacks, used by consecutive blocks, so that races between blocks show. Of a cluster each
+  // block has one, and blocks of the next cluster change cores.
   void* identity[4][MAX_THREADS];
   Fiber* identity_fiber[4][MAX_THREADS];
   void* engines[2];  // the copy engine, the tensor cores
-  void* main_identity;
+  void *main_identity, *interrupted;
   u32 identity_set;
 #endif
 };
 extern __thread Core* core;  // of this OS thread, while it runs a launch
+
+#if defined(EMU_TSAN)
+inline u32 identity_sets() { return core->cluster->size > 1 ? 1 : 4; }
+#endif
 
 inline Lane* running() { return static_cast<Lane*>(ctx.thread); }
 
@@ -264,7 +291,7 @@ inline bool runs_at_issue() {
 
 // fiber.cpp
 Fiber* take_fiber(Lane* lane);
-void give_fiber(Fiber* fiber);
+void give_fiber(Core* owner, Fiber* fiber);
 void switch_to_lane(Fiber* from, Lane* to);
 void switch_to_main(Fiber* from);
 [[noreturn]] void leap_to_main();
@@ -277,13 +304,17 @@ void enter_engine(Engine engine, const void* issued_edge);
 void leave_engine(const void* done_edge);
 
 // schedule.cpp
-void start_block(u64 block);
+void run_cluster(u64 first);
 void block_main();
 void wait_for(Op op, const char* file, int line, u32 object);
 inline void set_ready(Warp* warp, u32 lanes) {
   warp->ready |= lanes;
   core->ready_warps |= 1u << warp->id;
 }
+
+// cluster.cpp
+void turn_to(Core* other);
+void turn_to_another();
 
 // collective.cpp
 // True in the last lane to arrive, which must carry out the operation at once; the others resume afterwards.

@@ -17,6 +17,9 @@ struct Fault {
 static Fault in_block(const char* kernel, const char* says) {
   return {kernel, says, [=](const emu_schedule& s) { return run_block(kernel, s); }};
 }
+static Fault in_cluster(const char* kernel, const char* says) {
+  return {kernel, says, [=](const emu_schedule& s) { return run_cluster(kernel, s, 4); }};
+}
 static Fault in_mma(Product& product, const char* kernel, const char* says) {
   return {kernel, says, [=, &product](const emu_schedule& s) { return product.run_mma(kernel, s); }};
 }
@@ -51,6 +54,15 @@ static const std::vector<Fault>& faults() {
       in_block("block_barrier_of_too_many", "deadlock"),
       in_block("block_spin", "only yields"),
       in_block("block_no_syncwarp", ""),
+      in_cluster("cluster_no_first_sync", "may not have started"),
+      in_cluster("cluster_no_sync", ""),
+      in_cluster("cluster_no_sync_before_reuse", ""),
+      in_cluster("cluster_no_last_sync", "which has ended"),
+      in_cluster("cluster_rank_beyond", "block 4 of a cluster of 4"),
+      in_cluster("cluster_divergent_sync", "divergent barrier"),
+      in_cluster("cluster_exit_before_sync", "of the cluster exited"),
+      in_cluster("cluster_barrier_of_the_block", "of block 0 of the cluster wait in a cluster barrier"),
+      in_cluster("cluster_static_memory", "outside the block's dynamic shared memory"),
       in_mma(mma, "gemm_no_barrier", ""),
       in_mma(mma, "gemm_weak_wait", ""),
       in_mma(mma, "gemm_no_wait", ""),
@@ -144,6 +156,8 @@ void test_interface() {
   refused("1025 threads", {{1, 1, 1}, {1025, 1, 1}, 0});
   refused("no blocks", {{1, 0, 1}, {32, 1, 1}, 0});
   refused("a megabyte of shared memory", {{1, 1, 1}, {32, 1, 1}, 1 << 20});
+  const std::string odd = launch("cluster_of_4", IN_ORDER, {{6, 1, 1}, {64, 1, 1}, 64}, out.data(), out.data());
+  check("refused: six blocks in clusters of four", !odd.empty(), odd);
   TensorMap map;
   check("refused: a tensor map with rows of 8 bytes", !encode(&map, 2, out.data(), {4, 1}, {4, 1}, 0).empty());
   check("refused: a tensor map with strides of 20 bytes", !encode(&map, 2, out.data(), {10, 4}, {8, 4}, 0).empty());

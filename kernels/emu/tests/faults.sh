@@ -133,6 +133,18 @@ planted fold_join group_norm.from_moments:chunks group_norm/fwd_2_chunks common/
   '/__syncthreads();  \/\/ part is complete/d'
 planted chunks_sums group_norm.forward:chunks group_norm/fwd_2_chunks group_norm/fwd_2_chunks.cu \
   '/__syncthreads();  \/\/ sums are complete/d'
+planted cluster_told group_norm.forward:cluster group_norm/fwd_4_cluster.sm90a group_norm/fwd_4_cluster.sm90a.cu \
+  '/cluster_sync();  \/\/ all blocks have told/d'
+planted cluster_last group_norm.vjp:cluster group_norm/vjp_4_cluster.sm90a group_norm/vjp_4_cluster.sm90a.cu \
+  '/cluster_sync();  \/\/ all have read/d'
+planted cluster_copies group_norm.vjp:cluster group_norm/vjp_4_cluster.sm90a group_norm/vjp_4_cluster.sm90a.cu \
+  's/cp_async_wait<0>/cp_async_wait<1>/'
+planted cluster_means group_norm.forward:cluster group_norm/fwd_4_cluster.sm90a group_norm/fwd_4_cluster.sm90a.cu \
+  '/the means of the slice are there/d'
+planted cluster_statistics group_norm.forward:cluster group_norm/fwd_4_cluster.sm90a group_norm/fwd_4_cluster.sm90a.cu \
+  '/the statistics are there/d'
+planted cluster_fold group_norm.vjp:cluster group_norm/vjp_4_cluster.sm90a common/slices90.cuh \
+  '/the sums of all warps are there/d'
 planted sum_before_reuse group_norm.forward:resident group_norm/fwd_3_resident common/reduce.cuh \
   '/__syncthreads();  \/\/ the last call/d'
 planted sum_before_reading residual.forward:plain residual/fwd_1_plain common/reduce.cuh 's/^  __syncthreads();$//'
@@ -222,6 +234,18 @@ planted flash90_causal attention.vjp_kv:wgmma attention/vjp_kv_4_wgmma.sm90a att
   's/query < key + 8;/query < key;/'
 planted chunks_tail group_norm.forward:chunks group_norm/fwd_2_chunks group_norm/fwd_2_chunks.cu \
   's/pixels = min(p.chunk, p.pixels - first);/pixels = p.chunk;/'
+planted cluster_rank group_norm.vjp:cluster group_norm/vjp_4_cluster.sm90a common/slices90.cuh \
+  's/v\[i\], rank)/v[i], arch::cluster_rank())/'
+planted cluster_beyond group_norm.forward:cluster group_norm/fwd_4_cluster.sm90a common/slices90.cuh \
+  's/v\[i\], rank)/v[i], rank + 1)/'
+planted cluster_slice group_norm.forward:cluster group_norm/fwd_4_cluster.sm90a common/slices90.cuh \
+  's/cluster_rank() \* p.slice/cluster_rank() * (p.slice - 1)/'
+planted cluster_run group_norm.vjp:cluster group_norm/vjp_4_cluster.sm90a common/slices90.cuh \
+  's/blockIdx.x \/ CLUSTER;/blockIdx.x % CLUSTER;/'
+planted cluster_group group_norm.vjp:cluster group_norm/vjp_4_cluster.sm90a common/slices90.cuh \
+  's/(channel + i) \/ size/channel \/ size/'
+planted cluster_count group_norm.forward:cluster group_norm/fwd_4_cluster.sm90a group_norm/fwd_4_cluster.sm90a.cu \
+  's/max(0, min(p.sizes.slice, .*/p.sizes.slice;/'
 planted rows_tail layer_norm.forward:registers layer_norm/fwd_2_registers layer_norm/fwd_2_registers.cu \
   's/if (first + k \* STRIDE < p.c) squares/squares/'
 planted residual_end residual.forward:plain residual/fwd_1_plain residual/fwd_1_plain.cu \

@@ -93,6 +93,23 @@ std::string run_block(const std::string& kernel, const emu_schedule& schedule) {
   return "";
 }
 
+std::string run_cluster(const std::string& kernel, const emu_schedule& schedule, u32 blocks) {
+  constexpr u32 BLOCKS = 16, LAYERS = 3, THREADS = 64;
+  Buffer<float> out(BLOCKS * LAYERS), x(BLOCKS * LAYERS * THREADS);
+  std::vector<float> wanted(BLOCKS * LAYERS / blocks);
+  for (u32 i = 0; i < x.size(); ++i) {
+    const u32 block = i / THREADS;
+    x[i] = static_cast<float>(i % 7 + block % 5) - 2.0f;
+    wanted[block / blocks] += static_cast<float>(block % blocks + 1) * (x[i] + 2.0f * x[i] * x[i]);
+  }
+  const std::string error = launch(kernel, schedule, {{BLOCKS, LAYERS, 1}, {THREADS, 1, 1}, 64}, out.data(), x.data());
+  if (!error.empty()) return error;
+  for (u32 block = 0; block < out.size(); ++block) {
+    if (out[block] != wanted[block / blocks]) return "wrong values";
+  }
+  return "";
+}
+
 void test_products(u64 seeds) {
   Product mma_bf16(Type::Bf16, false, 128, 64, 224), mma_f16(Type::F16, false, 64, 128, 160);
   Product bf16_64(Type::Bf16, false, 128, 64, 448), f16_128(Type::F16, false, 64, 256, 384);
@@ -105,6 +122,9 @@ void test_products(u64 seeds) {
     right("gemm_bf16", mma_bf16.run_mma("gemm_bf16", s.schedule));
     right("gemm_f16", mma_f16.run_mma("gemm_f16", s.schedule));
     right("block_sums", run_block("block_sums", s.schedule));
+    right("cluster_of_2", run_cluster("cluster_of_2", s.schedule, 2));
+    right("cluster_of_4", run_cluster("cluster_of_4", s.schedule, 4));
+    right("cluster_of_8", run_cluster("cluster_of_8", s.schedule, 8));
     right("hopper_bf16_64", bf16_64.run_wgmma("hopper_bf16_64", s.schedule, 64));
     right("hopper_f16_128", f16_128.run_wgmma("hopper_f16_128", s.schedule, 128));
     right("hopper_bf16_128_transposed", bf16_128.run_wgmma("hopper_bf16_128_transposed", s.schedule, 128));

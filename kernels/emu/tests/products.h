@@ -25,3 +25,5 @@ class Product {
 
 // The sums of block.cu, under kernels of that signature.
 std::string run_block(const std::string& kernel, const emu_schedule& schedule);
+// Those of cluster.cu, whose clusters are of so many blocks.
+std::string run_cluster(const std::string& kernel, const emu_schedule& schedule, u32 blocks);

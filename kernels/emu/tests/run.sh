@@ -70,7 +70,7 @@ tsan() {
   driver tsan right 1
   local fault
   for fault in block_no_barrier block_no_barrier_before_reuse block_lost_updates block_no_syncwarp \
-    block_no_syncwarp_but_a_shuffle gemm_no_barrier hopper_early_release hopper_no_full_wait; do
+    block_no_syncwarp_but_a_shuffle cluster_no_sync cluster_no_sync_before_reuse gemm_no_barrier hopper_early_release hopper_no_full_wait; do
     reported tsan $fault "data race"
   done
 }

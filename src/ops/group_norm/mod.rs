@@ -14,6 +14,7 @@
 
 mod blocks;
 mod chunks;
+mod cluster;
 mod plain;
 mod resident;
 mod statistics;
@@ -120,6 +121,9 @@ impl KeyTrait for Key {
 pub static FORWARD: Op<Key> = Op {
     name: "group_norm.forward",
     variants: &[
+        Variant::on_hopper("cluster", cluster::forward)
+            .when(cluster::fits)
+            .where_it_pays(cluster::pays),
         Variant::kernels("resident", resident::forward).when(resident::fits),
         Variant::kernels("chunks", chunks::forward).when(chunks::fits),
         Variant::kernels("plain", |key| {
@@ -153,6 +157,9 @@ pub static FROM_MOMENTS: Op<Key> = Op {
 pub static VJP: Op<Key> = Op {
     name: "group_norm.vjp",
     variants: &[
+        Variant::on_hopper("cluster", cluster::vjp)
+            .when(cluster::fits)
+            .where_it_pays(cluster::pays),
         Variant::kernels("resident", resident::vjp).when(resident::fits),
         Variant::kernels("chunks", chunks::vjp).when(chunks::fits),
         Variant::kernels("plain", |key| {
@@ -198,6 +205,7 @@ fn cases(backward: bool) -> Vec<Key> {
         (1, 1_033, 1_032, 4),
         // A group of exactly the memory that a block has without asking.
         (1, 1_536, 16, 1),
+        (2, 3, 1_024, 64),
     ];
     let key = |(i, (samples, pixels, c, groups)): (usize, (usize, usize, usize, usize))| Key {
         dtype: DType::F32,
