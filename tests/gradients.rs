@@ -330,6 +330,12 @@ fn linear_cases() -> Vec<Case> {
             Ok(vec![dx, dy[0].clone()])
         });
         all.push(affine.with(&format!("affine {rows} {k} {m}"), |_| ()));
+        let gated = case("linear", &[&[rows, 2 * k]], &[&[m, k]], |cx, _, x| {
+            let (h, _) = geglu::forward(cx, &x[0])?;
+            Ok(vec![linear::forward(cx, &h, &x[1], None, None)?])
+        })
+        .vjp(|cx, _, x, dy| Ok(vec![linear::vjp_geglu(cx, &x[1], &x[0], &dy[0])?]));
+        all.push(gated.with(&format!("gated {rows} {k} {m}"), |_| ()));
         let weights = [&[m, k][..], &[m, k], &[m, k]];
         let three = case("linear", &[&[rows, k]], &weights, |cx, _, x| {
             let w = [&x[1], &x[2], &x[3]];

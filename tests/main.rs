@@ -5,6 +5,7 @@ mod coordinates;
 #[cfg(all(feature = "cuda", feature = "emu", target_os = "linux"))]
 mod cuda;
 mod diagnose;
+mod gated;
 mod gaussian;
 mod gradients;
 mod halves;

@@ -29,6 +29,16 @@ template <class T> ARCH_FN T* part(int i, T* first, T* second, T* third) {
 // This block's part.
 template <class T> ARCH_FN T* of_block(T* first, T* second, T* third) { return part(blockIdx.z, first, second, third); }
 
+// Element i of dy w.
+template <class T>
+ARCH_FN float element(size_t i, const T* __restrict__ dy, const T* __restrict__ w, const Params& p) {
+  const T* const from = dy + i / p.k * p.m;  // (m) this row
+  const T* const weights = w + i % p.k;      // (m) every k-th
+  float sum = 0.0f;
+  for (int j = 0; j < p.m; ++j) sum += arch::to_f32(from[j]) * arch::to_f32(weights[static_cast<size_t>(j) * p.k]);
+  return sum;
+}
+
 // An operand of a sum over parts: Of, the first one's, then the others', each in whole steps of S, zeros beyond its end.
 template <class T, class S, class Of> struct InTurn : Of {
   const T *next, *last;
@@ -92,13 +102,19 @@ ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restri
   product<S, T>(out, a, b, parts.count * a.span, row, col);
 }
 
+// The same of one part, whose products go to `out`.
+template <class S, class T, class Out>
+ARCH_FN void vjp(const Out& out, const T* __restrict__ dy, const T* __restrict__ w, const Params& p,
+                 chunks::Chunk chunk) {
+  const int row = blockIdx.x * S::ROWS, col = blockIdx.y * S::COLS;
+  tile::Rows<T, S, S::ROWS> a(dy, p.rows, p.m, row, chunk);
+  tile::Columns<T, S, S::COLS> b(w, p.k, col, chunk);
+  product<S, T>(out, a, b, chunk.depth, row, col);
+}
+
 template <class S, class T>
 ARCH_FN void vjp(float* __restrict__ parts, const T* __restrict__ dy, const T* __restrict__ w, const Cut& p) {
-  const int row = blockIdx.x * S::ROWS, col = blockIdx.y * S::COLS;
-  const auto chunk = chunks::Chunk::of_block(p.all.m, p.each);
-  tile::Rows<T, S, S::ROWS> a(dy, p.all.rows, p.all.m, row, chunk);
-  tile::Columns<T, S, S::COLS> b(w, p.all.k, col, chunk);
-  product<S, T>(tile::part<T>(parts, p.all.rows, p.all.k), a, b, chunk.depth, row, col);
+  vjp<S>(tile::part<T>(parts, p.all.rows, p.all.k), dy, w, p.all, chunks::Chunk::of_block(p.all.m, p.each));
 }
 
 }  // namespace linear

@@ -23,6 +23,13 @@ ARCH_FN float gelu_slope(float x) {
   return below + x * 0.39894228040143268f * expf(-0.5f * x * x);
 }
 
+// Puts da and dg in the places of a and g: d is the cotangent of a gelu(g).
+ARCH_FN void geglu_vjp(float& a, float& g, float d) {
+  const float da = d * gelu(g), dg = d * a * gelu_slope(g);
+  a = da;
+  g = dg;
+}
+
 // x sigmoid(1.702 x): CLIP's
 ARCH_FN float quick_gelu(float x) { return x * sigmoid(1.702f * x); }
 
@@ -50,6 +57,27 @@ ARCH_FN float fast_silu(float x) { return x * fast_sigmoid(x); }
 ARCH_FN float fast_silu_slope(float x) {
   const float s = fast_sigmoid(x);
   return s + x * s * (1.0f - s);
+}
+
+// Phi(x) and phi(x).
+struct Gaussian {
+  float below, density;
+};
+
+// Both by one exponential, Phi to 3e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, formula 26.2.17.
+ARCH_FN Gaussian fast_gaussian(float x) {
+  const float density = 0.39894228040143268f * arch::ex2(-0.72134752044448170f * x * x);
+  const float t = __fdividef(1.0f, 1.0f + 0.2316419f * fabsf(x));
+  const float third = 1.781477937f + t * (-1.821255978f + t * 1.330274429f);
+  const float beyond = density * t * (0.319381530f + t * (-0.356563782f + t * third));  // Phi(-|x|)
+  return {x < 0.0f ? beyond : 1.0f - beyond, density};
+}
+
+ARCH_FN void fast_geglu_vjp(float& a, float& g, float d) {
+  const Gaussian phi = fast_gaussian(g);
+  const float da = d * g * phi.below, dg = d * a * (phi.below + g * phi.density);
+  a = da;
+  g = dg;
 }
 
 struct FastSilu {

@@ -248,6 +248,14 @@ template <class Out> ARCH_FN void finish(const Out& out, float (&sum)[PIECE], in
   store_piece(out.y + at, sum);
 }
 
+// What else of memory a piece takes: an output that reads much has an overload of its own, and is given it a part later.
+struct Nothing {};
+template <class Out> ARCH_FN Nothing beside(const Out&, int, int) { return {}; }
+
+template <class Out> ARCH_FN void finish(const Out& out, const Nothing&, float (&sum)[PIECE], int row, int col) {
+  finish(out, sum, row, col);
+}
+
 static constexpr int STORE_PITCH = 40;  // floats from row to row: four rows of a fragment meet different banks
 // What a tile is stored by way of, in bytes.
 template <class S> static constexpr int STORE_BYTES = S::THREADS / 32 * 16 * STORE_PITCH * 4;
@@ -269,6 +277,18 @@ ARCH_FN void store_apart(const Out& out, const float (&acc)[S::I][S::J][4], int 
   float* const part = reinterpret_cast<float*>(smem) + warp * 16 * PITCH;  // (16, 32) of this warp's outputs
   row += warp / S::WARPS_ACROSS * (16 * S::I) + group;
   col += warp % S::WARPS_ACROSS * (8 * S::J) + in_group * PIECE;
+  // f: the first fragment of a part. The pieces of a thread lie in two rows of it, eight apart.
+  const auto row_of = [&](int f, int half) { return row + 16 * (f / S::J) + 8 * half; };
+  const auto col_of = [&](int f) { return col + 8 * (f % S::J); };
+  const auto is_inside = [&](int f, int half) { return row_of(f, half) < out.rows && col_of(f) < out.cols; };
+  decltype(beside(out, 0, 0)) with[2], next[2];
+  const auto ask = [&](int f) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (is_inside(f, half)) next[half] = beside(out, row_of(f, half), col_of(f));
+    }
+  };
+  ask(0);
 #pragma unroll
   for (int f = 0; f < S::I * S::J; f += EACH) {
     const int i = f / S::J, first = f % S::J;
@@ -279,15 +299,17 @@ ARCH_FN void store_apart(const Out& out, const float (&acc)[S::I][S::J][4], int 
       *reinterpret_cast<Pack<float, 2>*>(to) = {fragment[0], fragment[1]};
       *reinterpret_cast<Pack<float, 2>*>(to + 8 * PITCH) = {fragment[2], fragment[3]};
     }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) with[half] = next[half];
+    if (f + EACH < S::I * S::J) ask(f + EACH);
     __syncwarp();  // the part is whole
 #pragma unroll
-    for (int r = 0; r < 16; r += 8) {
-      const int y_row = row + 16 * i + r, y_col = col + 8 * first;
-      if (y_row < out.rows && y_col < out.cols) {
+    for (int half = 0; half < 2; ++half) {
+      if (is_inside(f, half)) {
         float sum[PIECE] = {};
-        add_piece(sum, part + (group + r) * PITCH + in_group * PIECE);
-        finish(out, sum, y_row, y_col);
-        seen(f / EACH, r == 0, sum);
+        add_piece(sum, part + (group + 8 * half) * PITCH + in_group * PIECE);
+        finish(out, with[half], sum, row_of(f, half), col_of(f));
+        seen(f / EACH, half == 0, sum);
       }
     }
     __syncwarp();  // the part is read: the next one goes there

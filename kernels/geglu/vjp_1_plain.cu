@@ -13,9 +13,10 @@ template <class T> ARCH_FN void geglu(T* __restrict__ dx, const T* __restrict__ 
   const size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= static_cast<size_t>(p.rows) * p.c) return;
   const size_t at = i / p.c * 2 * p.c + i % p.c;
-  const float a = arch::to_f32(x[at]), g = arch::to_f32(x[at + p.c]), d = arch::to_f32(dy[i]);
-  dx[at] = arch::from_f32<T>(d * math::gelu(g));
-  dx[at + p.c] = arch::from_f32<T>(d * a * math::gelu_slope(g));
+  float a = arch::to_f32(x[at]), g = arch::to_f32(x[at + p.c]);
+  math::geglu_vjp(a, g, arch::to_f32(dy[i]));
+  dx[at] = arch::from_f32<T>(a);
+  dx[at + p.c] = arch::from_f32<T>(g);
 }
 
 }  // namespace

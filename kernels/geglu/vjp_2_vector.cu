@@ -21,11 +21,7 @@ template <class T> ARCH_FN void geglu(T* __restrict__ dx, const T* __restrict__ 
   vec::load(g, x + at + p.c);
   vec::load(d, dy + static_cast<size_t>(pack) * N);
 #pragma unroll
-  for (int i = 0; i < N; ++i) {
-    const float da = d[i] * math::gelu(g[i]), dg = d[i] * a[i] * math::gelu_slope(g[i]);
-    a[i] = da;
-    g[i] = dg;
-  }
+  for (int i = 0; i < N; ++i) math::geglu_vjp(a[i], g[i], d[i]);
   vec::store(dx + at, a);
   vec::store(dx + at + p.c, g);
 }

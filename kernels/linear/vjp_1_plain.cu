@@ -5,16 +5,6 @@
 
 namespace {
 
-// Element i of dy w.
-template <class T>
-ARCH_FN float product(size_t i, const T* __restrict__ dy, const T* __restrict__ w, const linear::Params& p) {
-  const T* const from = dy + i / p.k * p.m;  // (m) this row
-  const T* const weights = w + i % p.k;      // (m) every k-th
-  float sum = 0.0f;
-  for (int j = 0; j < p.m; ++j) sum += arch::to_f32(from[j]) * arch::to_f32(weights[static_cast<size_t>(j) * p.k]);
-  return sum;
-}
-
 template <class T>
 ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ dy_2, const T* __restrict__ dy_3,
                  const T* __restrict__ w, const T* __restrict__ w_2, const T* __restrict__ w_3,
@@ -24,7 +14,7 @@ ARCH_FN void vjp(T* __restrict__ dx, const T* __restrict__ dy, const T* __restri
   if (i >= static_cast<size_t>(p.rows) * p.k) return;
   float sum = 0.0f;
   for (int turn = 0; turn < parts.count; ++turn) {
-    sum += product(i, linear::part(turn, dy, dy_2, dy_3), linear::part(turn, w, w_2, w_3), p);
+    sum += linear::element(i, linear::part(turn, dy, dy_2, dy_3), linear::part(turn, w, w_2, w_3), p);
   }
   dx[i] = arch::from_f32<T>(sum);
 }

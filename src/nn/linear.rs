@@ -3,7 +3,7 @@
 use crate::cx::Cx;
 use crate::error::Result;
 use crate::nn::param::{Weights, accumulate};
-use crate::ops::{add, linear, sum};
+use crate::ops::{add, geglu, linear, sum};
 use crate::tensor::Tensor;
 
 /// A linear layer. Frozen, it saves nothing: `dx = dy w`; trained, its input.
@@ -76,6 +76,20 @@ impl Linear {
         cx.tap_cotangent(&self.name, dy);
         self.wgrad(cx, dy)?;
         linear::vjp(cx, &self.w, dy)
+    }
+
+    /// The cotangent of a GEGLU's input from `dy`, where its result was this layer's input: in one launch, where that costs
+    /// the product no better variant.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn vjp_geglu(&self, cx: &Cx, saved: geglu::Saved, dy: &Tensor) -> Result<Tensor> {
+        if !linear::takes_geglu(cx, &self.w, dy)? {
+            return geglu::vjp(cx, saved, &self.vjp(cx, dy)?);
+        }
+        cx.tap_cotangent(&self.name, dy);
+        self.wgrad(cx, dy)?;
+        linear::vjp_geglu(cx, &self.w, saved.input()?, dy)
     }
 
     /// `dx` from the `dy` of each of three layers of one shape, in one launch.

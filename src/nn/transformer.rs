@@ -208,8 +208,7 @@ impl FeedForward {
 
     fn vjp(&self, cx: &Cx, saved: geglu::Saved, dy: &Tensor) -> Result<Tensor> {
         cx.tap_cotangent(&self.name, dy);
-        let dh = self.out.vjp(cx, dy)?;
-        let dh = geglu::vjp(cx, saved, &dh)?;
+        let dh = self.out.vjp_geglu(cx, saved, dy)?;
         self.proj.vjp(cx, &dh)
     }
 }

@@ -113,6 +113,16 @@ pub struct Saved {
     x: Kept,
 }
 
+impl Saved {
+    /// The input, for a backward pass that goes through another op too.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the forward pass kept nothing.
+    pub fn input(&self) -> Result<&Tensor> {
+        self.x.get()
+    }
+}
+
 /// `y: [n, .., c]` from `x: [n, .., 2c]`.
 ///
 /// # Errors
@@ -129,7 +139,7 @@ pub fn forward(cx: &Cx, x: &Tensor) -> Result<(Tensor, Saved)> {
 /// # Errors
 /// [`Error::Shape`] when `dy` is not of `y`'s shape.
 pub fn vjp(cx: &Cx, saved: Saved, dy: &Tensor) -> Result<Tensor> {
-    let x = saved.x.get()?;
+    let x = saved.input()?;
     let key = key(x, true)?;
     dy.expect_shape("geglu.vjp", x.shape().with_channels(key.c))?;
     let dx = cx.empty(x.shape())?;

@@ -92,6 +92,7 @@ pub static ALL: &[&dyn AnyOp] = &[
     &layer_norm::WGRAD,
     &linear::FORWARD,
     &linear::VJP,
+    &linear::VJP_GEGLU,
     &linear::WGRAD,
     &lookup::FORWARD,
     &mask::FORWARD,

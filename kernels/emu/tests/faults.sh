@@ -72,6 +72,9 @@ planted warpgroup_wait conv2d.forward:wgmma_256 conv2d/fwd_5_wgmma.sm90a common/
 planted warpgroup_fence conv2d.forward:wgmma_256 conv2d/fwd_5_wgmma.sm90a common/warpgroup.cuh '/fence_proxy_async/d'
 planted warpgroup_overtaken linear.forward:wgmma_256 linear/fwd_3_wgmma.sm90a common/warpgroup.cuh \
   's/wgmma_wait<1>/wgmma_wait<2>/'
+planted gated_whole_part linear.vjp_geglu:tensor_cores linear/vjp_8_geglu_tensor_cores common/tile.cuh \
+  '/__syncwarp();  \/\/ the part is whole/d'
+planted gated_unfinished linear.vjp_geglu:tma linear/vjp_10_geglu_tma.sm90a common/patches90.cuh '/wgmma_wait<0>/d'
 planted warpgroup_unfinished linear.vjp:wgmma_256 linear/vjp_3_wgmma.sm90a common/warpgroup.cuh '/wgmma_wait<0>/d'
 planted flash_before_a_tile attention.forward:flash attention/fwd_2_flash attention/fwd_2_flash.cu \
   '/__syncthreads();  \/\/ the tile is there/d'
@@ -182,6 +185,23 @@ planted part_stays linear.vjp:tensor_cores linear/vjp_2_tensor_cores common/line
 planted part_starts_late linear.vjp:wgmma linear/vjp_3_wgmma.sm90a common/linear.cuh 's/this->at -= span/&- S::DEPTH/'
 planted part_last linear.vjp:wgmma linear/vjp_3_wgmma.sm90a common/linear.cuh \
   's/parts.count \* a.span/(parts.count - parts.count \/ 3) * a.span/'
+planted gated_halves linear.vjp_geglu:tensor_cores linear/vjp_8_geglu_tensor_cores common/geglu.cuh \
+  's/vec::store(da + out.cols, g)/vec::store(da + out.cols, a)/'
+planted gated_swapped linear.vjp_geglu:tma linear/vjp_10_geglu_tma.sm90a common/geglu.cuh \
+  's/>(a), \(.*\)>(g)}/>(g), \1>(a)}/'
+planted gated_offset linear.vjp_geglu:wgmma linear/vjp_9_geglu_wgmma.sm90a common/geglu.cuh 's/row) \* 2 \* cols/row) * cols/'
+planted gated_slope linear.vjp_geglu:tensor_cores linear/vjp_8_geglu_tensor_cores common/math.cuh \
+  's/d \* g \* phi.below/d * (phi.below + g * phi.density)/'
+planted gated_value linear.vjp_geglu:wgmma linear/vjp_9_geglu_wgmma.sm90a common/math.cuh \
+  's/phi.below + g \* phi.density/g * phi.below/'
+planted gated_sign linear.vjp_geglu:tma linear/vjp_10_geglu_tma.sm90a common/math.cuh 's/x < 0.0f ? beyond/x > 0.0f ? beyond/'
+planted gated_ahead linear.vjp_geglu:tma linear/vjp_10_geglu_tma.sm90a common/tile.cuh 's/ask(f + EACH)/ask(f)/'
+planted gated_rows linear.vjp_geglu:tensor_cores linear/vjp_8_geglu_tensor_cores common/tile.cuh \
+  's/beside(out, row_of(f, half)/beside(out, row_of(f, 0)/'
+planted gated_edge linear.vjp_geglu:tensor_cores linear/vjp_8_geglu_tensor_cores common/tile.cuh \
+  's/if (is_inside(f, half)) next/next/'
+planted gated_plain linear.vjp_geglu:plain linear/vjp_7_geglu_plain linear/vjp_7_geglu_plain.cu \
+  's/x\[at + p.k\]);/x[at]);/'
 planted patches_pixel conv2d.forward:tma conv2d/fwd_8_tma.sm90a common/patches90.cuh \
   's/row(patch) + in_patch \/ WIDTH/row(patch) + in_patch % HEIGHT/'
 planted patches_tap conv2d.vjp:tma conv2d/vjp_9_tma.sm90a common/patches90.cuh \

@@ -45,6 +45,18 @@ pub(super) fn products(module: &'static str, key: &Key, tile: Tile) -> Plan {
     parts(key, product(module, key, tile))
 }
 
+/// The same with the arguments in their order.
+pub(super) fn gated(module: &'static str, key: &Key, tile: Tile) -> Plan {
+    product(module, key, tile).into()
+}
+
+/// One thread a place of `dy w`.
+pub(super) fn plain_gated(module: &'static str, key: &Key) -> Plan {
+    let [rows, width] = of_sample(key);
+    let launch = Launch::each(module, key.dtype, key.samples * rows * width);
+    sized(launch, key).into()
+}
+
 fn product(module: &'static str, key: &Key, tile: Tile) -> Launch {
     let [rows, width] = of_sample(key);
     let outputs = [key.samples * rows, width];
@@ -82,10 +94,12 @@ pub(super) fn boxes(module: &'static str, key: &Key, tile: Tile) -> Plan {
     let operand = TensorMap::new(Ptr::Arg(1), dims, [64, 128, 1, 1]);
     let lines = if key.backward { 64 } else { tile.cols() };
     let weights = TensorMap::new(Ptr::Arg(2), [key.k, key.m, 1], [64, lines, 1]);
-    let pointers = match key.backward {
-        true => vec![Ptr::Arg(0)],
-        false => [0, 3, 4].map(Ptr::Arg).to_vec(),
+    let pointers: &[usize] = match (key.backward, key.geglu) {
+        (false, _) => &[0, 3, 4],
+        (true, false) => &[0],
+        (true, true) => &[0, 3],
     };
+    let pointers: Vec<_> = pointers.iter().copied().map(Ptr::Arg).collect();
     product(module, key, tile)
         .staying()
         .pointers(pointers)

@@ -6,11 +6,15 @@
 //!
 //! Three maps of one input and one shape, as of attention's queries, keys and values, are one launch either way: the parts
 //! `y_p = x w_p^T + bias_p`, and `dx`, the sum of `dy_p w_p` over them, which is rounded once.
+//!
+//! A map of what a GEGLU made takes that's backward pass into its own: [`vjp_geglu`].
 
+mod gated;
 mod kernels;
 mod native;
 mod wgrad;
 
+pub use gated::{VJP_GEGLU, takes_geglu, vjp_geglu};
 pub use wgrad::{WGRAD, wgrad};
 
 use crate::cx::Cx;
@@ -41,6 +45,8 @@ pub struct Key {
     bias: bool,
     residual: bool,
     backward: bool,
+    /// Backward through the GEGLU that made the input, too.
+    geglu: bool,
 }
 
 impl KeyTrait for Key {
@@ -66,8 +72,10 @@ impl KeyTrait for Key {
         let w = w.map(|(w, narrow)| w.narrow(narrow));
         if self.backward {
             let dy = Spec::input("", rows * self.m);
-            let mut args = vec![Spec::out("dx", rows * self.k)];
+            let width = if self.geglu { 2 * self.k } else { self.k };
+            let mut args = vec![Spec::out("dx", rows * width)];
             args.extend(parts(["dy", "dy_2", "dy_3"], dy).chain(w));
+            args.extend(self.geglu.then_some(Spec::input("x", rows * width)));
             return args;
         }
         let y = Spec::out("", rows * self.m);
@@ -80,7 +88,9 @@ impl KeyTrait for Key {
     }
 
     fn flops(&self) -> u64 {
-        2 * (self.samples * self.rows * self.k * self.m * self.parts) as u64
+        let inputs = (self.samples * self.rows * self.k) as u64;
+        let of_geglu = if self.geglu { 50 } else { 0 };
+        inputs * (2 * (self.m * self.parts) as u64 + of_geglu)
     }
 
     fn is_mixed(&self) -> bool {
@@ -266,6 +276,7 @@ fn cases(backward: bool) -> Vec<Key> {
         bias: i % 2 == 0,
         residual: i % 3 == 0 && parts == 1 && !backward,
         backward,
+        geglu: false,
     };
     let keys: Vec<_> = sizes.enumerate().map(key).collect();
     // In 16 bits: few rows, rows of every kind of block, and parts of which one is not.
@@ -392,5 +403,6 @@ fn key(x: &Tensor, w: &[&Tensor], along: usize, bias: bool, residual: bool) -> R
         bias,
         residual,
         backward: along == 0,
+        geglu: false,
     })
 }

@@ -131,7 +131,7 @@ fn vjp_products(key: &Key, args: &mut NativeArgs<'_>, compute: impl Fn(&Product<
 }
 
 /// Rows of one block: enough to amortise packing `w`, few enough to give every core some.
-fn block_rows(key: &Key) -> usize {
+pub(super) fn block_rows(key: &Key) -> usize {
     key.rows.div_ceil(4).clamp(32, 256).min(key.rows)
 }
 
@@ -232,7 +232,7 @@ pub(super) fn vjp_gemm<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
 
 /// Splits every sample of `y` into blocks of at most `block` elements, so that no block holds parts of
 /// two samples; yields each block with its start.
-fn per_sample_blocks<T: Real>(
+pub(super) fn per_sample_blocks<T: Real>(
     y: &mut [T],
     sample: usize,
     block: usize,
