@@ -1,6 +1,7 @@
 //! `degrade`: clean images in, measurements and their measurement files out.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::json;
@@ -162,7 +163,8 @@ fn one(
     let y = measurement.measure(&x, image_key(&entry.name))?;
 
     files::make_room(&entry.output)?;
-    // The picture last: where there is one, its file is there too.
+    // The picture first away and last there: where there is one, its file is there too.
+    remove(&entry.output)?;
     let path = Measurement::path_for(&entry.output);
     let text = measurement.to_json()?;
     write_atomic(&path, |w| {
@@ -170,4 +172,15 @@ fn one(
     })?;
     image::save(&entry.output, &y, entry.format, &[])?;
     Ok(Some([y.height, y.width]))
+}
+
+/// Removes a picture that is there.
+fn remove(picture: &Path) -> posteriori::Result<()> {
+    match std::fs::remove_file(picture) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            let why = format!("the old picture cannot be removed: {e}");
+            Err(Error::file(picture, why))
+        }
+        _ => Ok(()),
+    }
 }

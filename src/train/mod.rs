@@ -279,7 +279,8 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Shape`] when `images` are not a batch; [`Error::Training`] when loss or gradient are not finite, or
-    /// the loss has grown out of all proportion: the parameters are then those before the step; what `objective` returns.
+    /// the loss has grown out of all proportion: the parameters are then those before the step; also when the step made a
+    /// parameter that is not finite, which is not to be saved; what `objective` returns.
     pub fn step(&mut self, objective: &dyn Objective, images: &[Image]) -> Result<Record> {
         let Settings { batch, micro, .. } = self.settings;
         if images.len() != batch {
@@ -308,6 +309,10 @@ impl Trainer {
             .step(&self.cx, gradients, scale, &self.settings, step)?;
         if !norm.is_finite() {
             return Err(diverged(step, format!("the gradient's norm is {norm}")));
+        }
+        if let Some((name, value)) = self.optimiser.not_finite(&self.cx)? {
+            let why = format!("the parameter `{name}` has an element that became {value}");
+            return Err(diverged(step, why));
         }
         self.losses.push(loss);
         Ok(Record {
@@ -357,10 +362,10 @@ impl Trainer {
     /// Writes the model as it is now: the moving average of its parameters where there is one.
     ///
     /// # Errors
-    /// As [`Trainer::save`].
+    /// As [`Trainer::save`]; [`Error::Training`] naming a parameter that is not finite in `kind`.
     pub fn export(&self, path: &Path, kind: Option<Kind>) -> Result<()> {
-        self.optimiser
-            .export(path, kind, &[("format".into(), "pt".into())])
+        let (step, about) = (self.next(), [("format".into(), "pt".into())]);
+        self.optimiser.export(path, kind, step, &about)
     }
 }
 

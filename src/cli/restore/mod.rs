@@ -143,6 +143,9 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             files::make_folder(&notes)?;
             let anew = writing.exists == Exists::Overwrite;
             let journal = Journal::open(&notes.join(&journal_name), &head, anew)?;
+            if anew && shard.is_whole() {
+                journal.alone()?;
+            }
             shared.journal = Some(Mutex::new(journal));
             match lease {
                 Some(lease) => {
