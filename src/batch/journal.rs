@@ -182,7 +182,7 @@ impl Journal {
     /// # Errors
     /// [`Error::File`] when it cannot be written.
     pub fn add(&mut self, line: &Line) -> Result<()> {
-        let failed = |e: std::io::Error| Error::file(&self.path, format!("cannot be written: {e}"));
+        let failed = |e: std::io::Error| Error::written(&self.path, "cannot be written", &e);
         let mut text = serde_json::to_string(line)
             .map_err(|e| Error::file(&self.path, format!("cannot be written: {e}")))?;
         text.push('\n');

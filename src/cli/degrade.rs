@@ -86,6 +86,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
                 tell(ui, entry, &task, size);
             }
             Ok(None) => tally.skip(ui, &entry.name, &entry.output.display().to_string()),
+            Err(e @ Error::Full { .. }) => return Err(e.into()),
             Err(e) => tally.fail(ui, &entry.name, &e),
         }
         ui.advance(index as u64 + 1, &entry.name);
@@ -150,6 +151,7 @@ fn one(
     noise: Noise,
     writing: &Writing,
 ) -> posteriori::Result<Option<[usize; 2]>> {
+    entry.expect_readable()?;
     if !writing.exists.admits(&entry.output)? {
         return Ok(None);
     }

@@ -96,7 +96,7 @@ fn is_old(entry: &DirEntry) -> bool {
 
 /// Turns a failed write into an error that names the file: `w.write_all(..).map_err(failed(path))`.
 pub fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
-    move |e| Error::file(path, format!("cannot be written: {e}"))
+    move |e| Error::written(path, "cannot be written", &e)
 }
 
 /// The hidden file, removed when dropped unless it was renamed.
@@ -132,10 +132,8 @@ fn create(folder: &Path) -> Result<(File, PathBuf)> {
                 ));
             }
             Err(e) => {
-                return Err(Error::file(
-                    folder,
-                    format!("no file can be created in this folder: {e}"),
-                ));
+                let what = "no file can be created in this folder";
+                return Err(Error::written(folder, what, &e));
             }
         }
     }
@@ -211,6 +209,19 @@ mod tests {
         }
         stay.sort();
         assert_eq!(names(dir.path()), stay);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_other_failures() {
+        let of = |kind: ErrorKind| failed(Path::new("a"))(kind.into());
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+            let error = of(kind);
+            let named = error.to_string().starts_with("a: cannot be written: ");
+            assert!(matches!(error, Error::Full { .. }) && named, "{error}");
+        }
+        for kind in [ErrorKind::FileTooLarge, ErrorKind::PermissionDenied] {
+            assert!(matches!(of(kind), Error::File { .. }), "{kind}");
+        }
     }
 
     #[test]

@@ -112,6 +112,10 @@ impl Settings {
         if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return refuse(name, "at least 1", "0".into());
         }
+        let images = counts.into_iter().skip(1);
+        if let Some((name, count)) = images.into_iter().find(|(_, count)| *count > MOST_IMAGES) {
+            return refuse(name, &format!("at most {MOST_IMAGES}"), count.to_string());
+        }
         if !self.batch.is_multiple_of(self.micro) {
             let want = format!("a divisor of the batch, {}", self.batch);
             return refuse("micro", &want, self.micro.to_string());
@@ -223,6 +227,8 @@ const SETTINGS: &str = "posteriori.training";
 /// The key of the losses so far.
 const LOSSES: &str = "posteriori.losses";
 
+/// The most images of a step.
+const MOST_IMAGES: usize = 1 << 16;
 /// A loss this many times the first ones has diverged.
 const DIVERGED: f64 = 10.0;
 /// How many losses are averaged for that.
