@@ -124,6 +124,7 @@ impl Journal {
             file,
             done: BTreeMap::new(),
         };
+        let begun = lines.is_empty();
         match lines.first() {
             None => journal.add(&Line::Run(head.clone()))?,
             Some(Line::Run(there)) => differ(path, there, head)?,
@@ -136,9 +137,13 @@ impl Journal {
         }
         if !anew {
             // The head is on disk: of two runs that begin at once, one sees the other's.
-            for other in beside(path)? {
-                agree(&other, head)?;
+            let others = beside(path)?;
+            let agreed = others.iter().try_for_each(|other| agree(other, head));
+            if agreed.is_err() && begun {
+                // It does no harm if it stays.
+                drop(std::fs::remove_file(path));
             }
+            agreed?;
         }
         Ok(journal)
     }
@@ -432,8 +437,9 @@ mod tests {
         };
         let mut first = open("journal-0-of-2.jsonl", "1", false).unwrap();
         // It has done nothing, but is not over.
-        refused("journal-1-of-2.jsonl", "2");
         drop(open("journal-1-of-2.jsonl", "1", false).unwrap());
+        refused("journal-1-of-2.jsonl", "2");
+        assert!(!at("journal-1-of-2.jsonl").exists());
         drop(first);
         drop(open("journal-1-of-2.jsonl", "2", false).unwrap());
         first = open("journal-0-of-2.jsonl", "1", false).unwrap();
