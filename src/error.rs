@@ -1,6 +1,7 @@
 //! The one error type of the library. Every variant names the thing, what was wanted, what came
 //! and, where there is something to do, what to do.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// What can go wrong. Nothing a caller passes in makes the library panic; it comes back as one of these.
@@ -63,6 +64,14 @@ pub enum Error {
         /// What was attempted and what happened.
         why: String,
     },
+    /// There is no room left for a file that is written: the disk is full, or the share of it that the user may fill.
+    #[error("{}: {why}", path.display())]
+    Full {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was attempted and what happened.
+        why: String,
+    },
     /// An argument or option is out of its range.
     #[error("{name}: {why}")]
     Argument {
@@ -77,6 +86,12 @@ pub enum Error {
         /// The device, as the user spells it.
         device: String,
         /// What is wrong and what to do.
+        why: String,
+    },
+    /// Not even one image of this size fits into the memory that is free.
+    #[error("memory plan: {why}")]
+    TooLarge {
+        /// What was planned, what came.
         why: String,
     },
     /// A run left the memory plan that was made for it, or the plan does not fit.
@@ -151,12 +166,30 @@ impl Error {
         }
     }
 
+    /// Of something that could not be written: [`Error::Full`] where it is for want of room, else [`Error::File`].
+    pub fn written(path: impl AsRef<Path>, what: &str, error: &std::io::Error) -> Self {
+        let path = path.as_ref().to_owned();
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::Full {
+                path,
+                why: format!("{what}: {error}; make room for it, and begin again"),
+            },
+            _ => Error::File {
+                path,
+                why: format!("{what}: {error}"),
+            },
+        }
+    }
+
     /// Whether an error of a batch is about its images, so that other batches are worth trying. Models, device
     /// and memory are the same for all.
     pub fn is_of_the_images(&self) -> bool {
         matches!(
             self,
-            Error::Shape { .. } | Error::Argument { .. } | Error::Diverged { .. }
+            Error::Shape { .. }
+                | Error::Argument { .. }
+                | Error::Diverged { .. }
+                | Error::TooLarge { .. }
         )
     }
 

@@ -133,6 +133,40 @@ fn a_study_that_was_stopped_goes_on_where_it_was() {
 }
 
 #[test]
+fn results_that_were_cut_within_a_letter_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let cells = vec![cell("größer", "sr4", Method::ancestral().steps(1))];
+    let study = study(Source::scenes(1, 2).unwrap(), cells);
+    run(&study, dir.path()).unwrap();
+    let want = results(dir.path());
+    let path = dir.path().join("results.csv");
+    let bytes = fs::read(&path).unwrap();
+    let letter = bytes.iter().rposition(|byte| !byte.is_ascii()).unwrap();
+    fs::write(&path, &bytes[..letter]).unwrap();
+    assert_eq!(run(&study, dir.path()).unwrap().1, [1, 1, 1]);
+    assert_eq!(results(dir.path()), want);
+}
+
+#[test]
+fn a_folder_has_one_study_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let cells = vec![cell("prior", "sr4", Method::ancestral().steps(1))];
+    let study = study(Source::scenes(1, 2).unwrap(), cells);
+    let refused = Counter::new(0);
+    let again = |event: Event<'_>| {
+        if let Event::Done(..) = event {
+            let error = run(&study, dir.path()).unwrap_err().to_string();
+            let named = error.contains("results.csv: another study writes these results");
+            assert!(named, "{error}");
+            refused.set(refused.get() + 1);
+        }
+    };
+    study.run(&Device::cpu(), dir.path(), &again).unwrap();
+    assert_eq!(refused.get(), 2);
+    run(&study, dir.path()).unwrap();
+}
+
+#[test]
 fn results_of_another_study_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut other = small();

@@ -1,11 +1,12 @@
 //! [`Journal`]: what a run over a folder has done, one JSON object a line, on disk before the next begins.
 //!
 //! The first line says what the results depend on; a run with other settings must not go on in the same folder. A line that a
-//! killed run left half written is cut off when the next one opens the file. One run at a time holds a journal.
+//! killed run left half written is cut off when the next one opens the file. One run at a time holds a journal; runs that share
+//! a folder have journals beside each other, and agree.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -87,11 +88,12 @@ pub struct Journal {
 
 impl Journal {
     /// Opens the journal of a run like `head`, or begins it. With `anew`, one that is there is emptied first; so is one of a run
-    /// that has done nothing.
+    /// that has done nothing. Without, journals beside it must be of runs like `head` too, unless they have done nothing and
+    /// are over.
     ///
     /// # Errors
-    /// [`Error::Argument`] naming the first setting that differs from the journal's; [`Error::File`] when it cannot be
-    /// read or written, is damaged, or another run holds it.
+    /// [`Error::Argument`] naming the first setting that differs from a journal's; [`Error::File`] when one cannot be
+    /// read or written, is damaged, or another run holds this.
     pub fn open(path: &Path, head: &Head, anew: bool) -> Result<Self> {
         let failed =
             |e: std::io::Error| Error::file(path, format!("the journal cannot be opened: {e}"));
@@ -102,13 +104,9 @@ impl Journal {
             .truncate(false)
             .open(path)
             .map_err(failed)?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                let why = "another run writes this journal; wait for it, or share the work with --shard or --claim";
-                return Err(Error::file(path, why));
-            }
-            // Some shared file systems have no locks.
-            Err(TryLockError::Error(_)) | Ok(()) => {}
+        if is_held(&file) {
+            let why = "another run writes this journal; wait for it, or share the work with --shard or --claim";
+            return Err(Error::file(path, why));
         }
         let (mut lines, mut whole) = match anew {
             true => (Vec::new(), 0),
@@ -126,6 +124,7 @@ impl Journal {
             file,
             done: BTreeMap::new(),
         };
+        let begun = lines.is_empty();
         match lines.first() {
             None => journal.add(&Line::Run(head.clone()))?,
             Some(Line::Run(there)) => differ(path, there, head)?,
@@ -136,7 +135,36 @@ impl Journal {
                 journal.note(done);
             }
         }
+        if !anew {
+            // The head is on disk: of two runs that begin at once, one sees the other's.
+            let others = beside(path)?;
+            let agreed = others.iter().try_for_each(|other| agree(other, head));
+            if agreed.is_err() && begun {
+                // It does no harm if it stays.
+                drop(std::fs::remove_file(path));
+            }
+            agreed?;
+        }
         Ok(journal)
+    }
+
+    /// Removes the journals beside this one: all of what they are of is done anew.
+    ///
+    /// # Errors
+    /// [`Error::File`] when a run that is not over holds one, or it cannot be removed.
+    pub fn alone(&self) -> Result<()> {
+        for other in beside(&self.path)? {
+            let failed = |e: std::io::Error| {
+                let why = format!("the journal of an earlier run cannot be removed: {e}");
+                Error::file(&other, why)
+            };
+            if is_held(&File::open(&other).map_err(failed)?) {
+                let why = "another run writes this journal; wait for it before all is done anew";
+                return Err(Error::file(&other, why));
+            }
+            std::fs::remove_file(&other).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Every line of a journal, but one that was left half written.
@@ -159,7 +187,7 @@ impl Journal {
     /// # Errors
     /// [`Error::File`] when it cannot be written.
     pub fn add(&mut self, line: &Line) -> Result<()> {
-        let failed = |e: std::io::Error| Error::file(&self.path, format!("cannot be written: {e}"));
+        let failed = |e: std::io::Error| Error::written(&self.path, "cannot be written", &e);
         let mut text = serde_json::to_string(line)
             .map_err(|e| Error::file(&self.path, format!("cannot be written: {e}")))?;
         text.push('\n');
@@ -172,6 +200,67 @@ impl Journal {
 
     fn note(&mut self, done: Done) {
         self.done.insert((done.item.clone(), done.sample), done);
+    }
+}
+
+/// Whether another process holds an open journal; if not, it is held from now on.
+fn is_held(file: &File) -> bool {
+    // Some shared file systems have no locks.
+    matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+}
+
+/// The other journals of a folder.
+fn beside(path: &Path) -> Result<Vec<PathBuf>> {
+    let folder = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let failed = |e: std::io::Error| Error::file(folder, format!("cannot be looked into: {e}"));
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let text = name.to_string_lossy();
+        let other = Some(&*name) != path.file_name();
+        if other && text.starts_with("journal") && text.ends_with(".jsonl") {
+            all.push(folder.join(&name));
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// Refuses a run unlike the one that this journal is of, if that has done something or is not over.
+fn agree(path: &Path, head: &Head) -> Result<()> {
+    let failed = |e: std::io::Error| Error::file(path, format!("cannot be read: {e}"));
+    let file = match File::open(path) {
+        // Removed just now, by a run that does all anew.
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        file => file.map_err(failed)?,
+    };
+    let mut first: Option<Head> = None;
+    let mut bytes = Vec::new();
+    let mut reader = BufReader::new(&file).take(LONGEST);
+    for number in 1.. {
+        bytes.clear();
+        reader.read_until(b'\n', &mut bytes).map_err(failed)?;
+        if bytes.last() != Some(&b'\n') {
+            break;
+        }
+        let line = serde_json::from_slice(&bytes);
+        match (
+            line.map_err(|e| damaged(path, number, &e.to_string()))?,
+            &first,
+        ) {
+            (Line::Run(there), None) if there == *head => return Ok(()),
+            (Line::Run(there), None) => first = Some(there),
+            (_, None) => return Err(damaged(path, 1, "wanted the line that begins a run")),
+            (Line::Item(_), Some(there)) => return differ(path, there, head),
+            _ => {}
+        }
+    }
+    match first {
+        Some(there) if is_held(&file) => differ(path, &there, head),
+        _ => Ok(()),
     }
 }
 
@@ -334,6 +423,51 @@ mod tests {
         let journal = Journal::open(&path, &head("2"), true).unwrap();
         assert!(journal.done("a", 0).is_none());
         assert_eq!(Journal::read(&path).unwrap(), [Line::Run(head("2"))]);
+    }
+
+    #[test]
+    fn journals_beside_each_other_agree() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let open = |name: &str, zeta: &str, anew| Journal::open(&at(name), &head(zeta), anew);
+        let refused = |name: &str, zeta: &str| {
+            let error = open(name, zeta, false).unwrap_err().to_string();
+            let named = error.starts_with("--zeta: wanted 1") && error.contains("journal-0-of-2");
+            assert!(named, "{error}");
+        };
+        let mut first = open("journal-0-of-2.jsonl", "1", false).unwrap();
+        // It has done nothing, but is not over.
+        drop(open("journal-1-of-2.jsonl", "1", false).unwrap());
+        refused("journal-1-of-2.jsonl", "2");
+        assert!(!at("journal-1-of-2.jsonl").exists());
+        drop(first);
+        drop(open("journal-1-of-2.jsonl", "2", false).unwrap());
+        first = open("journal-0-of-2.jsonl", "1", false).unwrap();
+        first.add(&done("a", 0)).unwrap();
+        for name in [
+            "journal.jsonl",
+            "journal-1-of-2.jsonl",
+            "journal-0-of-5.jsonl",
+        ] {
+            refused(name, "2");
+            drop(open(name, "1", false).unwrap());
+        }
+        // All anew, once nobody else is at work.
+        let whole = open("journal.jsonl", "2", true).unwrap();
+        let error = whole.alone().unwrap_err().to_string();
+        assert!(
+            error.contains("journal-0-of-2.jsonl: another run"),
+            "{error}"
+        );
+        drop(first);
+        whole.alone().unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        // What is no journal is named.
+        std::fs::write(at("journal-x.jsonl"), "{}\n").unwrap();
+        let error = open("journal-1-of-2.jsonl", "2", false)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("journal-x.jsonl: line 1"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `degrade`: clean images in, measurements and their measurement files out.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::json;
@@ -85,6 +86,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
                 tell(ui, entry, &task, size);
             }
             Ok(None) => tally.skip(ui, &entry.name, &entry.output.display().to_string()),
+            Err(e @ Error::Full { .. }) => return Err(e.into()),
             Err(e) => tally.fail(ui, &entry.name, &e),
         }
         ui.advance(index as u64 + 1, &entry.name);
@@ -149,6 +151,7 @@ fn one(
     noise: Noise,
     writing: &Writing,
 ) -> posteriori::Result<Option<[usize; 2]>> {
+    entry.expect_readable()?;
     if !writing.exists.admits(&entry.output)? {
         return Ok(None);
     }
@@ -162,7 +165,8 @@ fn one(
     let y = measurement.measure(&x, image_key(&entry.name))?;
 
     files::make_room(&entry.output)?;
-    // The picture last: where there is one, its file is there too.
+    // The picture first away and last there: where there is one, its file is there too.
+    remove(&entry.output)?;
     let path = Measurement::path_for(&entry.output);
     let text = measurement.to_json()?;
     write_atomic(&path, |w| {
@@ -170,4 +174,15 @@ fn one(
     })?;
     image::save(&entry.output, &y, entry.format, &[])?;
     Ok(Some([y.height, y.width]))
+}
+
+/// Removes a picture that is there.
+fn remove(picture: &Path) -> posteriori::Result<()> {
+    match std::fs::remove_file(picture) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            let why = format!("the old picture cannot be removed: {e}");
+            Err(Error::file(picture, why))
+        }
+        _ => Ok(()),
+    }
 }

@@ -17,6 +17,7 @@ use posteriori::{Cx, Device, Error, Method, Pipeline, Restore, Task, scenes};
 
 use super::exit::{DONE, ITEMS};
 use super::files;
+use super::run::expect_count;
 use super::ui::Ui;
 
 /// Restore scenes with the model that ships with this program: nothing to download
@@ -31,7 +32,7 @@ pub(super) struct Args {
     output: PathBuf,
     /// How many scenes
     #[arg(long, value_name = "N", default_value_t = 4)]
-    scenes: u64,
+    scenes: usize,
     /// The seed of the scenes and of all noise
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -49,13 +50,8 @@ const ZETA: f64 = 4.8;
 const CELL: [usize; 2] = [128, 128];
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
-    if args.scenes == 0 || args.steps < 2 {
-        let why = format!(
-            "wanted 1 scene and 2 steps at least, got {} and {}",
-            args.scenes, args.steps
-        );
-        return Err(Error::argument("demo", why).into());
-    }
+    expect_count("--scenes", args.scenes, 1)?;
+    expect_count("--steps", args.steps, 2)?;
     if args.seed == embedded::TRAINED_ON {
         let why = format!(
             "wanted new scenes; the model was trained on those of seed {}",
@@ -192,7 +188,7 @@ fn scenes_of(args: &Args, task: &Task) -> posteriori::Result<(Vec<Image>, Vec<Im
     let operator: Box<dyn Operator> = task.build(&cx, [h, w])?;
     let [mh, mw, _] = operator.measurement_shape();
     let (mut truth, mut measured) = (Vec::new(), Vec::new());
-    for index in 0..args.scenes {
+    for index in 0..args.scenes as u64 {
         let scene = scenes::render(args.seed, index, [h, w])?;
         let x = cx.upload(&scene.pixels, [1, h, w, 3])?;
         let y = operator.measure(&cx, &x)?.to_vec()?;

@@ -20,7 +20,7 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<Error>().or_else(shared) {
         Some(Error::Argument { .. } | Error::Config { .. }) => USAGE,
         Some(Error::Device { .. }) => DEVICE,
-        Some(Error::Plan { .. }) => PLAN,
+        Some(Error::Plan { .. } | Error::TooLarge { .. }) => PLAN,
         _ => FAILED,
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use posteriori::io::image::{self, Format};
+use posteriori::io::image::{self, Format, Listed};
 use posteriori::{Error, Result};
 
 /// What to do when an output is there already.
@@ -52,6 +52,19 @@ pub(crate) struct Entry {
     pub(crate) format: Format,
     /// The name is not UTF-8, so `name` has lost some of it.
     pub(crate) lossy: bool,
+    /// Of a folder inside the input, which may have images: why it cannot be read.
+    pub(crate) unread: Option<String>,
+}
+
+impl Entry {
+    /// # Errors
+    /// [`Error::File`] for a folder that cannot be read.
+    pub(crate) fn expect_readable(&self) -> Result<()> {
+        match &self.unread {
+            Some(why) => Err(Error::file(&self.input, why)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The images of `input`, with outputs at `output` in `format` (`None`: that of each input, see [`kept`]).
@@ -90,8 +103,8 @@ fn folder(
         );
         return Err(Error::argument("--output", why));
     }
-    let relative = image::list(input, recursive)?;
-    if relative.is_empty() {
+    let Listed { images, unread } = image::list_readable(input, recursive)?;
+    if images.is_empty() && unread.is_empty() {
         let hint = if recursive {
             "holds no images"
         } else {
@@ -101,7 +114,7 @@ fn folder(
     }
     let mut taken: BTreeMap<PathBuf, String> = BTreeMap::new();
     let mut all = Vec::new();
-    for path in relative {
+    for path in images {
         let format = format.unwrap_or_else(|| kept(&path));
         let output = output.join(renamed(&path, format));
         let name = slashed(&path);
@@ -114,12 +127,24 @@ fn folder(
         }
         all.push(Entry {
             lossy: path.to_str().is_none(),
+            unread: None,
             input: input.join(&path),
             name,
             output,
             format,
         });
     }
+    all.extend(unread.into_iter().map(|(path, error)| Entry {
+        lossy: false,
+        unread: Some(match error {
+            Error::File { why, .. } => why,
+            other => other.to_string(),
+        }),
+        name: slashed(&path),
+        output: output.join(&path),
+        format: format.unwrap_or(Format::Png),
+        input: input.join(path),
+    }));
     Ok(all)
 }
 
@@ -149,6 +174,7 @@ fn file(input: &Path, output: &Path, format: Option<Format>) -> Result<Entry> {
         output,
         format,
         lossy: own.to_str().is_none(),
+        unread: None,
     })
 }
 
@@ -226,7 +252,7 @@ pub(crate) fn make_room(file: &Path) -> Result<()> {
 /// Creates a folder, and those that it is in.
 pub(crate) fn make_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder)
-        .map_err(|e| Error::file(folder, format!("the output folder cannot be made: {e}")))
+        .map_err(|e| Error::written(folder, "the output folder cannot be made", &e))
 }
 
 /// Makes the folder that results go into, and tries whether files can be made there: before hours of

@@ -104,6 +104,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
                         json!({ "item": name, "output": name, "verdict": "ok" }),
                     );
                 }
+                Err(e @ Error::Full { .. }) => return Err(e.into()),
                 Err(e) => tally.fail(ui, name, &e),
             }
         }

@@ -325,6 +325,15 @@ pub(crate) fn whole(text: &str, range: RangeInclusive<u64>) -> Result<u64> {
     number.ok_or_else(|| Error::argument("setting", why()))
 }
 
+/// Fails for a count below `least` or above [`MOST`]; `name` is the option's.
+pub(crate) fn expect_count(name: &str, got: usize, least: usize) -> Result<()> {
+    if (least as u64..=MOST).contains(&(got as u64)) {
+        return Ok(());
+    }
+    let why = format!("wanted at least {least} and at most {MOST}, got {got}");
+    Err(Error::argument(name, why))
+}
+
 /// A finite number, not negative.
 pub(crate) fn number(text: &str) -> Result<f64> {
     let why = || format!("wanted a number of at least 0, got `{text}`");

@@ -161,10 +161,19 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let device = device(&common)?;
     let size = size(&common.size)?;
     let settings = settings(&common)?;
-    settings.check()?;
     let (augment, kind) = (augment(&common.augment, size)?, kind(&common.store)?);
     let steps = settings.steps;
     let batch = settings.batch;
+    let mut job = Job {
+        model,
+        folder,
+        size,
+        settings,
+        made_of: Vec::new(),
+        save_every: common.save_every,
+        kind,
+    };
+    job.check()?;
     let source = match self_generated {
         Some((count, model, folder)) => {
             let pipeline = Pipeline::open(model, device.clone())?;
@@ -178,22 +187,13 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         }
         None => subset(source(&common)?, &common)?,
     };
-    let made_of = vec![
+    job.made_of = vec![
         ("objective", objective),
         ("images", described(&source)?),
         ("augment", common.augment.clone()),
         ("size", common.size.clone()),
     ];
     let images = Batches::new(source, augment, common.seed)?;
-    let job = Job {
-        model,
-        folder,
-        size,
-        settings,
-        made_of,
-        save_every: common.save_every,
-        kind,
-    };
     let mut since = Instant::now();
     job.run(&device, &images, &mut |progress| match progress {
         Progress::Start(step) => {

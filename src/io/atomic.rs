@@ -2,10 +2,11 @@
 //! A reader sees the old file or the new one, never half of one, also when the power goes.
 //! Whatever fails on the way, the hidden file is removed.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirEntry, File, OpenOptions};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 
@@ -58,22 +59,44 @@ pub(crate) fn append(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
     written
 }
 
-/// Removes the hidden files that killed programs left in a folder: unfinished ones, and those that tried whether it can be written to. Nobody may be writing there.
+/// A hidden file this old is nobody's, whatever process has its number.
+const GIVEN_UP: Duration = Duration::from_secs(86_400);
+
+/// Removes the hidden files that killed programs left in a folder: unfinished ones, and those that tried whether it can be
+/// written to. Files of processes that live stay, and so do those of today where it cannot be told.
 pub fn sweep(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let unfinished = [".tmp", ".probe"].iter().any(|end| name.ends_with(end));
-        if name.starts_with(".posteriori-") && unfinished {
+        let Some(rest) = name.strip_prefix(".posteriori-").filter(|_| unfinished) else {
+            continue;
+        };
+        let process = rest.split(['-', '.']).next().unwrap_or_default();
+        if is_gone(process) || is_old(&entry) {
             // It does no harm to be there.
             drop(std::fs::remove_file(entry.path()));
         }
     }
 }
 
+/// Whether there is no process of this number; `false` where the system does not tell.
+fn is_gone(process: &str) -> bool {
+    let processes = Path::new("/proc");
+    processes.join("self").exists()
+        && process.parse::<u32>().is_ok()
+        && !processes.join(process).exists()
+}
+
+fn is_old(entry: &DirEntry) -> bool {
+    let changed = entry.metadata().and_then(|meta| meta.modified());
+    let age = changed.ok().and_then(|at| at.elapsed().ok());
+    age.is_some_and(|age| age > GIVEN_UP)
+}
+
 /// Turns a failed write into an error that names the file: `w.write_all(..).map_err(failed(path))`.
 pub fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
-    move |e| Error::file(path, format!("cannot be written: {e}"))
+    move |e| Error::written(path, "cannot be written", &e)
 }
 
 /// The hidden file, removed when dropped unless it was renamed.
@@ -109,10 +132,8 @@ fn create(folder: &Path) -> Result<(File, PathBuf)> {
                 ));
             }
             Err(e) => {
-                return Err(Error::file(
-                    folder,
-                    format!("no file can be created in this folder: {e}"),
-                ));
+                let what = "no file can be created in this folder";
+                return Err(Error::written(folder, what, &e));
             }
         }
     }
@@ -154,17 +175,53 @@ mod tests {
     #[test]
     fn what_a_killed_program_left_is_swept_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        for name in [
-            ".posteriori-7-0.tmp",
-            ".other.tmp",
-            "a.png",
-            ".posteriori-7.probe",
-        ] {
-            std::fs::write(dir.path().join(name), b"x").unwrap();
+        let own = std::process::id();
+        let living = [
+            format!(".posteriori-{own}-0.tmp"),
+            format!(".posteriori-{own}.probe"),
+        ];
+        // No process has a number this large.
+        let gone = [
+            ".posteriori-4294967295-0.tmp",
+            ".posteriori-4294967295.probe",
+        ];
+        let old = [
+            format!(".posteriori-{own}-1.tmp"),
+            ".posteriori-x.tmp".into(),
+        ];
+        let others = [".other.tmp", ".posteriori-y.tmp", "a.png"].map(String::from);
+        let write = |name: &str| std::fs::write(dir.path().join(name), b"x").unwrap();
+        gone.iter().for_each(|name| write(name));
+        for name in living.iter().chain(&old).chain(&others) {
+            write(name);
+        }
+        for name in &old {
+            let then = std::time::SystemTime::now() - GIVEN_UP - Duration::from_secs(60);
+            let times = std::fs::FileTimes::new().set_modified(then);
+            let file = OpenOptions::new().write(true).open(dir.path().join(name));
+            file.unwrap().set_times(times).unwrap();
         }
         sweep(dir.path());
         sweep(&dir.path().join("missing"));
-        assert_eq!(names(dir.path()), [".other.tmp", "a.png"]);
+        let mut stay = Vec::from_iter(living.into_iter().chain(others));
+        if !Path::new("/proc/self").exists() {
+            stay.extend(gone.map(String::from));
+        }
+        stay.sort();
+        assert_eq!(names(dir.path()), stay);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_other_failures() {
+        let of = |kind: ErrorKind| failed(Path::new("a"))(kind.into());
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+            let error = of(kind);
+            let named = error.to_string().starts_with("a: cannot be written: ");
+            assert!(matches!(error, Error::Full { .. }) && named, "{error}");
+        }
+        for kind in [ErrorKind::FileTooLarge, ErrorKind::PermissionDenied] {
+            assert!(matches!(of(kind), Error::File { .. }), "{kind}");
+        }
     }
 
     #[test]

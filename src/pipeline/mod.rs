@@ -303,7 +303,7 @@ impl Pipeline {
     }
 
     /// The same; in tiles, where the job leaves that open and not even one image fits whole. Else an error that names the batch
-    /// that would fit in the memory that is free.
+    /// that would fit in the memory that is free, or says that none would.
     fn plan_that_fits(
         &self,
         job: &Restore,
@@ -339,12 +339,14 @@ impl Pipeline {
             _ => format!("use --batch {fits}"),
         };
         let ([h, w], gb) = (size, |bytes: usize| bytes as f64 / 1e9);
-        Err(Error::Plan {
-            why: format!(
-                "{batch} images of {h} x {w} take {:.2} GB, {:.2} GB are free; {fix}",
-                gb(plan.slab),
-                gb(free)
-            ),
+        let why = format!(
+            "{batch} images of {h} x {w} take {:.2} GB, {:.2} GB are free; {fix}",
+            gb(plan.slab),
+            gb(free)
+        );
+        Err(match fits {
+            0 => Error::TooLarge { why },
+            _ => Error::Plan { why },
         })
     }
 

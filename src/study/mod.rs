@@ -102,7 +102,7 @@ impl Study {
     /// `folder` is made if it is missing.
     ///
     /// # Errors
-    /// [`Error::Config`] when `results.csv` is another study's; what models, settings and files return. An image that
+    /// [`Error::Config`] when `results.csv` is another study's; [`Error::File`] when one that runs holds it; what models, settings and files return. An image that
     /// cannot be read, measured or restored is a record with its error instead.
     pub fn run(
         &self,

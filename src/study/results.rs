@@ -1,8 +1,8 @@
 //! `results.csv`: a line for each image in each cell, in that order, appended as they become known. A line that was cut
-//! off is taken away; a line that is not the one expected is another study's.
+//! off is taken away; a line that is not the one expected is another study's. One study at a time holds the file.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::{Record, quantities};
@@ -18,16 +18,20 @@ pub(super) struct Results {
 }
 
 impl Results {
-    /// Opens the file, or makes it; `names` says which task, row and image each line is of.
+    /// Opens and holds the file, or makes it; `names` says which task, row and image each line is of.
     pub(super) fn open(
         path: PathBuf,
         names: &dyn Fn(usize) -> Result<Option<[String; 3]>>,
     ) -> Result<Self> {
-        let text = match path.exists() {
-            true => std::fs::read_to_string(&path)
-                .map_err(|e| Error::file(&path, format!("cannot be read as results: {e}")))?,
-            false => String::new(),
-        };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(&path).map_err(failed(&path))?;
+        // Some shared file systems have no locks.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            let why = "another study writes these results; wait for it, or choose another folder";
+            return Err(Error::file(&path, why));
+        }
+        let text = whole_lines(&path, &mut file)?;
         let (rows, whole) = csv::read(&text);
         let mut rows = rows.into_iter();
         let header: Vec<String> = header();
@@ -49,9 +53,6 @@ impl Results {
             let record = parse(&row).ok_or_else(|| refuse(line, &header, &row))?;
             records.push(record);
         }
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(&path).map_err(failed(&path))?;
         file.set_len(whole as u64).map_err(failed(&path))?;
         file.seek(SeekFrom::End(0)).map_err(failed(&path))?;
         let mut results = Results {
@@ -84,6 +85,17 @@ impl Results {
     fn write(&mut self, text: &str) -> Result<()> {
         append(&mut self.file, text.as_bytes()).map_err(failed(&self.path))
     }
+}
+
+/// The text of a file up to its last end of line: what follows was cut off, perhaps within a letter.
+fn whole_lines(path: &Path, file: &mut File) -> Result<String> {
+    let cannot = |why: String| Error::file(path, format!("cannot be read as results: {why}"));
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)
+        .map_err(|e| cannot(e.to_string()))?;
+    let end = bytes.iter().rposition(|byte| *byte == b'\n');
+    bytes.truncate(end.map_or(0, |at| at + 1));
+    String::from_utf8(bytes).map_err(|e| cannot(e.to_string()))
 }
 
 fn other_study(path: &Path, line: usize, want: &str, got: &str) -> Error {

@@ -1,5 +1,6 @@
 //! [`Job`]: what is trained, in which folder, and the loop that does it.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -68,6 +69,8 @@ pub struct Job {
     pub kind: Kind,
 }
 
+/// What the names of all weights in diffusers' layout begin with.
+const MODEL_STEM: &str = "diffusion_pytorch_model";
 const MODEL_FILE: &str = "diffusion_pytorch_model.safetensors";
 const STATE_FILE: &str = "training.safetensors";
 /// Drawn values, until the first checkpoint.
@@ -95,19 +98,40 @@ impl Job {
         }
     }
 
+    /// Refuses settings that are out of their range, and a folder that has a model which no run of this trainer made:
+    /// its weights would be written over.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] naming the setting, [`Error::Config`] naming the file.
+    pub fn check(&self) -> Result<()> {
+        self.settings.check()?;
+        let component = self.component();
+        if component.join(STATE_FILE).is_file() {
+            return Ok(());
+        }
+        let Some(weights) = weights_of_others(&component)? else {
+            return Ok(());
+        };
+        let why = format!(
+            "is of a model that is there already, without the checkpoint {STATE_FILE} of a run to go on with; what is trained \
+             would be written over it: choose another output folder"
+        );
+        Err(Error::config(weights.display().to_string(), why))
+    }
+
     /// Trains up to the last step, going on from the checkpoint if there is one; `watch` sees the step that comes first,
     /// then every step.
     ///
     /// # Errors
     /// [`Error::Training`] when it diverges: the last checkpoint is from before that; [`Error::Config`] when there is a
-    /// checkpoint of another recipe; what models, images and files return.
+    /// checkpoint of another recipe, or a model without one; what models, images and files return.
     pub fn run(
         &self,
         device: &Device,
         images: &Batches,
         watch: &mut dyn FnMut(Progress<'_>),
     ) -> Result<()> {
-        self.settings.check()?;
+        self.check()?;
         let from = self.prepare()?;
         let before = from
             .ends_with(STATE_FILE)
@@ -266,7 +290,7 @@ impl Job {
     }
 
     /// Writes what the folder lacks: configuration, schedule, first values. Returns the file that the values come from:
-    /// the last checkpoint, else the model that is there, else drawn values.
+    /// the last checkpoint, else drawn values.
     fn prepare(&self) -> Result<PathBuf> {
         let component = &self.component();
         create(component)?;
@@ -316,10 +340,6 @@ impl Job {
                 })
             }
         };
-        let model = component.join(MODEL_FILE);
-        if model.is_file() {
-            return Ok(model);
-        }
         let drawn = component.join(DRAWN_FILE);
         initial::write(&drawn, &parameters, self.settings.seed, from.as_ref(), zero)?;
         Ok(drawn)
@@ -386,6 +406,26 @@ impl Job {
         json["scaling_factor"] = json!((1e5 / variance.sqrt()).round() / 1e5);
         replace(&path, &pretty(&json))
     }
+}
+
+/// A file of weights in a folder that no training run left half made: of any variant, whole or in parts.
+fn weights_of_others(component: &Path) -> Result<Option<PathBuf>> {
+    let cannot = |e: std::io::Error| Error::file(component, format!("cannot be looked into: {e}"));
+    let entries = match std::fs::read_dir(component) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(cannot(e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(cannot)?.file_name();
+        let text = name.to_string_lossy();
+        let weights = text.ends_with(".safetensors") || text.starts_with(MODEL_STEM);
+        if weights && text != DRAWN_FILE && !text.starts_with('.') {
+            found.push(component.join(&name));
+        }
+    }
+    Ok(found.into_iter().min())
 }
 
 fn create(folder: &Path) -> Result<()> {

@@ -112,6 +112,10 @@ impl Settings {
         if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return refuse(name, "at least 1", "0".into());
         }
+        let images = counts.into_iter().skip(1);
+        if let Some((name, count)) = images.into_iter().find(|(_, count)| *count > MOST_IMAGES) {
+            return refuse(name, &format!("at most {MOST_IMAGES}"), count.to_string());
+        }
         if !self.batch.is_multiple_of(self.micro) {
             let want = format!("a divisor of the batch, {}", self.batch);
             return refuse("micro", &want, self.micro.to_string());
@@ -223,6 +227,8 @@ const SETTINGS: &str = "posteriori.training";
 /// The key of the losses so far.
 const LOSSES: &str = "posteriori.losses";
 
+/// The most images of a step.
+const MOST_IMAGES: usize = 1 << 16;
 /// A loss this many times the first ones has diverged.
 const DIVERGED: f64 = 10.0;
 /// How many losses are averaged for that.
@@ -279,7 +285,8 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Shape`] when `images` are not a batch; [`Error::Training`] when loss or gradient are not finite, or
-    /// the loss has grown out of all proportion: the parameters are then those before the step; what `objective` returns.
+    /// the loss has grown out of all proportion: the parameters are then those before the step; also when the step made a
+    /// parameter that is not finite, which is not to be saved; what `objective` returns.
     pub fn step(&mut self, objective: &dyn Objective, images: &[Image]) -> Result<Record> {
         let Settings { batch, micro, .. } = self.settings;
         if images.len() != batch {
@@ -308,6 +315,10 @@ impl Trainer {
             .step(&self.cx, gradients, scale, &self.settings, step)?;
         if !norm.is_finite() {
             return Err(diverged(step, format!("the gradient's norm is {norm}")));
+        }
+        if let Some((name, value)) = self.optimiser.not_finite(&self.cx)? {
+            let why = format!("the parameter `{name}` has an element that became {value}");
+            return Err(diverged(step, why));
         }
         self.losses.push(loss);
         Ok(Record {
@@ -357,10 +368,10 @@ impl Trainer {
     /// Writes the model as it is now: the moving average of its parameters where there is one.
     ///
     /// # Errors
-    /// As [`Trainer::save`].
+    /// As [`Trainer::save`]; [`Error::Training`] naming a parameter that is not finite in `kind`.
     pub fn export(&self, path: &Path, kind: Option<Kind>) -> Result<()> {
-        self.optimiser
-            .export(path, kind, &[("format".into(), "pt".into())])
+        let (step, about) = (self.next(), [("format".into(), "pt".into())]);
+        self.optimiser.export(path, kind, step, &about)
     }
 }
 

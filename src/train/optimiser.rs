@@ -131,6 +131,31 @@ impl Optimiser {
         Ok(norm)
     }
 
+    /// The first parameter that is not finite, with such a value of it. Moving averages are finite where gradients and
+    /// parameters are.
+    ///
+    /// # Errors
+    /// What a launch returns.
+    pub(crate) fn not_finite(&self, cx: &Cx) -> Result<Option<(&str, f64)>> {
+        let cx = &cx.state();
+        let mut squares = None;
+        for parameter in self.parameters() {
+            squares = Some(sum::squares(cx, &parameter.value, squares.as_ref())?);
+        }
+        let squares = squares.map_or(Ok(0.0), |s| Ok(s.to_f64()?[0]))?;
+        if squares.is_finite() {
+            return Ok(None);
+        }
+        // The squares of large numbers are too many as well.
+        for parameter in self.parameters() {
+            let values = parameter.value.to_f64()?;
+            if let Some(value) = values.into_iter().find(|v| !v.is_finite()) {
+                return Ok(Some((&parameter.name, value)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Writes parameters and state, atomically, with `about` beside them.
     ///
     /// # Errors
@@ -145,23 +170,43 @@ impl Optimiser {
         write(path, &tensors, None, about)
     }
 
-    /// Writes the model: the averages where there are any, else the parameters; in `kind`, or as they are.
+    /// Writes the model after `step` steps: the averages where there are any, else the parameters; in `kind`, or as they are.
     ///
     /// # Errors
-    /// As [`Optimiser::save`].
+    /// As [`Optimiser::save`]; [`Error::Training`] naming a parameter that is not finite in `kind`.
     pub(crate) fn export(
         &self,
         path: &Path,
         kind: Option<Kind>,
+        step: usize,
         about: &[(String, String)],
     ) -> Result<()> {
         let mut tensors = Vec::new();
         for slot in &self.slots {
             let p = &slot.parameter;
-            tensors.push(("", p, slot.average.as_ref().unwrap_or(&p.value)));
+            let tensor = slot.average.as_ref().unwrap_or(&p.value);
+            expect_finite(p, tensor, kind, step)?;
+            tensors.push(("", p, tensor));
         }
         write(path, &tensors, kind, about)
     }
+}
+
+/// Refuses values that the type of a file cannot hold: 16 bits end where 32 do not.
+fn expect_finite(p: &Parameter, tensor: &Tensor, kind: Option<Kind>, step: usize) -> Result<()> {
+    let Some(dtype) = kind.and_then(Kind::dtype) else {
+        return Ok(());
+    };
+    let values = tensor.to_f64()?;
+    let stored = dtype.decode(&dtype.encode(values.iter().copied()));
+    let Some(at) = stored.iter().position(|v| !v.is_finite()) else {
+        return Ok(());
+    };
+    let why = format!(
+        "{} of the parameter `{}` is not finite as {dtype}",
+        values[at], p.name
+    );
+    Err(Error::Training { step, why })
 }
 
 /// Writes tensors that belong to parameters, each under its prefix, in the order of the checkpoint.

@@ -61,6 +61,14 @@ fn the_toy() {
     run(dir.path(), "diagnose toy -o out --std 0").expect(2, &["--std", "above 0"]);
     run(dir.path(), "diagnose toy -o out --steps 1").expect(2, &["--steps", "at least 2"]);
     run(dir.path(), "diagnose toy -o out --samples 0").expect(2, &["samples", "at least 1"]);
+    for count in ["--samples", "--steps"] {
+        let line = format!("diagnose toy -o out {count} 99999999999");
+        run(dir.path(), &line).expect(2, &[count, "at most 65536"]);
+    }
+    for count in ["--scenes", "--steps"] {
+        let line = format!("demo {count} 99999999999");
+        run(dir.path(), &line).expect(2, &[count, "at most 65536"]);
+    }
 }
 
 #[test]
@@ -153,6 +161,11 @@ fn scores_and_samples_of_a_model() {
         &format!("diagnose score-mean {of} --draws 0 -o d"),
     )
     .expect(2, &["--draws"]);
+    run(
+        dir.path(),
+        &format!("diagnose score-mean {of} --draws 99999999999 -o d"),
+    )
+    .expect(2, &["--draws", "at most 65536"]);
 }
 
 #[test]

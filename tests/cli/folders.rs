@@ -216,6 +216,30 @@ fn a_run_with_other_settings_does_not_go_on_in_the_same_folder() {
 }
 
 #[test]
+fn shards_claims_and_whole_runs_with_other_settings_refuse_each_other() {
+    let names = names(10);
+    let dir = folder(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let kinds = ["--shard 1/2", "--shard 0/3", "--claim", ""];
+    for kind in kinds {
+        let folder = format!("x{}", kind.len());
+        run(dir.path(), &format!("{LINE} -o {folder} {kind}")).expect(0, &[]);
+        let before = pictures(&dir.path().join(&folder));
+        assert!(!before.is_empty(), "{kind}");
+        for other in kinds {
+            run(dir.path(), &format!("{LINE} -o {folder} {other} --zeta 2"))
+                .expect(2, &["--zeta: wanted 9.6", "another output folder"]);
+        }
+        assert!(pictures(&dir.path().join(&folder)) == before);
+        fs::remove_dir_all(dir.path().join(&folder)).unwrap();
+    }
+    run(dir.path(), &format!("{LINE} -o x --shard 1/2")).expect(0, &[]);
+    let anew = format!("{LINE} -o x --zeta 2 --exists overwrite");
+    run(dir.path(), &anew).expect(0, &[]);
+    assert_eq!(noted(&dir.path().join("x")), names);
+    run(dir.path(), &format!("{LINE} -o x --shard 1/2 --zeta 2")).expect(0, &[]);
+}
+
+#[test]
 fn a_run_with_other_files_under_the_same_names_does_not_go_on() {
     let dir = folder(&["a.png"]);
     let at = |name: &str| dir.path().join(name);

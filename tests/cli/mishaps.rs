@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use posteriori::io::image::{Format, save};
+use posteriori::io::image::{Format, Image, save};
 
 use super::{command, finished, folder, picture, run, run_with_little_room, tree};
 
@@ -24,6 +24,94 @@ fn a_full_disk_fails_what_it_has_no_room_for_and_the_rest_is_done() {
         let of = |folder: &str| fs::read(dir.path().join(folder).join(name)).unwrap();
         assert!(of("plain") == of("x"), "{name}");
     }
+}
+
+/// A file system of its own, where the system lets us have one.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_is_full_ends_the_run() {
+    use posteriori::batch::journal::{Journal, Line};
+    let names: Vec<String> = (0..16).map(|i| format!("{i:02}.png")).collect();
+    let dir = folder(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let within = |shell: &str, line: &str| {
+        let program = command(dir.path(), line);
+        let mut unshare = std::process::Command::new("unshare");
+        let shell = format!("mkdir -p x && mount -t tmpfs -o size=64k none x && {shell}");
+        unshare
+            .args([
+                "-rm",
+                "bash",
+                "-c",
+                &shell,
+                env!("CARGO_BIN_EXE_posteriori"),
+            ])
+            .args(program.get_args())
+            .current_dir(dir.path());
+        unshare
+    };
+    let tried = within("true", "").output();
+    if !tried.is_ok_and(|output| output.status.success()) {
+        eprintln!("no file system of its own is to be had: not tested");
+        return;
+    }
+    let shell = "{ \"$0\" \"$@\"; code=$?; cp -r x kept; exit $code; }";
+    let ran = finished(within(shell, &format!("{LINE} -o x --batch 1")));
+    ran.expect(1, &["x/", "make room"]);
+    let kept = tree(&dir.path().join("kept"));
+    assert!(!kept.is_empty() && kept.len() < names.len(), "{kept:?}");
+    let lines = Journal::read(&dir.path().join("kept/.posteriori/journal.jsonl")).unwrap();
+    assert!(!lines.iter().any(|line| matches!(line, Line::Error(_))));
+}
+
+#[test]
+fn an_old_picture_never_lies_beside_a_new_measurement_file() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("clean")).unwrap();
+    let clean = dir.path().join("clean/a.png");
+    save(clean, &picture(128, 128, 3), Format::Png, &[]).unwrap();
+    let line = "degrade -i clean -o y --task sr4";
+    run(dir.path(), line).expect(0, &[]);
+    // Room for the file, and not for the picture.
+    let again = format!("{line} --noise 0.1 --exists overwrite");
+    run_with_little_room(dir.path(), 2, &again).expect(3, &["a.png", "too large"]);
+    assert_eq!(tree(&dir.path().join("y")), ["a.png.measurement.json"]);
+    run(dir.path(), &again).expect(0, &[]);
+    assert_eq!(tree(&dir.path().join("y")).len(), 2);
+}
+
+#[test]
+fn an_image_that_is_too_large_for_memory_fails_by_name() {
+    let dir = folder(&["a.png", "z.png"]);
+    let side = 2048;
+    let y = Image::new(side, side, vec![0.0; side * side * 3]).unwrap();
+    save(dir.path().join("y/large.png"), &y, Format::Png, &[]).unwrap();
+    let line = format!("{LINE} -o x --tile never");
+    let named = ["failed: large.png: memory plan: 1 images of 16384 x 16384"];
+    run(dir.path(), &line).expect(3, &named);
+    assert_eq!(tree(&dir.path().join("x")), ["a.png", "z.png"]);
+}
+
+/// A folder too deep for the system to name its path: not even root can read it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_inside_that_cannot_be_read_fails_by_name() {
+    let dir = folder(&["a.png"]);
+    let part = vec!["d".repeat(240); 8].join("/");
+    let parts = ["p", "q", "y/sub"].map(|name| dir.path().join(name));
+    for parent in &parts {
+        fs::create_dir_all(parent.join(&part)).unwrap();
+    }
+    fs::rename(&parts[0], parts[1].join(&part).join("p")).unwrap();
+    fs::rename(&parts[1], parts[2].join(&part).join("q")).unwrap();
+    for line in [
+        "degrade -i y -o m --task denoise --recursive".to_owned(),
+        format!("{LINE} -o x --recursive"),
+    ] {
+        run(dir.path(), &line).expect(3, &["failed: sub/ddd", "wanted a folder of images: "]);
+    }
+    assert_eq!(tree(&dir.path().join("x")), ["a.png"]);
+    let measured = ["a.png", "a.png.measurement.json"];
+    assert_eq!(tree(&dir.path().join("m")), measured);
 }
 
 #[cfg(target_os = "linux")]

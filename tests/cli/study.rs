@@ -130,6 +130,8 @@ fn what_cannot_be_writes_nothing() {
     run(dir.path(), line).expect(1, &["missing"]);
     text(&model, "scenes = { count = 1, size = '8x8' }");
     run(dir.path(), line).expect(2, &["32 to 8192"]);
+    text(&model, "scenes = { count = 9000000000000, size = '32x32' }");
+    run(dir.path(), line).expect(2, &["s.toml", "`scenes.count`", "at most 65536"]);
     text(&model, "scenes = { count = 1, size = '32x32' }\ncolour = 1");
     run(dir.path(), line).expect(2, &["s.toml", "got `colour`"]);
     run(dir.path(), "study nowhere.toml -o out").expect(2, &["nowhere.toml"]);

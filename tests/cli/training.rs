@@ -138,6 +138,7 @@ fn flags_that_cannot_be_are_named_before_any_work() {
             "micro: wanted a divisor of the batch, 4, got 3",
         ),
         ("--batch 0", "batch"),
+        ("--batch 99999999999", "batch: wanted at most 65536"),
         ("--steps 0", "steps"),
         ("--lr 0", "lr"),
         ("--lr nan", "lr"),
@@ -256,6 +257,33 @@ fn a_run_that_diverges_stops_and_leaves_the_checkpoint_before() {
         assert_eq!(state.need(name).unwrap().not_finite(), None, "{name}");
     }
     assert_eq!(state.about()["posteriori.losses"], "[]");
+}
+
+#[test]
+fn what_is_no_number_is_neither_saved_nor_exported() {
+    let dir = configured();
+    let line = |flags: &str| {
+        let common = "train autoencoder -o m --scenes 2 --size 32x32 --device cpu";
+        format!("{common} --batch 2 --micro 2 --steps 1 --save-every 1 {flags}")
+    };
+    let model = dir.path().join("m/vae").join(MODEL_FILE);
+    let named = [
+        "training diverged at step 0: the parameter `",
+        "that became ",
+    ];
+    run(dir.path(), &line("--lr 1e300")).expect(1, &named);
+    let state = Checkpoint::open_file(dir.path().join(STATE)).unwrap();
+    for name in state.names() {
+        assert_eq!(state.need(name).unwrap().not_finite(), None, "{name}");
+    }
+    assert_eq!(state.about()["posteriori.losses"], "[]");
+    assert!(!model.exists());
+    // A number of 32 bits that is none of 16.
+    let dir = configured();
+    let model = dir.path().join("m/vae").join(MODEL_FILE);
+    let named = ["of the parameter `", "` is not finite as f16"];
+    run(dir.path(), &line("--lr 1e5 --store f16")).expect(1, &named);
+    assert!(!model.exists());
 }
 
 /// The limit on the size of a file stands in for a disk that is full.

@@ -18,7 +18,7 @@ use posteriori::study::quantities;
 use posteriori::{Error, Restore, Result, Task, scenes};
 
 use crate::cli::report::{MOST, Reporting, cells};
-use crate::cli::run::{Run, folder, size};
+use crate::cli::run::{Run, expect_count, folder, size};
 use crate::cli::settings::{DIAGNOSE, Flags, Settings};
 use crate::cli::ui::Ui;
 
@@ -236,9 +236,7 @@ pub(super) struct ScoreMean {
 
 pub(super) fn score_mean(args: &ScoreMean, ui: &Ui) -> Result<()> {
     let output = &args.scores.output;
-    if args.draws == 0 {
-        return Err(Error::argument("--draws", "wanted at least 1, got 0"));
-    }
+    expect_count("--draws", args.draws, 1)?;
     let opened = args.scores.open(None)?;
     let (run, subject) = (&opened.run, &opened.subject);
     let cse = run
@@ -309,6 +307,7 @@ pub(super) struct Diversity {
 pub(super) fn diversity(args: &Diversity, ui: &Ui) -> Result<()> {
     const WHITE: f64 = 0.5;
     let output = &args.output;
+    expect_count("--samples", args.samples as usize, 2)?;
     let mut settings = Settings::gather(&args.settings, Some("dps"))?;
     let run = Run::read(&mut settings)?;
     let (task, seed) = (task(&run)?, seed(&settings)?);

@@ -19,6 +19,7 @@ use posteriori::samplers::resample::{Blend, Descent, Resample, Solve, Stages};
 use posteriori::{Error, Result as Fallible};
 
 use crate::cli::report::{Reporting, cells};
+use crate::cli::run::expect_count;
 use crate::cli::ui::Ui;
 
 /// The paper's toy (A.4, Figure 8): points of two Gaussians of which the first coordinate is measured
@@ -58,12 +59,8 @@ pub(super) fn run(args: &Args, ui: &Ui) -> Fallible<()> {
         let why = format!("wanted a number above 0, got {std}");
         return Err(Error::argument("--std", why));
     }
-    if steps < 2 {
-        return Err(Error::argument(
-            "--steps",
-            format!("wanted at least 2, got {steps}"),
-        ));
-    }
+    expect_count("--steps", steps, 2)?;
+    expect_count("--samples", samples, 1)?;
     let toy = Toy::new(&toy::karras(steps, 0.002, 4.0), samples)?;
     let (rows, svg) = compare(&toy, std, seed, &args.output, ui)?;
     args.report.write(&args.output, "The toy", |page| {

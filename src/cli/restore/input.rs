@@ -61,6 +61,10 @@ fn wanted(shared: &Shared<'_>, entry: &Entry) -> Result<Vec<Ticket>> {
         shared.fail(&entry.name, None, &Error::file(&entry.input, why));
         return Ok(tickets);
     }
+    if let Err(e) = entry.expect_readable() {
+        shared.fail(&entry.name, None, &e);
+        return Ok(tickets);
+    }
     for sample in 0..shared.samples {
         let ticket = Ticket {
             name: entry.name.clone(),
@@ -106,6 +110,7 @@ fn admitted(shared: &Shared<'_>, ticket: &Ticket) -> Result<bool> {
 
 /// The task and pixels of one input. Its measurement file decides; `--task` must not contradict it.
 pub(super) fn read(entry: &Entry, task: Option<&Task>) -> Result<(Task, Image)> {
+    entry.expect_readable()?;
     let path = Measurement::path_for(&entry.input);
     let measurement = match path.exists() {
         true => Some(read_measurement(&path)?),

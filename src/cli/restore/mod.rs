@@ -143,12 +143,15 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             files::make_folder(&notes)?;
             let anew = writing.exists == Exists::Overwrite;
             let journal = Journal::open(&notes.join(&journal_name), &head, anew)?;
+            if anew && shard.is_whole() {
+                journal.alone()?;
+            }
             shared.journal = Some(Mutex::new(journal));
             match lease {
                 Some(lease) => {
                     shared.claims = Some(Claims::join(&notes.join("claims"), lease)?);
                 }
-                // The journal is ours, so nobody else writes here.
+                // Only shards may be at work beside this, and what they write stays.
                 None if shard.is_whole() => {
                     let folders = entries.iter().filter_map(|entry| entry.output.parent());
                     BTreeSet::from_iter(folders).into_iter().for_each(sweep);

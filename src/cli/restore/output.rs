@@ -43,6 +43,8 @@ pub(super) fn write_all(shared: &Shared<'_>, from: &Receiver<Finished<Ticket>>) 
                 unshown = unshown.saturating_sub(1);
                 shared.tell(Event::Done(request.tag.clone(), done, pair));
             }
+            // The next has no more room.
+            Err(e @ Error::Full { .. }) => shared.end(e),
             Err(e) => shared.fail(&request.tag.name, Some(request.sample), &e),
         }
         shared.release(&request.tag);

@@ -15,7 +15,7 @@ use posteriori::train::data::Source;
 use posteriori::{Error, Result};
 
 use crate::cli::config;
-use crate::cli::run::{Run, number, size, whole};
+use crate::cli::run::{MOST, Run, number, size, whole};
 use crate::cli::settings::{SETTINGS, STUDY, Setting, Settings};
 
 /// Settings that all rows share.
@@ -93,6 +93,12 @@ impl Config {
             (None, Some(scenes)) => Images::Scenes(scenes),
             _ => return Err(keys.refuse("wanted either `input` or `scenes`, the true images")),
         };
+        if let Images::Scenes(Scenes { count, .. }) = &images
+            && !(1..=MOST as usize).contains(count)
+        {
+            let why = format!("`scenes.count`: wanted at least 1 and at most {MOST}, got {count}");
+            return Err(keys.refuse(why));
+        }
         let tasks = keys.tasks()?;
         let tasks = tasks.ok_or_else(|| keys.refuse("wanted `tasks`, a list such as [\"sr4\"]"))?;
         let noise = keys.take::<toml::Value>("noise")?;

@@ -14,7 +14,7 @@ mod tiff;
 mod write;
 
 pub use levels::{Difference, Levels};
-pub use list::list;
+pub use list::{Listed, list, list_readable};
 pub use read::{read, read_text, read_values};
 pub use write::{Format, encode, save};
 
