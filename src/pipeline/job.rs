@@ -392,7 +392,7 @@ impl Method {
             }
             Algorithm::Dsg { .. } if self.zeta.is_some_and(|rate| rate > 1.0) => {
                 let rate = self.zeta.unwrap_or_default();
-                let why = format!("wanted a rate of 0 to 1 for dsg, got {rate:e}");
+                let why = format!("wanted a rate of 0 to 1 for dsg, got {rate:?}");
                 refuse("zeta", why)
             }
             Algorithm::Freedom {

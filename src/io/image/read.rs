@@ -27,7 +27,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Image> {
         None => Ok(image),
         Some(value) => {
             let why = format!(
-                "is no picture: wanted values from -1 to 1, got {value}; it may be a measurement, which restore takes"
+                "is no picture: wanted values from -1 to 1, got {value:?}; it may be a measurement, which restore takes"
             );
             Err(Error::file(path, why))
         }
