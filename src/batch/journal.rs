@@ -177,6 +177,20 @@ impl Journal {
         Ok(parse(path, &load(path, &mut file)?)?.0)
     }
 
+    /// Whether a run like `head` may go on with a journal, which stays as it is.
+    ///
+    /// # Errors
+    /// Those of [`Journal::open`].
+    pub fn expect(path: &Path, head: &Head) -> Result<()> {
+        let lines = Self::read(path)?;
+        let did_something = lines.iter().any(|line| matches!(line, Line::Item(_)));
+        match lines.first() {
+            Some(Line::Run(there)) if did_something => differ(path, there, head),
+            Some(Line::Run(_)) | None => Ok(()),
+            Some(_) => Err(damaged(path, 1, "wanted the line that begins a run")),
+        }
+    }
+
     /// What is noted of a restoration that is done.
     pub fn done(&self, item: &str, sample: u32) -> Option<&Done> {
         self.done.get(&(item.to_owned(), sample))

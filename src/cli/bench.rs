@@ -17,7 +17,7 @@ use posteriori::ops::check::dtypes;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::plan::Engine;
 use posteriori::runtime::Runtime;
-use posteriori::{Cx, DType};
+use posteriori::{Cx, DType, Error};
 
 use super::exit::{DONE, FAILED};
 use super::methods::tasks_and_methods_help;
@@ -25,7 +25,7 @@ use super::plan::Subject;
 use super::run::{forced, precision};
 use super::settings::{Flags, PLAN, Settings};
 use super::ui::Ui;
-use super::{check, doctor, predict, step};
+use super::{check, doctor, files, predict, step};
 
 /// Verify every kernel variant, then time it
 ///
@@ -52,11 +52,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "HxW")]
     size: Option<String>,
     /// Measure nothing: with --model, say what a sampling step would take on an H200 by its counts, for these batches
-    #[arg(long, value_name = "B,B,..", num_args = 0..=1, require_equals = true, default_missing_value = "1,4,8,16")]
+    #[arg(long, value_name = "B,B,..", num_args = 0..=1, require_equals = true, default_missing_value = "1,4,8,16",
+          conflicts_with_all = ["op", "only", "csv", "runtime"])]
     predict: Option<String>,
     /// Time whole sampling steps of a model, as a restoration runs them, for these batches
     #[arg(long, value_name = "B,B,..", num_args = 0..=1, require_equals = true, default_missing_value = "1,4,8,16",
-          conflicts_with = "predict")]
+          conflicts_with_all = ["predict", "op", "only", "csv"])]
     step: Option<String>,
     #[command(flatten)]
     settings: Flags<PLAN>,
@@ -68,7 +69,6 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         let subject = Subject::read(&mut settings, ui)?;
         return predict::run(&subject, batches, args.size.as_deref(), ui);
     }
-    let ops = check::chosen(&args.op)?;
     let device = match &args.runtime {
         Some(name) => check::device(name)?,
         None => Device::auto()?,
@@ -83,15 +83,23 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         };
         return step::run(&subject, batches, args.size.as_deref(), device, ui);
     }
+    let ops = check::chosen(&args.op)?;
+    check::expect_variant("--only", &args.only, &ops, std::slice::from_ref(rt))?;
     let forced = settings.read("variant", forced)?.unwrap_or_default();
     let engine = Engine::of(rt, given.unwrap_or(device.dtype()), forced);
     let subject = match settings.text("model") {
         Some(_) => Some(Subject::read(&mut settings, ui)?),
-        None => None,
+        None => {
+            expect_model(&settings, args.size.is_some())?;
+            None
+        }
     };
     if args.settings.print {
         super::print_settings(&settings, ui);
         return Ok(DONE);
+    }
+    if let Some(path) = &args.csv {
+        files::prepare_file(path)?;
     }
     let cx = engine.cx(rt.clone())?;
     let mut walk = match &subject {
@@ -118,6 +126,17 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         csv::write(path, COLUMNS, &report.rows)?;
     }
     Ok(if report.failed == 0 { DONE } else { FAILED })
+}
+
+/// Refuses what says of a job what only a model's has.
+fn expect_model(settings: &Settings, size: bool) -> posteriori::Result<()> {
+    let why = "is of a model's job; without --model the cases are the ops' own";
+    if size {
+        return Err(Error::argument("--size", why));
+    }
+    let used = ["precision", "variant"];
+    let unused = settings.given().find(|key| !used.contains(key));
+    unused.map_or(Ok(()), |key| Err(settings.refuse(key, why.into())))
 }
 
 /// Cases, and how often each is launched.

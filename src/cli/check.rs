@@ -36,7 +36,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let chosen = chosen(&args.op)?;
     let runtimes = runtimes(args.runtime.as_deref())?;
     let names: Vec<&str> = runtimes.iter().map(Runtime::name).collect();
-    expect_variant(&args.variant, &chosen, &runtimes)?;
+    expect_variant("--variant", &args.variant, &chosen, &runtimes)?;
     let scope = Scope {
         variant: &args.variant,
         fail_fast: args.fail_fast,
@@ -85,7 +85,8 @@ pub(super) fn chosen(text: &str) -> posteriori::Result<Vec<&'static dyn AnyOp>> 
 }
 
 /// An error where no variant that would be checked has a name that contains a text.
-fn expect_variant(
+pub(super) fn expect_variant(
+    flag: &str,
     text: &str,
     ops: &[&'static dyn AnyOp],
     runtimes: &[Runtime],
@@ -100,7 +101,7 @@ fn expect_variant(
         "no variant contains `{text}`; there are {}",
         names.join(", ")
     );
-    Err(Error::argument("--variant", why))
+    Err(Error::argument(flag, why))
 }
 
 fn show(row: &Row, runtime: &str, ui: &Ui) {

@@ -59,6 +59,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         );
         return Err(Error::argument("--seed", why).into());
     }
+    files::prepare_file(&args.output)?;
     let device = Device::parse(&args.device)?;
     let task = Task::parse(embedded::CSE_TASK)?;
     let (truth, measured) = scenes_of(&args, &task)?;
@@ -97,7 +98,6 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         columns.push((name, restored));
     }
     ui.end_bar();
-    files::make_room(&args.output)?;
     sheet(&truth, &measured, &columns)?.save(&args.output)?;
     ui.line(format!("\n{}", args.output.display()));
     ui.record(

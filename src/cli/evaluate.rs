@@ -1,5 +1,6 @@
 //! `evaluate`: how close restored images are to the truth, and to what was measured.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -12,9 +13,9 @@ use posteriori::operators::Measurement;
 use posteriori::ops::residual;
 use posteriori::{Cx, Error};
 
-use super::files::slashed;
+use super::files::{prepare_file, slashed};
 use super::restore::read_measurement;
-use super::ui::{Tally, Ui};
+use super::ui::{Tally, Ui, number};
 
 /// Compare restored images with the truth: PSNR, SSIM, and the residual of their measurements
 ///
@@ -44,6 +45,9 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let list = |folder: &PathBuf| image::list(folder, true).map(|found| (folder.clone(), found));
     let truth = list(&args.truth)?;
     let measurements = args.measurements.as_ref().map(list).transpose()?;
+    if let Some(path) = &args.csv {
+        prepare_file(path)?;
+    }
     let columns = columns(measurements.is_some());
     let mut rows: Vec<(String, Vec<f64>)> = Vec::new();
     let mut tally = Tally::default();
@@ -54,7 +58,9 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             Ok(values) => {
                 tally.done += 1;
                 let cells = columns.iter().zip(&values);
-                let text: Vec<String> = cells.map(|(c, v)| format!("{c} {v:.4}")).collect();
+                let text: Vec<String> = cells
+                    .map(|(c, v)| format!("{c} {}", number(*v, 4)))
+                    .collect();
                 ui.line(format!("{name}  {}", text.join("  ")));
                 ui.record("item", fields(&name, &columns, &values));
                 rows.push((name, values));
@@ -63,12 +69,15 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         }
         ui.advance(index as u64 + 1, "");
     }
+    alone(&restored, &truth, ui);
     if !rows.is_empty() {
         let means: Vec<f64> = (0..columns.len())
             .map(|c| rows.iter().map(|(_, v)| v[c]).sum::<f64>() / rows.len() as f64)
             .collect();
         let cells = columns.iter().zip(&means);
-        let text: Vec<String> = cells.map(|(c, v)| format!("{c} {v:.4}")).collect();
+        let text: Vec<String> = cells
+            .map(|(c, v)| format!("{c} {}", number(*v, 4)))
+            .collect();
         ui.line(format!("mean of {}  {}", rows.len(), text.join("  ")));
         let mut mean = fields("", &columns, &means);
         mean["item"] = Value::Null;
@@ -79,6 +88,25 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         write_csv(path, &columns, &rows)?;
     }
     Ok(tally.finish(ui))
+}
+
+/// Names true images that nothing was compared with.
+fn alone(restored: &[PathBuf], (folder, files): &Folder, ui: &Ui) {
+    let bare = |path: &PathBuf| path.with_extension("");
+    let mut met: BTreeSet<PathBuf> = restored.iter().map(bare).collect();
+    met.extend(restored.iter().map(|path| without_sample(&bare(path))));
+    let alone = files.iter().filter(|path| !met.contains(&bare(path)));
+    let names: Vec<String> = alone.map(|path| slashed(path)).collect();
+    if names.is_empty() {
+        return;
+    }
+    let (count, of) = (names.len(), files.len());
+    let shown = names[..count.min(NAMED)].join(", ");
+    let more = if count > NAMED { ", .." } else { "" };
+    let folder = folder.display();
+    ui.note(format!(
+        "{count} of the {of} images in {folder} have no restoration: {shown}{more}"
+    ));
 }
 
 fn columns(residual: bool) -> Vec<&'static str> {
@@ -94,6 +122,9 @@ fn fields(item: &str, columns: &[&str], values: &[f64]) -> Value {
     fields.extend(cells.map(|(name, value)| ((*name).to_owned(), json!(value))));
     Value::Object(fields)
 }
+
+/// True images without a restoration that are named; the others are counted.
+const NAMED: usize = 8;
 
 type Folder = (PathBuf, Vec<PathBuf>);
 

@@ -67,6 +67,17 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// Fails for a name that does not tell the image from all others.
+    pub(crate) fn expect_name(&self) -> Result<()> {
+        if !self.lossy {
+            return Ok(());
+        }
+        let why = "its name is not UTF-8, and noise and journal go by names; rename it";
+        Err(Error::file(&self.input, why))
+    }
+}
+
 /// The images of `input`, with outputs at `output` in `format` (`None`: that of each input, see [`kept`]).
 pub(crate) fn entries(
     input: &Path,
@@ -76,6 +87,9 @@ pub(crate) fn entries(
 ) -> Result<Vec<Entry>> {
     if input.is_dir() {
         folder(input, output, recursive, format)
+    } else if recursive && input.exists() {
+        let why = format!("wanted a folder as input: {} is a file", input.display());
+        Err(Error::argument("--recursive", why))
     } else if input.exists() {
         Ok(vec![file(input, output, format)?])
     } else {
@@ -112,6 +126,7 @@ fn folder(
         };
         return Err(Error::file(input, hint));
     }
+    let given = format.is_some();
     let mut taken: BTreeMap<PathBuf, String> = BTreeMap::new();
     let mut all = Vec::new();
     for path in images {
@@ -119,11 +134,7 @@ fn folder(
         let output = output.join(renamed(&path, format));
         let name = slashed(&path);
         if let Some(other) = taken.insert(output.clone(), name.clone()) {
-            let output = output.display();
-            let why = format!(
-                "{other} and {name} would both become {output}; choose another format or rename one"
-            );
-            return Err(Error::argument("--format", why));
+            return Err(collision(&other, &name, &output, given));
         }
         all.push(Entry {
             lossy: path.to_str().is_none(),
@@ -148,14 +159,26 @@ fn folder(
     Ok(all)
 }
 
+/// Two images whose results would have one name, with `--format` or without.
+fn collision(one: &str, other: &str, output: &Path, given: bool) -> Error {
+    let (flag, way) = match given {
+        true => (
+            "--format",
+            "leave --format out if they keep their names without it, or rename one",
+        ),
+        false => ("--input", "rename one"),
+    };
+    let output = output.display();
+    let why = format!("{one} and {other} would both become {output}; {way}");
+    Error::argument(flag, why)
+}
+
 fn file(input: &Path, output: &Path, format: Option<Format>) -> Result<Entry> {
     let own = input
         .file_name()
         .map(Path::new)
         .unwrap_or(Path::new("image"));
-    let trailing = output.as_os_str().as_encoded_bytes().ends_with(b"/");
-    let is_folder = output.is_dir() || trailing || output.extension().is_none();
-    let (output, format) = if is_folder {
+    let (output, format) = if is_folder(output) {
         let format = format.unwrap_or_else(|| kept(own));
         (output.join(renamed(own, format)), format)
     } else {
@@ -178,6 +201,12 @@ fn file(input: &Path, output: &Path, format: Option<Format>) -> Result<Entry> {
     })
 }
 
+/// Whether the output of a single image names the folder that it goes into.
+pub(crate) fn is_folder(output: &Path) -> bool {
+    let trailing = output.as_os_str().as_encoded_bytes().ends_with(b"/");
+    output.is_dir() || trailing || output.extension().is_none()
+}
+
 /// The format of what is made of a file: its own, and PNG where that cannot be written. Float TIFF is only written where
 /// it is asked for: a TIFF that was read is seldom one.
 fn kept(path: &Path) -> Format {
@@ -185,16 +214,18 @@ fn kept(path: &Path) -> Format {
     own.unwrap_or(Format::Png)
 }
 
-/// Fails for a format that is not made for looking at: `output` is a picture.
-pub(crate) fn expect_picture(output: &Path, format: Format) -> Result<()> {
+/// Fails for a format that is not made for looking at, which `--format` names or, if that is not given, the name: `output` is
+/// a picture.
+pub(crate) fn expect_picture(output: &Path, format: Format, given: bool) -> Result<()> {
     if format != Format::Tiff {
         return Ok(());
     }
+    let flag = if given { "--format" } else { "--output" };
     let why = format!(
         "{}: what is made is a picture, and tiff keeps measurements; wanted png, png16, jpg or webp",
         output.display()
     );
-    Err(Error::argument("--format", why))
+    Err(Error::argument(flag, why))
 }
 
 /// The format of a file that the user named; `--format` must not contradict the name.
@@ -258,10 +289,22 @@ pub(crate) fn make_folder(folder: &Path) -> Result<()> {
 /// Makes the folder that results go into, and tries whether files can be made there: before hours of
 /// work, not after.
 pub(crate) fn prepare(input: &Path, output: &Path, first: &Entry) -> Result<()> {
-    let folder = match input.is_dir() {
-        true => output,
-        false => first.output.parent().unwrap_or(Path::new("")),
-    };
+    match input.is_dir() {
+        true => prepare_folder(output),
+        false => prepare_file(&first.output),
+    }
+}
+
+/// The same for a single file.
+pub(crate) fn prepare_file(file: &Path) -> Result<()> {
+    if file.is_dir() {
+        let why = "is a folder; wanted the name of a file to write";
+        return Err(Error::file(file, why));
+    }
+    prepare_folder(file.parent().unwrap_or(Path::new("")))
+}
+
+fn prepare_folder(folder: &Path) -> Result<()> {
     let probe = folder.join(format!(".posteriori-{}.probe", std::process::id()));
     make_room(&probe)?;
     let made = std::fs::write(&probe, "").and_then(|()| std::fs::remove_file(&probe));

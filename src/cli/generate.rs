@@ -12,7 +12,7 @@ use posteriori::pipeline::Restored;
 use posteriori::rng::{Stream, image_key};
 
 use super::exit::DONE;
-use super::run::{MOST, Run, Writing, size, whole};
+use super::run::{MOST, Run, Writing, named, size, whole};
 use super::settings::{Flags, GENERATE, Settings};
 use super::ui::{Tally, Ui};
 use super::{files, plan, record};
@@ -44,7 +44,7 @@ pub(super) const KEY: &str = "generate";
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let mut settings = Settings::gather(&args.settings, Some("ancestral"))?;
     let run = Run::read(&mut settings)?;
-    let writing = Writing::read(&settings, Some(Format::Png))?;
+    let writing = Writing::read(&settings, None)?;
     let count = count(&args.count)?;
     if args.settings.print {
         super::print_settings(&settings, ui);
@@ -55,7 +55,10 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         None => plan::own_size(&run.model)?,
     };
     let (outputs, format) = outputs(&args.output, count, &writing)?;
-    files::expect_picture(&args.output, format)?;
+    files::expect_picture(&args.output, format, writing.format.is_some())?;
+    if let [output, ..] = &outputs[..] {
+        files::prepare_file(output)?;
+    }
     let device = run.device()?;
     let pipeline = run.open_with(&device, &mut settings, ui)?;
     let job = run.job(&Task::super_resolution(1), writing.seed)?;
@@ -113,11 +116,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
 }
 
 fn count(text: &str) -> posteriori::Result<u32> {
-    match whole(text, 1..=MOST) {
-        Ok(count) => Ok(count as u32),
-        Err(Error::Argument { why, .. }) => Err(Error::argument("--count", why)),
-        Err(other) => Err(other),
-    }
+    named("--count", whole(text, 1..=MOST)).map(|count| count as u32)
 }
 
 /// The files to write and their format.
@@ -126,21 +125,18 @@ fn outputs(
     count: u32,
     writing: &Writing,
 ) -> posteriori::Result<(Vec<PathBuf>, Format)> {
-    let format = writing.format.unwrap_or(Format::Png);
-    let is_file = !output.is_dir() && Format::of(output).is_some();
-    if is_file && count == 1 {
-        return Ok((
-            vec![output.to_owned()],
-            files::named_format(output, writing.format)?,
-        ));
+    if count == 1 && !files::is_folder(output) {
+        let format = files::named_format(output, writing.format)?;
+        return Ok((vec![output.to_owned()], format));
     }
-    if is_file || output.is_file() {
+    if output.is_file() || !files::is_folder(output) {
         let why = format!(
-            "{} is a file; {count} images need a folder",
+            "{} is a file; {count} images need a folder, such as {0}/",
             output.display()
         );
         return Err(Error::argument("--output", why));
     }
+    let format = writing.format.unwrap_or(Format::Png);
     let name = |index| output.join(format!("sample-{index:05}.{}", format.extension()));
     Ok(((0..count).map(name).collect(), format))
 }

@@ -1,5 +1,6 @@
 //! `info`: the record that a picture carries, or what a measurement file or a journal says.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -63,19 +64,28 @@ fn read(file: &Path) -> Read<(&'static str, Map<String, Value>)> {
     }
 }
 
-/// What a journal's run depends on, and counts of its items.
+/// What a journal's run depends on, and counts of its restorations, each as the last line about it has it.
 fn journal(file: &Path) -> Read<Value> {
-    let (mut run, mut done, mut far, mut failed) = (Value::Null, 0, 0, 0);
+    let mut run = Value::Null;
+    // By image and sample, none where the image itself was of no use; the verdict, none where it failed.
+    let mut last: BTreeMap<(String, Option<u32>), Option<String>> = BTreeMap::new();
     for line in Journal::read(file)? {
         match line {
             Line::Run(head) => run = serde_json::to_value(head).unwrap_or_default(),
-            Line::Item(item) => {
-                done += 1;
-                far += usize::from(item.verdict == "far");
+            Line::Item(done) => {
+                last.remove(&(done.item.clone(), None));
+                last.insert((done.item, Some(done.sample)), Some(done.verdict));
             }
-            Line::Error(_) => failed += 1,
+            Line::Error(failed) => {
+                last.remove(&(failed.item.clone(), None));
+                last.insert((failed.item, failed.sample), None);
+            }
         }
     }
+    let count = |wanted: fn(&Option<String>) -> bool| last.values().filter(|v| wanted(v)).count();
+    let done = count(Option::is_some);
+    let far = count(|verdict| verdict.as_deref() == Some("far"));
+    let failed = count(Option::is_none);
     Ok(json!({ "run": run, "done": done, "far": far, "failed": failed }))
 }
 

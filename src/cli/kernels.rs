@@ -1,5 +1,7 @@
 //! `kernels`: what this build has of kernels, and what the compiler makes of them, without a GPU.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use rayon::prelude::*;
 use serde_json::json;
@@ -31,6 +33,15 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         let all = Module::all().iter();
         all.filter(|module| module.name.contains(&args.only))
     };
+    if chosen().count() == 0 {
+        let ops = Module::all()
+            .iter()
+            .filter_map(|module| module.name.split('/').next());
+        let ops: Vec<&str> = BTreeSet::from_iter(ops).into_iter().collect();
+        let (only, ops) = (&args.only, ops.join(", "));
+        let why = format!("no file's name contains `{only}`; there are those of {ops}");
+        return Err(Error::argument("--only", why).into());
+    }
     if args.arch.is_empty() {
         chosen().for_each(|module| list(module, ui));
         return Ok(DONE);

@@ -83,7 +83,10 @@ enum Command {
 
 /// Runs the command of the process's arguments.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(said) => return ExitCode::from(unparsed(&said)),
+    };
     let ui = Ui::new(cli.json, cli.quiet, cli.verbose);
     let code = match run(cli.command, &ui) {
         Ok(code) => code,
@@ -95,7 +98,29 @@ pub(crate) fn main() -> ExitCode {
             exit::code(&error)
         }
     };
-    ExitCode::from(code)
+    ExitCode::from(ui.code(code))
+}
+
+/// Prints what clap has to say in place of a command: help and the version, or what is wrong with the arguments.
+fn unparsed(said: &clap::Error) -> u8 {
+    let words = std::env::args_os().skip(1);
+    let json = words.take_while(|w| w != "--").any(|w| w == "--json");
+    let ui = Ui::new(json, false, false);
+    if said.use_stderr() {
+        let text = said.render().to_string();
+        let (what, _) = text.split_once("\n\nUsage:").unwrap_or((&text, ""));
+        let what = what.trim_start_matches("error: ").trim_end();
+        ui.record("error", json!({ "item": null, "error": what }));
+    }
+    match (said.print(), said.use_stderr()) {
+        // When stderr is gone there is nobody left to tell.
+        (_, true) => exit::USAGE,
+        (Ok(()), false) => exit::DONE,
+        (Err(e), false) => {
+            ui.lose(&e);
+            ui.code(exit::DONE)
+        }
+    }
 }
 
 fn run(command: Command, ui: &Ui) -> anyhow::Result<u8> {

@@ -17,13 +17,13 @@ use posteriori::runtime::native::Products;
 
 use super::exit::DONE;
 use super::plan::Subject;
-use super::run::{MOST, whole};
+use super::run::batches;
 use super::ui::Ui;
 
 /// A step of one batch.
 #[derive(Default)]
 struct Step {
-    batch: u64,
+    batch: usize,
     all: Sum,
     ops: BTreeMap<&'static str, Sum>,
 }
@@ -57,9 +57,9 @@ pub(super) fn run(subject: &Subject, batches: &str, size: Option<&str>, ui: &Ui)
         products: Products::F32,
         forced: subject.run.variants.clone(),
     };
-    let batches = batches.split(',').map(|text| whole(text.trim(), 1..=MOST));
-    let steps = batches
-        .map(|batch| step(subject, &engine, size, batch?, gpu))
+    let steps = self::batches("--predict", batches)?
+        .into_iter()
+        .map(|batch| step(subject, &engine, size, batch, gpu))
         .collect::<Result<Vec<_>>>()?;
     tell(&steps, dtype, gpu, ui);
     Ok(DONE)
@@ -69,10 +69,10 @@ fn step(
     subject: &Subject,
     engine: &Engine,
     size: Option<&str>,
-    batch: u64,
+    batch: usize,
     gpu: &Gpu,
 ) -> Result<Step> {
-    let plan = subject.plan_batch(engine, size, batch as usize)?;
+    let plan = subject.plan_batch(engine, size, batch)?;
     let cx = engine.cx(Runtime::Dry(Arc::new(Dry::planning_for(
         engine.target,
         engine.products,

@@ -165,7 +165,13 @@ impl Again<'_> {
             Error::file(file, why)
         };
         if !path.exists() {
-            return Err(refuse(format!("is gone: there is no {}", path.display())));
+            // A record has the path as it was typed, wherever that was.
+            let from = match std::env::current_dir() {
+                Ok(here) if path.is_relative() => format!(" (looked for in {})", here.display()),
+                _ => String::new(),
+            };
+            let path = path.display();
+            return Err(refuse(format!("is gone: there is no {path}{from}")));
         }
         let y = image::read_values(&path)?;
         let (want, got) = (&measured.measurement, record::of_pixels(&y));

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use posteriori::io::image::Format;
+use posteriori::models::tokenizer::{CONTEXT, Tokenizer};
 use posteriori::operators::Task;
 use posteriori::ops::expect_variant;
 use posteriori::pipeline::device::Device;
@@ -172,6 +173,7 @@ impl Run {
         ui: &Ui,
     ) -> Result<Pipeline> {
         settings.fill("precision", device.precision().to_string(), Origin::Default);
+        self.warn(ui);
         let pipeline = self.open_on(device.clone())?;
         for name in pipeline.unread() {
             ui.detail(format!("not used: {name}"));
@@ -196,6 +198,23 @@ impl Run {
         }
         pipeline.context(&job.prompt)?;
         Ok(pipeline)
+    }
+
+    /// Says that a prompt is longer than the model takes.
+    pub(crate) fn warn(&self, ui: &Ui) {
+        let folder = self.model.join("tokenizer");
+        if self.prompt.is_empty() || !folder.is_dir() {
+            return;
+        }
+        // One that cannot be read fails where the model is opened.
+        let cut = Tokenizer::open(folder).map_or(0, |tokenizer| tokenizer.cut(&self.prompt));
+        if cut > 0 {
+            let most = CONTEXT - 2;
+            ui.note(format!(
+                "warning: --prompt: {} tokens, of which the last {cut} are cut off: a model takes {most}",
+                most + cut
+            ));
+        }
     }
 
     /// The model folder's name, for records.
@@ -225,6 +244,10 @@ fn tiles(text: &str) -> Result<Tiles> {
 pub(crate) fn folder(text: &str, embedded: fn() -> Result<PathBuf>) -> Result<PathBuf> {
     match text {
         "embedded" => embedded(),
+        "" => Err(Error::argument(
+            "--model",
+            "wanted a folder or `embedded`, got an empty text",
+        )),
         path => Ok(PathBuf::from(path)),
     }
 }
@@ -309,6 +332,20 @@ fn on_error(text: &str) -> Result<bool> {
 fn truth(text: &str) -> Result<bool> {
     let why = || format!("wanted true or false, got `{text}`");
     text.parse().map_err(|_| Error::argument("setting", why()))
+}
+
+/// What was read for a flag; an error says which.
+pub(crate) fn named<T>(flag: &str, read: Result<T>) -> Result<T> {
+    read.map_err(|error| match error {
+        Error::Argument { why, .. } => Error::argument(flag, why),
+        other => other,
+    })
+}
+
+/// The batches that a flag lists, with commas between them.
+pub(crate) fn batches(flag: &str, text: &str) -> Result<Vec<usize>> {
+    let one = |word: &str| whole(word.trim(), 1..=MOST).map(|n| n as usize);
+    named(flag, text.split(',').map(one).collect())
 }
 
 /// A whole number in a range.

@@ -15,7 +15,7 @@ use posteriori::{Cx, Error, Restore};
 
 use super::exit::DONE;
 use super::plan::Subject;
-use super::run::{MOST, whole};
+use super::run::batches;
 use super::ui::Ui;
 
 /// Steps before those that count: they compile kernels and record graphs.
@@ -30,10 +30,7 @@ pub(super) fn run(
     device: Device,
     ui: &Ui,
 ) -> Result<u8> {
-    let batches = batches
-        .split(',')
-        .map(|text| whole(text.trim(), 1..=MOST))
-        .collect::<posteriori::Result<Vec<_>>>()?;
+    let batches = self::batches("--step", batches)?;
     let Subject { run, task } = subject;
     let (runtime, precision) = (device.rt().name(), device.precision());
     let mut pipeline = run.open_on(device)?;
@@ -46,7 +43,7 @@ pub(super) fn run(
         "batch", "ms/image-step", "ms/step", "TFLOP/s", "GB/s", "launches", "slab, GB"
     ));
     for batch in batches {
-        let plan = subject.plan_batch(&pipeline.engine(), size, batch as usize)?;
+        let plan = subject.plan_batch(&pipeline.engine(), size, batch)?;
         let cancel = Cancel::new();
         pipeline = pipeline.stopped_by(cancel.clone());
         let step = step(&pipeline, &run.job(task, 0)?, &plan, &cancel)?.as_secs_f64();

@@ -14,8 +14,10 @@ pub(crate) struct Ui {
     pub(crate) json: bool,
     quiet: bool,
     verbose: bool,
-    /// The reader of stdout has left. The work goes on: the files are still wanted.
+    /// Stdout takes no more. The work goes on: the files are still wanted.
     closed: Cell<bool>,
+    /// And not because its reader has left: what it was to say is lost.
+    lost: Cell<bool>,
     bar: RefCell<Option<ProgressBar>>,
 }
 
@@ -26,6 +28,7 @@ impl Ui {
             quiet,
             verbose,
             closed: Cell::new(false),
+            lost: Cell::new(false),
             bar: RefCell::new(None),
         }
     }
@@ -58,10 +61,24 @@ impl Ui {
             out.write_all(text.as_bytes()).and_then(|()| out.flush())
         });
         if let Err(e) = written {
-            self.closed.set(true);
-            if e.kind() != io::ErrorKind::BrokenPipe {
-                self.complain(format!("stdout cannot be written: {e}"));
-            }
+            self.lose(&e);
+        }
+    }
+
+    /// Stdout could not be written; not an error when its reader has left.
+    pub(crate) fn lose(&self, e: &io::Error) {
+        self.closed.set(true);
+        if e.kind() != io::ErrorKind::BrokenPipe {
+            self.lost.set(true);
+            self.complain(format!("error: stdout cannot be written: {e}"));
+        }
+    }
+
+    /// The exit code of what ended with `code`: not that of success when stdout could not be written.
+    pub(crate) fn code(&self, code: u8) -> u8 {
+        match (code, self.lost.get()) {
+            (super::exit::DONE, true) => super::exit::FAILED,
+            _ => code,
         }
     }
 
@@ -120,6 +137,14 @@ impl Ui {
             Some(bar) => bar.suspend(print),
             None => print(),
         }
+    }
+}
+
+/// A number with so many decimal places; one beyond all measure by its exponent, not by hundreds of digits.
+pub(crate) fn number(value: f64, places: usize) -> String {
+    match value.is_finite() && value.abs() >= 1e15 {
+        true => format!("{value:.places$e}"),
+        false => format!("{value:.places$}"),
     }
 }
 

@@ -11,7 +11,7 @@ use posteriori::pipeline::plan::Engine;
 use posteriori::verify::{self, Row};
 
 use super::exit::{DONE, FAILED, ITEMS};
-use super::run::{folder, forced};
+use super::run::{folder, forced, named};
 use super::ui::Ui;
 
 /// Compare this engine's tensors for a model with those of PyTorch
@@ -75,7 +75,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let model = folder(&args.model, embedded::folder)?;
     let cse = args
         .cse
-        .map(|cse| folder(&cse, embedded::cse))
+        .map(|cse| named("--cse", folder(&cse, embedded::cse)))
         .transpose()?;
     let report = verify::verify(
         &model,

@@ -23,6 +23,9 @@ pub const FILES: [&str; 4] = [
 /// Ids in an encoded prompt.
 pub const CONTEXT: usize = 77;
 
+/// Those between start and end.
+const ROOM: usize = CONTEXT - 2;
+
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 const WORD_END: &str = "</w>";
@@ -105,23 +108,33 @@ impl Tokenizer {
 
     /// The 77 ids of a prompt: start, its first 75, end, padding. The empty prompt is `encode("")`.
     pub fn encode(&self, text: &str) -> Vec<i32> {
-        const ROOM: usize = CONTEXT - 2;
+        let mut ids = self.ids(text, ROOM);
+        ids.truncate(ROOM);
+        ids.insert(0, self.start);
+        ids.push(self.end);
+        ids.resize(CONTEXT, self.padding);
+        ids
+    }
+
+    /// How many ids of a prompt there is no room for.
+    pub fn cut(&self, text: &str) -> usize {
+        self.ids(text, usize::MAX).len().saturating_sub(ROOM)
+    }
+
+    /// The ids of a text, all of them or at least the first `enough`.
+    fn ids(&self, text: &str, enough: usize) -> Vec<i32> {
         let mut ids = Vec::new();
-        self.pieces(text, false, &mut ids, |text, ids| {
+        self.pieces(text, false, enough, &mut ids, |text, ids| {
             let normal = normalize(text);
-            self.pieces(&normal, true, ids, |text, ids| {
+            self.pieces(&normal, true, enough, ids, |text, ids| {
                 for word in words(text) {
-                    if ids.len() >= ROOM {
+                    if ids.len() >= enough {
                         break;
                     }
                     self.merge(word, ids);
                 }
             });
         });
-        ids.truncate(ROOM);
-        ids.insert(0, self.start);
-        ids.push(self.end);
-        ids.resize(CONTEXT, self.padding);
         ids
     }
 
@@ -135,12 +148,13 @@ impl Tokenizer {
         &self,
         text: &str,
         normalized: bool,
+        enough: usize,
         ids: &mut Vec<i32>,
         mut rest: impl FnMut(&str, &mut Vec<i32>),
     ) {
         let specials = || self.specials.iter().filter(|s| s.normalized == normalized);
         let (mut from, mut at) = (0, 0);
-        while at < text.len() && ids.len() < CONTEXT {
+        while at < text.len() && ids.len() < enough {
             let here = specials().filter(|s| text[at..].starts_with(&s.text));
             if let Some(special) = here.max_by_key(|s| s.text.len()) {
                 rest(&text[from..at], ids);
@@ -151,7 +165,7 @@ impl Tokenizer {
                 at += text[at..].chars().next().map_or(1, char::len_utf8);
             }
         }
-        if ids.len() < CONTEXT {
+        if ids.len() < enough {
             rest(&text[from..], ids);
         }
     }
@@ -460,6 +474,9 @@ mod tests {
         want.extend([513, 527].iter().cycle().take(75));
         want.push(568);
         assert_eq!(ids, want);
+        for (words, cut) in [(0, 0), (37, 0), (38, 1), (60, 45)] {
+            assert_eq!(tokenizer.cut(&"the cat ".repeat(words)), cut);
+        }
         // Words of a megabyte, and a text of nothing but special tokens, take no noticeable time.
         for text in [
             "a".repeat(1 << 20),

@@ -305,10 +305,10 @@ impl<'a> Weights<'a> {
                 .view(shape)
         } else if dtype == DType::F64 {
             let values = form.on_host(&view.to_f64()?, sizes);
-            self.fill(&full, &values, shape, dtype)
+            in_the_file(&full, &view, self.fill(&full, &values, shape, dtype))
         } else {
             let values = form.on_host(&view.to_f32()?, sizes);
-            self.fill(&full, &values, shape, dtype)
+            in_the_file(&full, &view, self.fill(&full, &values, shape, dtype))
         };
         view.file.forget(view.range.clone());
         t
@@ -507,6 +507,11 @@ fn expect_finite(name: &str, view: &View<'_>) -> Result<()> {
         Some((i, value)) => Err(damaged(name, i, value)),
         None => Ok(()),
     }
+}
+
+/// An error about an element of a weight in the layer's order, as one in the file's.
+fn in_the_file(name: &str, view: &View<'_>, filled: Result<Tensor>) -> Result<Tensor> {
+    filled.map_err(|error| expect_finite(name, view).err().unwrap_or(error))
 }
 
 /// Whether f16, if that is what a weight becomes, holds its values.

@@ -110,7 +110,7 @@ impl Banded {
         if !(sigma > 0.0 && sigma.is_finite()) {
             return Err(Error::argument(
                 "sigma",
-                format!("wanted a number of pixels above 0, got {sigma}"),
+                format!("wanted a number of pixels above 0, got {sigma:?}"),
             ));
         }
         let radius = ((4.0 * sigma + 0.5) as usize).min(size / 2);

@@ -283,7 +283,7 @@ fn check_sigma(sigma: f64) -> Result<()> {
     if sigma >= 0.0 && sigma.is_finite() {
         return Ok(());
     }
-    let why = format!("wanted a standard deviation of 0 or more, got {sigma}");
+    let why = format!("wanted a standard deviation of 0 or more, got {sigma:?}");
     Err(Error::argument("sigma", why))
 }
 

@@ -18,7 +18,7 @@ pub fn check(rate: f64) -> Result<()> {
     if rate > 0.0 && rate <= MOST {
         return Ok(());
     }
-    let why = format!("wanted more than 0 and at most {MOST} photons a level, got {rate}");
+    let why = format!("wanted more than 0 and at most {MOST} photons a level, got {rate:?}");
     Err(Error::argument("poisson", why))
 }
 

@@ -219,7 +219,7 @@ pub static PRESETS: &[Preset] = &[
     },
     Preset {
         name: "psld",
-        doc: "PSLD, 500 steps, gluing loss at a tenth; latent models and linear tasks",
+        doc: "PSLD, 500 steps, gluing loss at a tenth; linear tasks, and meant for latent models",
         method: Method::psld,
     },
     Preset {
@@ -389,6 +389,11 @@ impl Method {
                 let why = "wanted steps that draw noise, whose sphere dmap and dsg move on: ancestral, or ddim:ETA with \
                            ETA above 0";
                 refuse("solver", why.into())
+            }
+            Algorithm::Dsg { .. } if self.zeta.is_some_and(|rate| rate > 1.0) => {
+                let rate = self.zeta.unwrap_or_default();
+                let why = format!("wanted a rate of 0 to 1 for dsg, got {rate:?}");
+                refuse("zeta", why)
             }
             Algorithm::Freedom {
                 window: Some([first, last]),

@@ -218,12 +218,15 @@ pub fn load<M>(
     if !cx.rt().computes() {
         return new(&Weights::planned(cx, Checkpoint::open(folder).ok()));
     }
-    let weights = Weights::open(cx, Checkpoint::open(folder)?);
-    let model = new(&weights)?;
     let component = folder
         .file_name()
         .map(|n| n.to_string_lossy().into_owned())
         .unwrap_or_default();
+    let weights = Weights::open(cx, Checkpoint::open(folder)?);
+    let model = new(&weights).map_err(|error| match error {
+        Error::Weight { name, why } => Error::weight(format!("{component}/{name}"), why),
+        other => other,
+    })?;
     // Old text encoders store the positions 0..77 as a tensor.
     let left = weights
         .unread()

@@ -1,6 +1,6 @@
 //! A golden file and its index, and the way between its layout (channels first) and ours (channels last).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -26,6 +26,22 @@ struct Index {
     /// The parameters of what is trained, if something is, in the order of tables with a row for each.
     param_order: Option<Vec<String>>,
     tensors: BTreeMap<String, Entry>,
+}
+
+impl Index {
+    /// An error when no name of what is to be computed contains this text.
+    fn expect_some(&self, path: &Path, text: &str) -> Result<()> {
+        let outputs = self.tensors.iter().filter(|(_, e)| e.role != "input");
+        let names: Vec<&str> = outputs.map(|(name, _)| name.as_str()).collect();
+        if names.iter().any(|name| name.contains(text)) {
+            return Ok(());
+        }
+        let kinds = names.iter().filter_map(|name| name.split('/').next());
+        let kinds: Vec<&str> = BTreeSet::from_iter(kinds).into_iter().collect();
+        let (path, kinds) = (path.display(), kinds.join("/, "));
+        let why = format!("no tensor of {path} contains `{text}`; there are those of {kinds}/");
+        Err(Error::argument("--only", why))
+    }
 }
 
 /// What the index says of one tensor.
@@ -97,6 +113,9 @@ impl Goldens {
                 .ok_or_else(|| Error::weight(name, "is in the index but not in the golden file"))?;
             let why = |why| Error::weight(name, format!("{}: {why}", index_path.display()));
             entry.check(&view.shape).map_err(why)?;
+        }
+        for text in only {
+            index.expect_some(path, text)?;
         }
         let kept = |name: &str| only.is_empty() || only.iter().any(|text| name.contains(text));
         index

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use crate::cx::Cx;
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::controlnet::ControlNet;
 use crate::pipeline::prior::{Prior, open_controlnet};
 use crate::runtime::native::Products;
@@ -90,14 +90,15 @@ pub fn verify(
     };
     let cx = &net.state();
     schedules::compute(&models, &mut sink)?;
-    networks::text(cx, model, &mut sink)?;
+    of("text", networks::text(cx, model, &mut sink))?;
     networks::unet(cx, &models, &mut sink)?;
     networks::controlnet(cx, &models, &mut sink)?;
-    networks::vae(cx, &models, &mut sink)?;
-    networks::activations(cx, &models, &mut sink)?;
+    of("vae", networks::vae(cx, &models, &mut sink))?;
+    of("act", networks::activations(cx, &models, &mut sink))?;
     operators::compute(cx, &models, &mut sink)?;
     trajectories::compute(cx, &models, &mut sink)?;
-    training::compute(cx, &folder, &prior.unet, &mut sink)?;
+    let trained = training::compute(cx, &folder, &prior.unet, &mut sink);
+    of("train", trained)?;
     let mut report = sink.report;
     let known = |name: &&str| report.rows.iter().any(|row| row.name == **name);
     report.unknown = goldens
@@ -118,6 +119,19 @@ fn relative(got: &[f64], want: &[f64]) -> f64 {
         true => f64::INFINITY,
         false => error,
     }
+}
+
+/// What was computed for golden tensors whose names begin so: an error says which, for model and file may not belong
+/// together.
+fn of<T>(name: &str, computed: Result<T>) -> Result<T> {
+    computed.map_err(|error| match error {
+        Error::Shape { what, want, got } => Error::Shape {
+            what: format!("{name}: {what}"),
+            want,
+            got: format!("{got}; are the goldens of this model?"),
+        },
+        other => other,
+    })
 }
 
 /// The models under verification.

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::goldens::{arrange, corner, download, upload};
-use super::{Models, Sink, portable};
+use super::{Models, Sink, of, portable};
 use crate::cx::Cx;
 use crate::diffusion::prior::{Codec, Denoiser};
 use crate::error::{Error, Result};
@@ -134,7 +134,8 @@ pub(super) fn unet(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Result<
             unet,
             context: case.context.as_ref(),
         };
-        put_denoiser(cx, &net, &case, &format!("unet/{tag}"), sink)?;
+        let name = format!("unet/{tag}");
+        of(&name, put_denoiser(cx, &net, &case, &name, sink))?;
     }
     if sink.wants("unet/time_proj") {
         let t = cx.upload(&[1.0, 250.0, 500.0, 999.0], [4])?;
@@ -174,7 +175,8 @@ pub(super) fn controlnet(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> R
             hint,
             scale,
         };
-        put_denoiser(cx, &net, &case, &format!("cn/{tag}"), sink)?;
+        let name = format!("cn/{tag}");
+        of(&name, put_denoiser(cx, &net, &case, &name, sink))?;
         if !sink.wants(&format!("cn/{tag}/vjp_z_frozen")) {
             continue;
         }

@@ -2,7 +2,7 @@
 
 use super::goldens::download;
 use super::published::Published;
-use super::{Models, Sink};
+use super::{Models, Sink, of};
 use crate::cx::Cx;
 use crate::diffusion::prior::Denoiser;
 use crate::diffusion::schedule::{Coordinates, Solver, Spacing, Step};
@@ -17,16 +17,16 @@ use crate::tensor::Tensor;
 
 pub(super) fn compute(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Result<()> {
     for op in sink.goldens.words("ops/") {
-        operator(cx, op, sink)?;
+        of(&format!("ops/{op}"), operator(cx, op, sink))?;
     }
-    tweedie(cx, models, sink)?;
+    of("tweedie", tweedie(cx, models, sink))?;
     for op in sink.goldens.words("meas/") {
-        measured(cx, models, op, sink)?;
+        of(&format!("meas/{op}"), measured(cx, models, op, sink))?;
     }
     for op in sink.goldens.words("psld/") {
-        glued(cx, models, op, sink)?;
+        of(&format!("psld/{op}"), glued(cx, models, op, sink))?;
     }
-    score(cx, models, sink)
+    of("eq9", score(cx, models, sink))
 }
 
 /// The operator that the goldens call `name`, for the images of this file.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::goldens::{channels_first, download};
 use super::operators::{context, named};
 use super::published::Published;
-use super::{Models, Sink};
+use super::{Models, Sink, of};
 use crate::cx::Cx;
 use crate::diffusion::prior::Denoiser;
 use crate::diffusion::schedule::{Coordinates, Solver, Spacing, Variance};
@@ -30,7 +30,7 @@ pub(super) fn compute(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Resu
     for name in sink.goldens.words("traj/") {
         let params = &sink.goldens.entry(&format!("traj/{name}/x"))?.params;
         if let Some(run) = Run::read(name, params) {
-            run.compute(cx, models, name, sink)?;
+            of(&format!("traj/{name}"), run.compute(cx, models, name, sink))?;
         }
     }
     Ok(())

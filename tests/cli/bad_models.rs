@@ -59,7 +59,7 @@ fn change_bytes(dir: &Path, change: impl Fn(&mut Vec<u8>)) {
 
 #[test]
 fn a_tensor_that_is_missing_misshapen_or_nan() {
-    refused(1, &["conv_in.weight", "missing"], |dir| {
+    refused(1, &["weight `unet/conv_in.weight`", "missing"], |dir| {
         change_weights(dir, |all| drop(all.remove("conv_in.weight")));
     });
     refused(1, &["conv_in.bias", "shape"], |dir| {
@@ -67,6 +67,13 @@ fn a_tensor_that_is_missing_misshapen_or_nan() {
             let (_, shape, bytes) = all.get_mut("conv_in.bias").unwrap();
             shape[0] -= 1;
             bytes.truncate(4 * shape[0]);
+        });
+    });
+    // By its place in the file, whose order is not that of the layer.
+    refused(1, &["unet/conv_in.weight", "element 5 is NaN"], |dir| {
+        change_weights(dir, |all| {
+            let (_, _, bytes) = all.get_mut("conv_in.weight").unwrap();
+            bytes[4 * 5..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
         });
     });
     refused(1, &["conv_out.bias"], |dir| {

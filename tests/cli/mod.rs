@@ -15,6 +15,7 @@ mod reports;
 mod repro;
 mod study;
 mod training;
+mod words;
 mod work;
 
 use std::path::Path;

@@ -59,8 +59,10 @@ fn what_a_batch_made_is_made_again_alone() {
     // The measurement is elsewhere, and so is the model.
     fs::rename(dir.path().join("y"), dir.path().join("moved")).unwrap();
     copy(&oracle::checkpoint("tiny-pixel"), &dir.path().join("model"));
-    run(dir.path(), "repro x/a.png x/z.png")
-        .expect(3, &["is gone: there is no y/a.png", "--input"]);
+    run(dir.path(), "repro x/a.png x/z.png").expect(
+        3,
+        &["is gone: there is no y/a.png (looked for in /", "--input"],
+    );
     run(
         dir.path(),
         "repro x/a.png x/z.png --input moved --model model",

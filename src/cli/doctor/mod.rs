@@ -9,21 +9,24 @@ use anyhow::Result;
 use serde_json::json;
 
 use posteriori::Error;
+use posteriori::models::config::Config;
+use posteriori::models::tokenizer::Tokenizer;
 use posteriori::ops::ALL;
 use posteriori::ops::check::Scope;
-use posteriori::pipeline::Pipeline;
 use posteriori::pipeline::device::Device;
+use posteriori::pipeline::{Pipeline, embedded};
 use posteriori::runtime::native::system_memory;
 
 use super::exit::{DEVICE, DONE};
+use super::run::folder;
 use super::ui::Ui;
 
 /// Look at this machine and, if given, a model
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A checkpoint folder to look at
+    /// A checkpoint folder to look at, or `embedded`
     #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    model: Option<String>,
     /// The device that must be usable: cpu, cuda, cuda:N; by default a GPU is looked at but not asked for
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: String,
@@ -54,6 +57,16 @@ impl Chart<'_> {
         );
     }
 
+    /// What was loaded, or a row that says why it could not be.
+    fn loaded<T>(&mut self, what: &str, result: posteriori::Result<T>) -> Option<T> {
+        result.map_err(|e| self.unloaded(what, &e)).ok()
+    }
+
+    fn unloaded(&mut self, what: &str, error: &Error) {
+        let fix = "correct what the line above names, or download the model again";
+        self.wrong(what, &error.to_string(), fix);
+    }
+
     /// What an error says; the library's errors end in what to do.
     #[cfg(feature = "cuda")]
     fn failed(&mut self, what: &str, error: &Error) {
@@ -68,8 +81,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     chart.fine("version", env!("CARGO_PKG_VERSION"));
     chart.fine("processor", &processor());
     chart.fine("instructions", &instructions().join(" "));
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    chart.fine("threads", &threads.to_string());
+    chart.fine("threads", &rayon::current_num_threads().to_string());
     match system_memory() {
         Some((total, free)) => {
             let gb = |bytes: usize| bytes as f64 / 1e9;
@@ -85,7 +97,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         device => gpu(ordinal(device)?, true, &mut chart),
     }
     if let Some(model) = &args.model {
-        look_at(model, &mut chart);
+        look_at(&folder(model, embedded::folder)?, &mut chart);
     }
     let failed = chart.failed;
     ui.record("summary", json!({ "failed": failed }));
@@ -169,44 +181,74 @@ fn self_test(chart: &mut Chart<'_>) {
     }
 }
 
-/// The files of a model folder, and whether it loads.
+/// The files of a model folder, and whether all that a restoration loads of it can be loaded.
 fn look_at(model: &Path, chart: &mut Chart<'_>) {
     let mut files = Vec::new();
+    let whole = "give the folder that holds unet/ and scheduler/";
     if let Err(e) = walk(model, Path::new(""), &mut files) {
-        let text = format!("{}: {e}", model.display());
-        chart.wrong(
-            "model",
-            &text,
-            "give the folder that holds unet/ and scheduler/",
-        );
-        return;
+        return chart.wrong("model", &format!("{}: {e}", model.display()), whole);
     }
-    files.sort();
+    files.sort_by(|a, b| a.0.cmp(&b.0));
     for (name, bytes) in files {
-        chart.fine("file", &format!("{bytes:>14} bytes  {name}"));
-    }
-    match Pipeline::open(model, Device::cpu()) {
-        Ok(pipeline) => {
-            let unread = pipeline.unread().len();
-            chart.fine("model", &format!("loads; {unread} tensors are not used"));
-        }
-        Err(e) => {
-            let fix = "correct what the line above names, or download the model again";
-            chart.wrong("model", &e.to_string(), fix);
+        match bytes {
+            Ok(bytes) => chart.fine("file", &format!("{bytes:>14} bytes  {name}")),
+            Err(e) => chart.wrong(
+                "file",
+                &format!("{}: {e}", model.join(name).display()),
+                "download it again, or remove the link that leads to nothing",
+            ),
         }
     }
+    let pipeline = Pipeline::open(model, Device::cpu());
+    let Some(mut pipeline) = chart.loaded("model", pipeline) else {
+        return;
+    };
+    let tokenizer = model.join("tokenizer");
+    if tokenizer.is_dir() {
+        chart.loaded("tokenizer", Tokenizer::open(&tokenizer));
+    }
+    chart.loaded("prompts", pipeline.context(""));
+    for estimator in estimators(model) {
+        let name = super::files::slashed(&estimator);
+        let estimator = model.join(estimator);
+        match pipeline.with_controlnet(&estimator) {
+            Ok(with) => pipeline = with,
+            Err(e) => return chart.unloaded("controlnet", &e),
+        }
+        chart.fine("controlnet", &format!("{name} loads"));
+    }
+    let unread = pipeline.unread().len();
+    chart.fine("model", &format!("loads; {unread} tensors are not used"));
 }
 
-fn walk(root: &Path, inner: &Path, files: &mut Vec<(String, u64)>) -> std::io::Result<()> {
+/// The folders inside a model folder that hold a ControlNet.
+fn estimators(model: &Path) -> Vec<PathBuf> {
+    let inside = std::fs::read_dir(model).into_iter().flatten().flatten();
+    let is_one = |name: &PathBuf| {
+        let config = Config::open(&model.join(name));
+        config.is_ok_and(|config| config.class().is_ok_and(|class| class == "ControlNetModel"))
+    };
+    let mut all: Vec<PathBuf> = inside.map(|entry| entry.file_name().into()).collect();
+    all.retain(is_one);
+    all.sort();
+    all
+}
+
+/// A file's path below the folder, and its bytes.
+type Found = (String, std::io::Result<u64>);
+
+fn walk(root: &Path, inner: &Path, files: &mut Vec<Found>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(root.join(inner))? {
         let entry = entry?;
         let path = inner.join(entry.file_name());
         // Of what a link points to: model caches are made of links to files.
-        let meta = std::fs::metadata(entry.path())?;
-        if meta.is_file() {
-            files.push((super::files::slashed(&path), meta.len()));
-        } else if entry.file_type()?.is_dir() {
-            walk(root, &path, files)?;
+        match std::fs::metadata(entry.path()) {
+            Ok(meta) if meta.is_file() => {
+                files.push((super::files::slashed(&path), Ok(meta.len())))
+            }
+            Ok(_) if entry.file_type()?.is_dir() => walk(root, &path, files)?,
+            Ok(_) => {}
+            Err(e) => files.push((super::files::slashed(&path), Err(e))),
         }
     }
     Ok(())

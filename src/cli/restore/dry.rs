@@ -1,6 +1,8 @@
-//! `restore --dry-run`: what would be done, whether it fits, and how long it would take.
+//! `restore --dry-run`: what would be done and skipped, whether it fits, and how long it would take. What the run would refuse
+//! is refused.
 
 use std::cell::Cell;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,19 +10,22 @@ use anyhow::Result;
 use serde_json::json;
 
 use posteriori::Error;
+use posteriori::batch::journal::Journal;
 use posteriori::io::image::Image;
 use posteriori::operators::Task;
 use posteriori::pipeline::cancel::Cancel;
+use posteriori::pipeline::device::Device;
 use posteriori::pipeline::plan::{Batch, Engine, Plan};
 use posteriori::pipeline::queue::{Finished, Request, Watch};
 use posteriori::pipeline::{Pipeline, Progress};
 
 use super::input::read;
 use super::room;
-use crate::cli::files::{self, Entry};
-use crate::cli::plan;
-use crate::cli::run::Run;
+use crate::cli::files::{self, Entry, Exists};
+use crate::cli::run::{Run, Writing};
+use crate::cli::settings::{Origin, Settings};
 use crate::cli::ui::{Tally, Ui};
+use crate::cli::{plan, record};
 
 /// Images that would be sampled together.
 struct Group {
@@ -29,52 +34,42 @@ struct Group {
     images: usize,
 }
 
-pub(super) fn run(run: &Run, samples: u32, entries: &[Entry], ui: &Ui) -> Result<u8> {
+pub(super) fn run(
+    run: &Run,
+    writing: &Writing,
+    settings: Settings,
+    samples: u32,
+    entries: &[Entry],
+    journal: Option<PathBuf>,
+    ui: &Ui,
+) -> Result<u8> {
+    // A machine without the device can still be told what a run would take there.
+    let device = run.devices().ok().and_then(|all| all.into_iter().next());
+    if let (Some(device), Some(journal)) = (&device, &journal)
+        && journal.is_file()
+        && writing.exists != Exists::Overwrite
+    {
+        expect_the_same(run, settings, device, journal)?;
+    }
     let mut tally = Tally::default();
     let mut groups: Vec<Group> = Vec::new();
     for entry in entries {
-        let (task, y) = match read(entry, run.task.as_ref()) {
-            Ok(read) => read,
-            Err(e) => {
-                tally.fail(ui, &entry.name, &e);
-                continue;
+        let wanted = wanted(entry, samples, writing, &mut tally, ui);
+        if !wanted.is_empty() {
+            match read(entry, run.task.as_ref()) {
+                Ok((task, y)) => {
+                    tell_items(entry, &wanted, &task, &mut tally, ui);
+                    join(&mut groups, task, y, wanted.len());
+                }
+                Err(e) => tally.fail(ui, &entry.name, &e),
             }
-        };
-        for sample in 0..samples {
-            let output = files::of_sample(&entry.output, sample, samples)
-                .display()
-                .to_string();
-            tally.done += 1;
-            ui.line(format!("{} -> {output}  {task}", entry.name));
-            ui.record(
-                "item",
-                json!({
-                    "item": entry.name, "sample": sample, "output": output,
-                    "task": task.to_string(), "verdict": "planned",
-                }),
-            );
         }
-        let same =
-            |g: &&mut Group| g.task == task && [g.y.height, g.y.width] == [y.height, y.width];
-        match groups.iter_mut().find(same) {
-            Some(group) => group.images += samples as usize,
-            None => groups.push(Group {
-                task,
-                y,
-                images: samples as usize,
-            }),
+        if writing.stop && tally.failed > 0 {
+            break;
         }
     }
     let engine = run.engine()?;
-    // A machine without the device can still be told what a run would take there.
-    let mut pipeline = match run.devices() {
-        Ok(devices) => devices
-            .into_iter()
-            .next()
-            .map(|d| run.open_on(d))
-            .transpose()?,
-        Err(_) => None,
-    };
+    let mut pipeline = device.map(|device| run.open_on(device)).transpose()?;
     for group in &groups {
         let cancel = Cancel::new();
         pipeline = pipeline.map(|p| p.stopped_by(cancel.clone()));
@@ -82,6 +77,65 @@ pub(super) fn run(run: &Run, samples: u32, entries: &[Entry], ui: &Ui) -> Result
         tell(run, group, &engine, measured.transpose()?, ui)?;
     }
     Ok(tally.finish(ui))
+}
+
+/// Refuses what a run would refuse whose folder has results of other settings.
+fn expect_the_same(
+    run: &Run,
+    mut settings: Settings,
+    device: &Device,
+    journal: &Path,
+) -> posteriori::Result<()> {
+    settings.fill("precision", device.precision().to_string(), Origin::Default);
+    Journal::expect(journal, &record::head(run, &settings, device)?)
+}
+
+/// The samples of an image that would be made, each with its output; tells of the others.
+fn wanted(
+    entry: &Entry,
+    samples: u32,
+    writing: &Writing,
+    tally: &mut Tally,
+    ui: &Ui,
+) -> Vec<(u32, String)> {
+    if let Err(e) = entry.expect_name() {
+        tally.fail(ui, &entry.name, &e);
+        return Vec::new();
+    }
+    let mut wanted = Vec::new();
+    for sample in 0..samples {
+        let output = files::of_sample(&entry.output, sample, samples);
+        let name = output.display().to_string();
+        match writing.exists.admits(&output) {
+            Ok(true) => wanted.push((sample, name)),
+            Ok(false) => tally.skip(ui, &entry.name, &name),
+            Err(e) => tally.fail(ui, &entry.name, &e),
+        }
+    }
+    wanted
+}
+
+fn tell_items(entry: &Entry, wanted: &[(u32, String)], task: &Task, tally: &mut Tally, ui: &Ui) {
+    for (sample, output) in wanted {
+        tally.done += 1;
+        ui.line(format!("{} -> {output}  {task}", entry.name));
+        ui.record(
+            "item",
+            json!({
+                "item": entry.name, "sample": sample, "output": output,
+                "task": task.to_string(), "verdict": "planned",
+            }),
+        );
+    }
+}
+
+/// Puts images where others of their task and size are.
+fn join(groups: &mut Vec<Group>, task: Task, y: Image, images: usize) {
+    let same = |g: &&mut Group| g.task == task && [g.y.height, g.y.width] == [y.height, y.width];
+    match groups.iter_mut().find(same) {
+        Some(group) => group.images += images,
+        None => groups.push(Group { task, y, images }),
+    }
 }
 
 /// The plan of a group, and its time by the batch and the seconds of a measured step.

@@ -56,9 +56,8 @@ pub(super) fn read_all(shared: &Shared<'_>, entries: &[Entry], to: &SyncSender<R
 /// The restorations of an entry that are to be done, claimed where claims are made.
 fn wanted(shared: &Shared<'_>, entry: &Entry) -> Result<Vec<Ticket>> {
     let mut tickets = Vec::new();
-    if entry.lossy {
-        let why = "its name is not UTF-8, and noise and journal go by names; rename it";
-        shared.fail(&entry.name, None, &Error::file(&entry.input, why));
+    if let Err(e) = entry.expect_name() {
+        shared.fail(&entry.name, None, &e);
         return Ok(tickets);
     }
     if let Err(e) = entry.expect_readable() {

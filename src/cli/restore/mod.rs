@@ -87,6 +87,10 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         let why = "wanted a folder as input: the page is for many images; `posteriori info` tells of a single one";
         return Err(Error::argument("--report", why).into());
     }
+    if args.shard.is_some() && !args.input.is_dir() {
+        let why = "wanted a folder as input: a single image is in no shard";
+        return Err(Error::argument("--shard", why).into());
+    }
     let (shard, from) = Shard::find(args.shard.as_deref(), &|name| std::env::var(name).ok())?;
     if args.settings.print {
         super::print_settings(&settings, ui);
@@ -94,7 +98,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     }
     let mut entries = files::entries(&args.input, &args.output, writing.recursive, writing.format)?;
     for entry in &entries {
-        files::expect_picture(&entry.output, entry.format)?;
+        files::expect_picture(&entry.output, entry.format, writing.format.is_some())?;
     }
     if !shard.is_whole() {
         let all = entries.len();
@@ -104,8 +108,11 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             "shard {shard}, from {from}: {mine} of {all} images"
         ));
     }
+    run.warn(ui);
     if args.dry_run {
-        return dry::run(run, samples, &entries, ui);
+        let journal = args.output.join(NOTES).join(journal(shard, lease));
+        let journal = args.input.is_dir().then_some(journal);
+        return dry::run(run, &writing, settings, samples, &entries, journal, ui);
     }
     let devices = run.devices()?;
     let [device, ..] = &devices[..] else {

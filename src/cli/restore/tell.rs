@@ -16,7 +16,7 @@ use super::Event;
 use super::report::{End, Report};
 use crate::cli::exit::INTERRUPTED;
 use crate::cli::run::{Run, Writing};
-use crate::cli::ui::{Tally, Ui};
+use crate::cli::ui::{Tally, Ui, number};
 
 /// Counts, and the bar.
 pub(super) struct Teller<'a> {
@@ -177,9 +177,9 @@ impl<'a> Teller<'a> {
             seconds,
             ..
         } = done;
-        self.ui.line(format!(
-            "{item} -> {output}  residual {residual:.4}  {verdict}"
-        ));
+        let shown = number(*residual, 4);
+        self.ui
+            .line(format!("{item} -> {output}  residual {shown}  {verdict}"));
         self.ui.record(
             "item",
             json!({

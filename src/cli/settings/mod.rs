@@ -162,7 +162,12 @@ impl Settings {
         for (key, value) in &flags.flags {
             values.insert(*key, (value.clone(), Origin::Flag));
         }
-        Self::complete::<ON>(values, method)
+        let settings = Self::complete::<ON>(values, method)?;
+        if settings.text("cse").is_none() && settings.given().any(|key| key == "cse-scale") {
+            let why = "there is no ControlNet for it to scale; --cse names one";
+            return Err(settings.refuse("cse-scale", why.into()));
+        }
+        Ok(settings)
     }
 
     /// Those of the keys `given` in a file that the command `ON` takes, over presets and defaults.
@@ -216,6 +221,16 @@ impl Settings {
     /// The value of a setting.
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(|(value, _)| value.as_str())
+    }
+
+    /// The settings that somebody gave.
+    pub(crate) fn given(&self) -> impl Iterator<Item = &'static str> + '_ {
+        let given = |origin: &Origin| !matches!(origin, Origin::Default | Origin::Preset(_));
+        let all = self
+            .values
+            .iter()
+            .filter(move |(_, (_, origin))| given(origin));
+        all.map(|(key, _)| *key)
     }
 
     /// Every setting that has a value, and the value.

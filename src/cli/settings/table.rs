@@ -83,7 +83,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "X",
         "",
         MEASURED,
-        "step size of guidance, for dsg its rate; by default the authors' for task and method",
+        "step size of guidance, for dsg its rate, 0 to 1; by default the authors' for task and method",
     ),
     setting(
         "zeta-space",
@@ -267,6 +267,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "keep|png|png16|jpg:95|webp|tiff",
         "",
         WRITING,
-        "the format to write; restore keeps the input's, degrade writes png16, and tiff, floats as measured, for phase",
+        "the format to write; restore keeps the input's where that is jpg, webp or png (of 8 bits), else writes png; degrade writes \
+         png16, and tiff, floats as measured, for phase; generate writes png, or what the name after -o says",
     ),
 ];

@@ -15,7 +15,7 @@ use posteriori::train::data::Source;
 use posteriori::{Error, Result};
 
 use crate::cli::config;
-use crate::cli::run::{MOST, Run, number, size, whole};
+use crate::cli::run::{MOST, Run, named, number, size, whole};
 use crate::cli::settings::{SETTINGS, STUDY, Setting, Settings};
 
 /// Settings that all rows share.
@@ -165,12 +165,12 @@ impl Config {
         let (all, size) = match &self.images {
             Images::Folder(folder) => (Source::folder(folder)?, [0, 0]),
             Images::Scenes(scenes) => (
-                Source::scenes(scenes.seed, scenes.count)?,
+                named("scenes", Source::scenes(scenes.seed, scenes.count))?,
                 size(&scenes.size)?,
             ),
         };
         let images = match self.subset {
-            Some(n) => all.subset(n, seed)?,
+            Some(n) => named("subset", all.subset(n, seed))?,
             None => all,
         };
         let study = Study {

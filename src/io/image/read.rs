@@ -27,7 +27,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Image> {
         None => Ok(image),
         Some(value) => {
             let why = format!(
-                "is no picture: wanted values from -1 to 1, got {value}; it may be a measurement, which restore takes"
+                "is no picture: wanted values from -1 to 1, got {value:?}; it may be a measurement, which restore takes"
             );
             Err(Error::file(path, why))
         }
@@ -93,10 +93,30 @@ fn texts(bytes: &[u8]) -> Result<Vec<(String, String)>, png::DecodingError> {
     Ok(all)
 }
 
+/// Fails for a picture without pixels, and for one that takes too much memory, decoded or as numbers.
+fn expect_fits([width, height]: [u32; 2], decoded: u64) -> Result<(), String> {
+    let number = 3 * size_of::<f32>() as u64;
+    let size = (u64::from(width) * u64::from(height)).saturating_mul(number);
+    if size == 0 {
+        return Err(format!("has no pixels: it is {width} x {height}"));
+    }
+    if size > MEMORY || decoded > MEMORY {
+        return Err(format!(
+            "is too large: {width} x {height} pixels take more than the {MEMORY} bytes allowed; cut or shrink it first"
+        ));
+    }
+    Ok(())
+}
+
 /// Errors here are the reason alone; the caller adds the path.
 pub(super) fn decode(bytes: &[u8]) -> Result<Image, String> {
     const KNOWN: &str = "wanted PNG, JPEG, WebP, TIFF, BMP or PNM";
-    let broken = |e: image::ImageError| format!("cannot be decoded: {e}");
+    let broken = |e: image::ImageError| match e {
+        image::ImageError::Limits(_) => format!(
+            "is too large: to decode it takes more than the {MEMORY} bytes allowed; cut or shrink it first"
+        ),
+        e => format!("cannot be decoded: {e}"),
+    };
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|e| format!("cannot be read: {e}"))?;
@@ -107,6 +127,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, String> {
             return Err(format!("is an image of the kind {name}; {KNOWN}"));
         }
         Some(ImageFormat::Jpeg) => jpeg_is_whole(bytes)?,
+        // Its decoder would name no size.
+        Some(ImageFormat::Png) => {
+            let mut header = png::Decoder::new(Cursor::new(bytes));
+            if let Ok(info) = header.read_header_info() {
+                expect_fits([info.width, info.height], 0)?;
+            }
+        }
         Some(ImageFormat::Tiff) => {
             if let Some(values) = tiff::decode(bytes, MEMORY)? {
                 return Ok(values);
@@ -119,15 +146,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, String> {
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
-    let size = u64::from(width) * u64::from(height) * 3 * size_of::<f32>() as u64;
-    if size == 0 {
-        return Err(format!("has no pixels: it is {width} x {height}"));
-    }
-    if size > MEMORY || decoder.total_bytes() > MEMORY {
-        return Err(format!(
-            "is too large: {width} x {height} pixels take more than the {MEMORY} bytes allowed; cut or shrink it first"
-        ));
-    }
+    expect_fits([width, height], decoder.total_bytes())?;
     let orientation = decoder.orientation().map_err(broken)?;
     let profile = decoder.icc_profile().map_err(broken)?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(broken)?;

@@ -180,7 +180,7 @@ impl View<'_> {
                     // 2^63 itself does not fit; every whole f64 below it does.
                     let fits = x.fract() == 0.0 && x >= -(2f64.powi(63)) && x < 2f64.powi(63);
                     fits.then_some(x as i64).ok_or_else(|| {
-                        Error::weight(self.name, format!("wanted whole numbers, got {x}"))
+                        Error::weight(self.name, format!("wanted whole numbers, got {x:?}"))
                     })
                 })
                 .collect(),
