@@ -51,7 +51,11 @@ impl Reading {
 
     /// Whether the values are there, and nothing would be waited for.
     pub fn is_here(&self) -> bool {
-        matches!(self.from, From::Here(_))
+        match self.from {
+            From::Here(_) => true,
+            #[cfg(feature = "cuda")]
+            From::Gpu(_) => false,
+        }
     }
 
     /// The values of each tensor, as f64.

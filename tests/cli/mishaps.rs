@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use posteriori::io::image::{Format, Image, save};
+use posteriori::io::image::{Format, save};
 
 use super::{command, finished, folder, picture, run, run_with_little_room, tree};
 
@@ -77,18 +77,6 @@ fn an_old_picture_never_lies_beside_a_new_measurement_file() {
     assert_eq!(tree(&dir.path().join("y")), ["a.png.measurement.json"]);
     run(dir.path(), &again).expect(0, &[]);
     assert_eq!(tree(&dir.path().join("y")).len(), 2);
-}
-
-#[test]
-fn an_image_that_is_too_large_for_memory_fails_by_name() {
-    let dir = folder(&["a.png", "z.png"]);
-    let side = 2048;
-    let y = Image::new(side, side, vec![0.0; side * side * 3]).unwrap();
-    save(dir.path().join("y/large.png"), &y, Format::Png, &[]).unwrap();
-    let line = format!("{LINE} -o x --tile never");
-    let named = ["failed: large.png: memory plan: 1 images of 16384 x 16384"];
-    run(dir.path(), &line).expect(3, &named);
-    assert_eq!(tree(&dir.path().join("x")), ["a.png", "z.png"]);
 }
 
 /// A folder too deep for the system to name its path: not even root can read it.

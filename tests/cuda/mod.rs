@@ -116,12 +116,15 @@ impl Machine {
 }
 
 impl Ran {
-    /// Fails unless the code is this and stderr (stdout, for what succeeds) names all of these.
+    /// Fails unless the code is this and stdout (for what fails, stderr too) names all of these.
     #[track_caller]
     fn expect(self, code: i32, named: &[&str]) -> Self {
         let Ran { stdout, stderr, .. } = &self;
         assert_eq!(self.code, code, "stdout:\n{stdout}\nstderr:\n{stderr}");
-        let text = if code == 0 { stdout } else { stderr };
+        let text = match code {
+            0 => stdout,
+            _ => &format!("{stdout}{stderr}"),
+        };
         for name in named {
             assert!(text.contains(name), "wanted `{name}` in:\n{text}");
         }

@@ -70,7 +70,17 @@ fn an_image_that_does_not_fit_whole_is_restored_in_tiles_and_its_record_says_so(
     let line = RESTORE.replace("--steps 6", "--steps 2");
     machine
         .run(&format!("{line} -o x.png --device cuda --tile never"))
-        .expect(5, &["64 x 48", "or tiles"]);
+        .expect(3, &["64 x 48", "or tiles"]);
+    // In a folder, the others go on.
+    fs::create_dir(machine.path("in")).unwrap();
+    fs::copy(machine.path("y.png"), machine.path("in/large.png")).unwrap();
+    let small = Image::new(4, 4, vec![0.5; 48]).unwrap();
+    save(machine.path("in/small.png"), &small, Format::Png, &[]).unwrap();
+    let folder = line.replace("y.png", "in");
+    machine
+        .run(&format!("{folder} -o out --device cuda --tile never"))
+        .expect(3, &["failed: large.png: memory plan: 1 images of 64 x 48"]);
+    assert!(machine.path("out/small.png").is_file());
     machine
         .run(&format!("{line} -o x.png --device cuda"))
         .expect(0, &[]);

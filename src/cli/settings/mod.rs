@@ -163,7 +163,10 @@ impl Settings {
             values.insert(*key, (value.clone(), Origin::Flag));
         }
         let settings = Self::complete::<ON>(values, method)?;
-        if settings.text("cse").is_none() && settings.given().any(|key| key == "cse-scale") {
+        // A file may have it from `--print-config`, which prints all settings.
+        let scale = settings.values.get("cse-scale");
+        let asked = matches!(scale, Some((_, Origin::Flag | Origin::Set)));
+        if asked && settings.text("cse").is_none() {
             let why = "there is no ControlNet for it to scale; --cse names one";
             return Err(settings.refuse("cse-scale", why.into()));
         }
