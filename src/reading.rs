@@ -63,6 +63,7 @@ impl Reading {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) when a launch before has failed.
     pub fn values(self) -> Result<Vec<Vec<f64>>> {
+        #[cfg_attr(not(feature = "cuda"), allow(clippy::infallible_destructuring_match))]
         let bytes = match self.from {
             From::Here(bytes) => bytes,
             #[cfg(feature = "cuda")]

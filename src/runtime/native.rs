@@ -1,7 +1,7 @@
 //! The native runtime: host memory, and kernels that are Rust functions over slices.
 //!
 //! `unsafe` here turns buffers into slices. What it relies on: a buffer's bytes never move while a
-//! handle lives, and who looks at them has borrowed them ([`Borrows`]): many to read, or one to write.
+//! handle lives, and who looks at them has borrowed them (`Borrows`): many to read, or one to write.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::Range;
