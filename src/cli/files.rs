@@ -65,9 +65,7 @@ impl Entry {
             None => Ok(()),
         }
     }
-}
 
-impl Entry {
     /// Fails for a name that does not tell the image from all others.
     pub(crate) fn expect_name(&self) -> Result<()> {
         if !self.lossy {
