@@ -1,5 +1,6 @@
 //! [`Reading`]: values on their way to the host.
 
+#[cfg(feature = "cuda")]
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::runtime::Runtime;
@@ -10,17 +11,14 @@ use crate::tensor::Tensor;
 /// The values of some tensors, as they are after all that was asked for before. On a GPU they come while it goes on, and
 /// what is asked for later may overwrite the tensors; elsewhere they are there at once.
 #[derive(Debug)]
-pub struct Reading {
-    /// The type of each tensor, and how many bytes it has.
-    parts: Vec<(DType, usize)>,
-    from: From,
-}
+pub struct Reading(State);
 
 #[derive(Debug)]
-enum From {
-    Here(Vec<u8>),
+enum State {
+    Here(Vec<Vec<f64>>),
+    /// Bytes that come one tensor after the other, and the type and bytes of each.
     #[cfg(feature = "cuda")]
-    Gpu(Copied),
+    Coming(Copied, Vec<(DType, usize)>),
 }
 
 impl Reading {
@@ -28,33 +26,24 @@ impl Reading {
     ///
     /// # Errors
     /// As [`Runtime::copy_out`].
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
     pub fn begin(rt: &Runtime, tensors: &[&Tensor]) -> Result<Self> {
-        let parts = tensors.iter().map(|t| (t.dtype(), t.byte_range().len()));
         #[cfg(feature = "cuda")]
         if let Runtime::Cuda(cuda) = rt {
-            let from = From::Gpu(cuda.begin_copy_out(tensors)?);
-            let parts = parts.collect();
-            return Ok(Reading { parts, from });
+            let parts = tensors.iter().map(|t| (t.dtype(), t.byte_range().len()));
+            let copied = cuda.begin_copy_out(tensors)?;
+            return Ok(Reading(State::Coming(copied, parts.collect())));
         }
-        let mut bytes = vec![0; parts.clone().map(|(_, len)| len).sum()];
-        let mut rest = &mut bytes[..];
-        for t in tensors {
-            let (to, later) = rest.split_at_mut(t.byte_range().len());
-            rt.copy_out(t.buffer(), t.byte_range().start, to)?;
-            rest = later;
-        }
-        Ok(Reading {
-            parts: parts.collect(),
-            from: From::Here(bytes),
-        })
+        let values = tensors.iter().map(|t| t.to_f64());
+        Ok(Reading(State::Here(values.collect::<Result<_>>()?)))
     }
 
     /// Whether the values are there, and nothing would be waited for.
     pub fn is_here(&self) -> bool {
-        match self.from {
-            From::Here(_) => true,
+        match self.0 {
+            State::Here(_) => true,
             #[cfg(feature = "cuda")]
-            From::Gpu(_) => false,
+            State::Coming(..) => false,
         }
     }
 
@@ -63,18 +52,19 @@ impl Reading {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) when a launch before has failed.
     pub fn values(self) -> Result<Vec<Vec<f64>>> {
-        #[cfg_attr(not(feature = "cuda"), allow(clippy::infallible_destructuring_match))]
-        let bytes = match self.from {
-            From::Here(bytes) => bytes,
+        match self.0 {
+            State::Here(values) => Ok(values),
             #[cfg(feature = "cuda")]
-            From::Gpu(copied) => copied.wait()?,
-        };
-        let mut rest = &bytes[..];
-        let values = self.parts.into_iter().map(|(dtype, len)| {
-            let (part, later) = rest.split_at(len);
-            rest = later;
-            dtype.decode(part)
-        });
-        Ok(values.collect())
+            State::Coming(copied, parts) => {
+                let bytes = copied.wait()?;
+                let mut rest = &bytes[..];
+                let values = parts.into_iter().map(|(dtype, len)| {
+                    let (part, later) = rest.split_at(len);
+                    rest = later;
+                    dtype.decode(part)
+                });
+                Ok(values.collect())
+            }
+        }
     }
 }

@@ -50,8 +50,7 @@ pub struct Cuda {
 /// Bytes on their way to the host.
 #[derive(Debug)]
 pub(crate) struct Copied {
-    /// `None` once they are read.
-    to: Option<Pinned>,
+    to: Pinned,
     len: usize,
     /// Behind the copies.
     done: Event,
@@ -60,8 +59,7 @@ pub(crate) struct Copied {
 
 impl Copied {
     fn begin(&self, at: usize, from: u64, len: usize) -> Result<()> {
-        let (to, context) = (self.to.as_ref(), &self.cuda.context);
-        let to = to.map_or(std::ptr::null(), |to| to.at(at)).cast_mut();
+        let (to, context) = (self.to.at(at).cast_mut(), &self.cuda.context);
         // SAFETY: `len` bytes at both ends, of pinned memory that is held until `done`, and of a tensor that nothing
         // overwrites before this in the stream.
         let begun = unsafe { sys::cuMemcpyDtoHAsync_v2(to, from, len, context.stream()?).result() };
@@ -69,18 +67,14 @@ impl Copied {
     }
 
     /// Waits for them.
-    pub(crate) fn wait(mut self) -> Result<Vec<u8>> {
+    pub(crate) fn wait(self) -> Result<Vec<u8>> {
         self.done.wait()?;
-        let Some(to) = self.to.take() else {
-            return Ok(Vec::new());
-        };
-        let bytes = to.read(self.len);
-        let mut spare = self
-            .cuda
-            .spare
+        let bytes = self.to.read(self.len);
+        let spare = &self.cuda.spare;
+        spare
             .lock()
-            .expect("nothing panics under this lock");
-        spare.push(to);
+            .expect("nothing panics under this lock")
+            .push(self.to);
         Ok(bytes)
     }
 }
@@ -179,7 +173,7 @@ impl Cuda {
         }
         let len = tensors.iter().map(|t| t.byte_range().len()).sum();
         let copied = Copied {
-            to: Some(self.pinned(len)?),
+            to: self.pinned(len)?,
             len,
             done: Event::new(&self.context, false)?,
             cuda: Arc::clone(self),
