@@ -26,7 +26,7 @@ struct emu_schedule {
 int32_t emu_launch(const void* function, const uint32_t grid[3], const uint32_t block[3], uint32_t smem, void** args,
                    const struct emu_schedule* schedule, char* error, size_t error_length);
 
-// Whether a sanitizer watches the kernels.
+// The sanitizer that watches the kernels: 1 AddressSanitizer, 2 ThreadSanitizer; 0 none.
 int32_t emu_sanitized();
 
 // Device memory: filled with NaN, between two pages that cannot be touched, at a multiple of 16. It ends at the second

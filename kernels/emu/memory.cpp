@@ -66,6 +66,8 @@ void clear_shared_memory() {
   core->static_used = 0;
   poison(core->static_memory, STATIC_WINDOW);
   core->shadow_valid = core->shadow_late = false;
+  if (core->reading) fill_bytes(core->readers, 0, sizeof core->readers);
+  core->reading = 0;
 }
 
 void* static_smem(const void* key, size_t bytes, size_t align) {

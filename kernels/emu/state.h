@@ -17,6 +17,7 @@ constexpr u32 MAX_THREADS = 1024, MAX_WARPS = 32, FULL_MASK = 0xffffffffu;
 constexpr u32 PAGE = 4096;
 constexpr u32 MAX_DYNAMIC_SHARED = 227 * 1024, MAX_STATIC_SHARED = 48 * 1024;
 constexpr u32 DYNAMIC_WINDOW = 256 * 1024, STATIC_WINDOW = 64 * 1024;
+constexpr u32 READ_BYTES = 16;                   // what a lane's address of ldmatrix stands for
 constexpr u32 DYNAMIC_BASE = 1024;               // first address of dynamic shared memory, as on sm_90
 constexpr u32 STATIC_BASE = DYNAMIC_WINDOW;      // static arrays lie beyond what a wgmma descriptor can name
 constexpr int POISON = 0xff;                     // unwritten memory reads as NaN, in every float format
@@ -184,6 +185,7 @@ struct StaticArray {
 // ---- clusters (cluster.cpp) ---------------------------------------------------------------------------------------
 
 constexpr u32 MAX_CLUSTER = 8;
+[[maybe_unused]] constexpr u32 IDENTITY_SETS = 3;  // of ThreadSanitizer's
 
 struct Core;
 
@@ -239,6 +241,7 @@ struct Core {
   u32 static_used;
   List<StaticArray> statics;
   bool shadow_valid, shadow_late;  // late: a fence has not been carried out
+  u32 readers[DYNAMIC_WINDOW / READ_BYTES], reading;  // bits of warps: that have read it unfenced; that have read any
 
   CopyQueue copies[MAX_THREADS];
   StoreQueue stores[MAX_THREADS];
@@ -257,10 +260,10 @@ struct Core {
 
   char start_edge, end_edge, load_edge, store_edge, fail_edge;
 #if defined(EMU_TSAN)
-  // Four sets of identities and stacks, used by consecutive blocks, so that races between blocks show. Of a cluster each
-  // block has one, and blocks of the next cluster change cores.
-  void* identity[4][MAX_THREADS];
-  Fiber* identity_fiber[4][MAX_THREADS];
+  // Sets of identities and stacks, used by consecutive blocks, so that races between blocks show; an odd number, or those
+  // of every second block would not. Of a cluster each block has one, and blocks of the next cluster change cores.
+  void* identity[IDENTITY_SETS][MAX_THREADS];
+  Fiber* identity_fiber[IDENTITY_SETS][MAX_THREADS];
   void* engines[2];  // the copy engine, the tensor cores
   void *main_identity, *interrupted;
   u32 identity_set;
@@ -269,7 +272,7 @@ struct Core {
 extern __thread Core* core;  // of this OS thread, while it runs a launch
 
 #if defined(EMU_TSAN)
-inline u32 identity_sets() { return core->cluster->size > 1 ? 1 : 4; }
+inline u32 identity_sets() { return core->cluster->size > 1 ? 1 : IDENTITY_SETS; }
 #endif
 
 inline Lane* running() { return static_cast<Lane*>(ctx.thread); }
@@ -342,6 +345,8 @@ const char* encode_tensor_map(void* map, int rank, int element_bytes, void* base
 void finish_one_load(bool random);
 // Bytes that the copy engine or the tensor cores read, which must have been shown to the async proxy.
 const u8* async_read(u32 address, u32 bytes, const char* what);
+// A warp has read the 16 bytes there by ldmatrix.
+void has_read(u32 address);
 u32 swizzled(u32 address, u32 span);
 
 // product.cpp

@@ -42,6 +42,7 @@ static void load_tile(const MatrixMove* const (&move)[32], int i, int tile, bool
     check_row(address, tile * 8 + r, "ldmatrix");
     const u8* from = shared_ptr(address, 16, "ldmatrix");
     reads(from, 16);
+    has_read(address);
     copy_bytes(row[r], from, 16);
     bank_groups |= 1u << (address >> 4 & 7);
   }

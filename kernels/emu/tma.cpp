@@ -70,10 +70,30 @@ static u8* shadow_at(u32 address) {
   return core->shadow + (address - DYNAMIC_BASE);
 }
 
+// What a warp has read by ldmatrix is its own until it comes to a fence.
+static u32& readers_of(u32 address) { return core->readers[(address - DYNAMIC_BASE) / READ_BYTES]; }
+
+void has_read(u32 address) {
+  if (address >= STATIC_BASE) return;
+  Warp& warp = *running()->warp;
+  readers_of(address) |= 1u << warp.id;
+  core->reading |= 1u << warp.id;
+}
+
+static void forget_reads(u32 warps) {
+  warps &= core->reading;
+  if (!warps) return;
+  for (u32 at = 0; at < ctx.smem_size; at += READ_BYTES) core->readers[at / READ_BYTES] &= ~warps;
+  core->reading &= ~warps;
+}
+
 static void show_shared_memory() {
   copy_bytes(core->shadow, ctx.smem, ctx.smem_size);
   core->shadow_valid = true;
   core->shadow_late = false;
+  u32 fenced = 0;
+  for (u32 w = 0; w < core->warp_count; ++w) fenced |= (core->warps[w].fenced != 0) << w;
+  forget_reads(fenced);
 }
 
 void fence_proxy_async() {
@@ -86,15 +106,35 @@ void fence_proxy_async() {
   if (!(warp.alive & ~warp.fenced)) warp.fenced = 0;
 }
 
+// Whether the bytes are as the async proxy knows them.
+static bool is_shown(const u8* at, u32 address, u32 bytes) {
+  if (!same_bytes(at, shadow_at(address), bytes) && core->shadow_late) show_shared_memory();
+  return same_bytes(at, shadow_at(address), bytes);
+}
+
 const u8* async_read(u32 address, u32 bytes, const char* what) {
   if (address >= STATIC_BASE) fail("%s: shared address 0x%x is not in dynamic shared memory", what, address);
   const u8* from = shared_ptr(address, bytes, what);
   reads(from, bytes);
-  if (!same_bytes(from, shadow_at(address), bytes) && core->shadow_late) show_shared_memory();
-  if (!same_bytes(from, shadow_at(address), bytes)) {
+  if (!is_shown(from, address, bytes)) {
     fail("%s reads shared address 0x%x, written by ordinary stores without fence.proxy.async", what, address);
   }
   return from;
+}
+
+// Bytes that the copy engine writes, with which the threads are done.
+static u8* async_write(u32 address, u32 bytes) {
+  u8* to = shared_ptr(address, bytes, "TMA load");
+  if (EMU_UNLIKELY(!is_shown(to, address, bytes))) {
+    fail("TMA load writes shared address 0x%x, written by ordinary stores without fence.proxy.async", address);
+  }
+  if (readers_of(address) && core->shadow_late) show_shared_memory();
+  if (EMU_UNLIKELY(readers_of(address))) {
+    fail("TMA load writes shared address 0x%x, read by ldmatrix in warp %d without fence.proxy.async since", address,
+         __builtin_ctz(readers_of(address)));
+  }
+  writes(to, bytes);
+  return to;
 }
 
 // ---- tiles --------------------------------------------------------------------------------------------------------
@@ -162,14 +202,13 @@ static void run_load(const TensorCopy& copy) {
   const void* edge = mbar_edge(copy.barrier);
   enter_engine(Engine::Copy, &core->load_edge);
   for_each_piece(copy, [](const u8* global, u32 shared, u32 bytes) {
-    u8* to = shared_ptr(shared, bytes, "TMA load");
+    u8* to = async_write(shared, bytes);
     if (global) {
       reads(global, bytes);
       copy_bytes(to, global, bytes);
     } else {
       fill_bytes(to, 0, bytes);
     }
-    writes(to, bytes);
     copy_bytes(shadow_at(shared), to, bytes);
   });
   leave_engine(edge);

@@ -24,6 +24,9 @@ pub(super) struct Args {
     /// Only variants whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     variant: String,
+    /// But none whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    except: Option<String>,
     /// Only on this runtime: native, emu, cuda, cuda:N
     #[arg(long, value_name = "NAME")]
     runtime: Option<String>,
@@ -39,6 +42,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     expect_variant("--variant", &args.variant, &chosen, &runtimes)?;
     let scope = Scope {
         variant: &args.variant,
+        except: args.except.as_deref(),
         fail_fast: args.fail_fast,
     };
     ui.line(format!(
@@ -60,6 +64,10 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
                 break 'all;
             }
         }
+    }
+    if passed + failed == 0 {
+        let why = "leaves nothing to check; see the variants of each op with --json";
+        return Err(Error::argument("--except", why).into());
     }
     ui.line(format!(
         "{passed} passed, {failed} failed; runtimes exercised: {}",

@@ -212,6 +212,14 @@ impl LayerNorm {
         Ok((y, saved))
     }
 
+    /// The result of the forward pass that left `saved`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when that pass kept nothing.
+    pub fn again(&self, cx: &Cx, saved: &layer_norm::Saved) -> Result<Tensor> {
+        Ok(layer_norm::forward(cx, saved.input()?, &self.w, &self.b, self.eps)?.0)
+    }
+
     /// `dx` from `dy`, and `residual` added to it: the cotangent that reaches `x` past the norm.
     ///
     /// # Errors

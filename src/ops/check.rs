@@ -4,7 +4,8 @@
 //! the mean square. `plain` is the textbook variant in f32 with its results rounded to the variant's element
 //! type, the oracle is the textbook variant in f64, both on inputs that were rounded to that type.
 //! On the emulator each case runs under several schedules, which must give the same bits; in f16, whose kernels have the
-//! source of those in bf16, under one.
+//! source of those in bf16, under one. A sanitizer sees under one schedule what there is to see, and in bf16 what there is in
+//! f16, and what races there are in f32.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -18,7 +19,7 @@ use crate::ops::case::{AnyCase, AnyOp};
 use crate::ops::variant::{Access, Fill, Spec};
 use crate::rng::Stream;
 #[cfg(feature = "emu")]
-use crate::runtime::emu::Schedule;
+use crate::runtime::emu::{Sanitizer, Schedule};
 use crate::runtime::kernel::Target;
 use crate::runtime::{Arg, Runtime};
 use crate::tensor::Tensor;
@@ -54,8 +55,17 @@ impl Row {
 pub struct Scope<'a> {
     /// Variants whose name contains this.
     pub variant: &'a str,
+    /// But for those whose name contains this.
+    pub except: Option<&'a str>,
     /// Up to the first row that fails.
     pub fail_fast: bool,
+}
+
+impl Scope<'_> {
+    fn has(&self, variant: &str) -> bool {
+        let left_out = self.except.is_some_and(|text| variant.contains(text));
+        variant.contains(self.variant) && !left_out
+    }
 }
 
 impl dyn AnyOp {
@@ -134,7 +144,11 @@ impl dyn AnyOp {
         let mut rows = Vec::new();
         let case = self.cases().swap_remove(number).with_dtype(dtype);
         let mut variants = case.variants(rt.target());
-        variants.retain(|name| name.contains(scope.variant));
+        variants.retain(|name| scope.has(name));
+        if dtype == DType::F32 && is_watched_for_races(rt) {
+            let bf16 = case.with_dtype(DType::Bf16).variants(rt.target());
+            variants.retain(|name| !bf16.contains(name));
+        }
         if variants.is_empty() {
             return Ok(rows);
         }
@@ -173,10 +187,19 @@ impl dyn AnyOp {
 fn at_once(rt: &Runtime) -> usize {
     match rt {
         #[cfg(feature = "emu")]
-        Runtime::Emu(emu) if !emu.is_sanitized() => {
+        Runtime::Emu(emu) if emu.sanitizer().is_none() => {
             std::thread::available_parallelism().map_or(1, |n| n.get())
         }
         _ => 1,
+    }
+}
+
+#[cfg_attr(not(feature = "emu"), allow(unused_variables))]
+fn is_watched_for_races(rt: &Runtime) -> bool {
+    match rt {
+        #[cfg(feature = "emu")]
+        Runtime::Emu(emu) => emu.sanitizer() == Some(Sanitizer::Thread),
+        _ => false,
     }
 }
 
@@ -193,7 +216,7 @@ pub fn dtypes(rt: &Runtime) -> Vec<DType> {
         (_, Target::Native) => vec![DType::F32],
         // f16 has the source of bf16: where it races or leaves its memory, both do.
         #[cfg(feature = "emu")]
-        (Runtime::Emu(emu), _) if emu.is_sanitized() => vec![DType::F32, DType::Bf16],
+        (Runtime::Emu(emu), _) if emu.sanitizer().is_some() => vec![DType::F32, DType::Bf16],
         (_, Target::Kernels(_)) => vec![DType::F32, DType::Bf16, DType::F16],
     }
 }
@@ -203,7 +226,7 @@ pub fn dtypes(rt: &Runtime) -> Vec<DType> {
 fn other_schedules(rt: &Runtime, dtype: DType) -> Vec<Runtime> {
     match rt {
         #[cfg(feature = "emu")]
-        Runtime::Emu(emu) if !emu.is_sanitized() && dtype != DType::F16 => {
+        Runtime::Emu(emu) if emu.sanitizer().is_none() && dtype != DType::F16 => {
             let random = (1..=4).map(Schedule::Random);
             std::iter::once(Schedule::Reverse)
                 .chain(random)
@@ -241,7 +264,7 @@ fn expect_usable(rt: &Runtime, after: &Row) -> Result<()> {
         device: rt.name().into(),
         why: format!(
             "{op}, {variant}, {}, {}: {worst}; it takes no more work in this process, so what comes after this is \
-             not checked; leave this out by --op or --variant",
+             not checked; leave this out by --except",
             after.dtype, after.case
         ),
     })

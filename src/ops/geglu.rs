@@ -114,6 +114,11 @@ pub struct Saved {
 }
 
 impl Saved {
+    /// What [`forward`] saves of `x`.
+    pub fn of(cx: &Cx, x: &Tensor) -> Self {
+        Saved { x: cx.keep(x) }
+    }
+
     /// The input, for a backward pass that goes through another op too.
     ///
     /// # Errors
@@ -131,7 +136,7 @@ pub fn forward(cx: &Cx, x: &Tensor) -> Result<(Tensor, Saved)> {
     let key = key(x, false)?;
     let y = cx.empty(x.shape().with_channels(key.c))?;
     FORWARD.launch(cx, &key, &[Arg::Out(&y), Arg::In(x)])?;
-    Ok((y, Saved { x: cx.keep(x) }))
+    Ok((y, Saved::of(cx, x)))
 }
 
 /// The cotangent of `x`. Consumes what was saved.

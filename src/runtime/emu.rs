@@ -31,6 +31,15 @@ pub enum Schedule {
     Random(u64),
 }
 
+/// What the kernels and the emulator were built to be watched by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sanitizer {
+    /// For accesses outside of memory: one schedule tells as much as many.
+    Address,
+    /// For races: likewise.
+    Thread,
+}
+
 /// The emulator.
 #[derive(Default)]
 pub struct Emu {
@@ -98,10 +107,14 @@ impl Emu {
         }
     }
 
-    /// Whether a sanitizer watches: then one schedule tells as much as many.
-    pub fn is_sanitized(&self) -> bool {
+    /// The sanitizer that watches.
+    pub fn sanitizer(&self) -> Option<Sanitizer> {
         // SAFETY: takes nothing.
-        unsafe { (library::first().sanitized)() != 0 }
+        match unsafe { (library::first().sanitized)() } {
+            0 => None,
+            1 => Some(Sanitizer::Address),
+            _ => Some(Sanitizer::Thread),
+        }
     }
 
     /// Copies into memory that nobody else holds, or writes that down.

@@ -233,6 +233,11 @@ fn check_doctor_verify_completions() {
     let items = ran.records("item");
     assert!(!items.is_empty() && items.iter().all(|item| item["variant"] == "gemm"));
     run(dir.path(), "check --op linear.f --variant nothing").expect(2, &["--variant", "nothing"]);
+    let line = "check --runtime native --op linear.f --except gemm --json";
+    let ran = run(dir.path(), line).expect(0, &[]);
+    let items = ran.records("item");
+    assert!(!items.is_empty() && items.iter().all(|item| item["variant"] != "gemm"));
+    run(dir.path(), "check --op linear.f --except a --variant plain").expect(2, &["--except"]);
     // Where no kernels run, there are none.
     let line = "check --runtime native --op linear.f --variant tma";
     run(dir.path(), line).expect(2, &["gemm, plain, tiled"]);

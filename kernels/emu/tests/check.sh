@@ -21,8 +21,8 @@ case $mode in
 esac
 out=target/emu-tests/check-$mode
 
-check() {  # LIBRARY OP
-  LD_PRELOAD=$(g++ -print-file-name=$runtime) POSTERIORI_EMU_KERNELS=$PWD/$1 "$posteriori" check --runtime emu --op "$2"
+check() {  # LIBRARY OP [--variant|--except VARIANT]
+  LD_PRELOAD=$(g++ -print-file-name=$runtime) POSTERIORI_EMU_KERNELS=$PWD/$1 "$posteriori" check --runtime emu --op "${@:2}"
 }
 
 cargo build --quiet --features emu
@@ -39,4 +39,28 @@ if check "$out/planted/library.so" residual > "$out/planted/log" 2>&1 || ! grep 
   echo "FAIL  a planted mistake is reported, see $out/planted/log"
   exit 1
 fi
-check "$out/library.so" "$op"
+
+# Each folder's ops in a process of their own, most kernels first, and so are clusters: what a sanitizer keeps of many
+# threads burdens no others.
+parts() {
+  local room
+  for room in $(printf '%s\n' "${kernels[@]}" | cut -d / -f 2 | sort | uniq -c | sort -rn | awk '{print $2}'); do
+    if grep -q __cluster_dims__ "kernels/$room"/*.cu; then
+      printf '%s\n' "$room. --variant cluster" "$room. --except cluster"
+    else
+      echo "$room."
+    fi
+  done
+}
+part() {  # as check, but for the library
+  local log="$out/$*.log"
+  if check "$out/library.so" "$@" > "$log" 2>&1; then
+    echo "$mode, $*: $(tail -n 1 "$log")"
+  else
+    cat "$log"
+    return 255  # xargs begins no other
+  fi
+}
+export -f check part
+export mode out runtime posteriori
+if [ -n "$op" ]; then check "$out/library.so" "$op"; else parts | xargs -P "$jobs" -L 1 bash -c 'part "$@"' part; fi

@@ -29,6 +29,9 @@ static Fault in_wgmma(Product& product, const char* kernel, const char* says, u3
 static Fault through_shared(Product& product, const char* kernel, const char* says) {
   return {kernel, says, [=, &product](const emu_schedule& s) { return product.run_through_shared(kernel, s); }};
 }
+static Fault twice(const char* kernel, const char* says, bool written) {
+  return {kernel, says, [=](const emu_schedule& s) { return run_twice(kernel, s, written); }};
+}
 static Fault from_registers(Product& product, const char* kernel, const char* says) {
   return {kernel, says, [=, &product](const emu_schedule& s) { return product.run_from_registers(kernel, s); }};
 }
@@ -86,6 +89,8 @@ static const std::vector<Fault>& faults() {
       in_wgmma(wgmma, "hopper_no_wgmma_fence", "no wgmma.fence"),
       through_shared(square, "hopper_no_proxy_fence", "without fence.proxy.async"),
       through_shared(square, "hopper_no_store_wait", ""),
+      twice("hopper_read_twice_no_fence", "read by ldmatrix in warp", false),
+      twice("hopper_written_twice_no_fence", "written by ordinary stores", true),
       from_registers(square, "hopper_from_registers_no_fence", "no wgmma.fence"),
       from_registers(square, "hopper_from_registers_overwritten", ""),
   };

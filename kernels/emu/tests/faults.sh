@@ -113,6 +113,7 @@ planted halo_image_released conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo
   's/ends = row == last_row \&\& of_row == last_col/ends = row == last_row \&\& of_row == 0/'
 planted halo_unfinished conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh '/wgmma_wait<0>/d'
 planted halo_operand_fence conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '/wgmma_fence();  \/\/ a was read/d'
+planted halo_read_fence conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '/what ldmatrix has read/d'
 planted halo_bytes conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh \
   's/expect_tx(full, WEIGHT_BYTES)/expect_tx(full, WEIGHT_BYTES \/ 2)/'
 planted normed_arrival conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \

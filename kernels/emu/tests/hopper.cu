@@ -172,6 +172,39 @@ template <class T, bool TRANSPOSED, int FAULT> ARCH_FN void from_registers(float
 #endif
 }
 
+// y = two boxes of x, one after the other through the same shared memory, read by ldmatrix or, when WRITTEN, overwritten
+// by ordinary stores.
+template <bool WRITTEN, int FAULT> ARCH_FN void through_twice(u32* y, const TensorMap* x) {
+#ifdef HAVE_SM90A
+  DYN_SMEM(smem);
+  const u32 shared = arch::smem_u32(smem), full = shared + 8192;
+  if (threadIdx.x == 0) {
+    arch::mbar_init(full, 1);
+    arch::fence_mbar_init();
+  }
+  __syncthreads();  // the barrier is there
+  for (int box = 0; box < 2; ++box) {
+    if (threadIdx.x == 0) {
+      arch::mbar_arrive_expect_tx(full, 8192);
+      arch::tma_load_2d(shared, x, full, 0, 64 * box);
+    }
+    arch::mbar_wait(full, box);
+    u32 r[1][4];
+    const u32 at[1] = {shared + threadIdx.x * 16};
+    if (WRITTEN) {
+      const uint4 four = *reinterpret_cast<const uint4*>(smem + threadIdx.x * 16);
+      *reinterpret_cast<uint4*>(smem + threadIdx.x * 16) = make_uint4(four.w, four.x, four.y, four.z);
+      r[0][0] = four.x;
+    } else {
+      arch::ldmatrix(r, at);
+    }
+    y[box * 128 + threadIdx.x] = r[0][0];
+    if (FAULT != NO_PROXY_FENCE) arch::fence_proxy_async();
+    __syncthreads();  // all are done with the box
+  }
+#endif
+}
+
 }  // namespace
 
 #define KERNEL(T, name, N, TRANSPOSED, FAULT)                                                                       \
@@ -217,3 +250,13 @@ REGISTERS_KERNEL(bf16, hopper_from_registers_bf16, true, NONE)
 REGISTERS_KERNEL(f16, hopper_from_registers_f16, false, NONE)
 REGISTERS_KERNEL(bf16, hopper_from_registers_no_fence, true, NO_WGMMA_FENCE)
 REGISTERS_KERNEL(bf16, hopper_from_registers_overwritten, true, A_OVERWRITTEN)
+
+#define TWICE_KERNEL(name, WRITTEN, FAULT)                                                                          \
+  extern "C" __global__ void __launch_bounds__(128) name(u32* y, const __grid_constant__ TensorMap x) {             \
+    through_twice<WRITTEN, FAULT>(y, &x);                                                                           \
+  }                                                                                                                 \
+  REGISTER_KERNEL(name)
+TWICE_KERNEL(hopper_read_twice, false, NONE)
+TWICE_KERNEL(hopper_read_twice_no_fence, false, NO_PROXY_FENCE)
+TWICE_KERNEL(hopper_written_twice, true, NONE)
+TWICE_KERNEL(hopper_written_twice_no_fence, true, NO_PROXY_FENCE)

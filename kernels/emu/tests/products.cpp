@@ -110,6 +110,22 @@ std::string run_cluster(const std::string& kernel, const emu_schedule& schedule,
   return "";
 }
 
+std::string run_twice(const std::string& kernel, const emu_schedule& schedule, bool written) {
+  constexpr u32 THREADS = 128, WORDS = 2048;  // of a box
+  Buffer<u32> y(2 * THREADS), x(2 * WORDS);
+  y.fill(0xff);
+  for (u32 i = 0; i < x.size(); ++i) x[i] = i;
+  TensorMap map;
+  std::string error = encode(&map, 2, x.data(), {64, 128}, {64, 64}, 0);
+  if (error.empty()) error = launch(kernel, schedule, {{1, 1, 1}, {THREADS, 1, 1}, 8192 + 16}, y.data(), map);
+  if (!error.empty()) return error;
+  for (u32 i = 0; i < y.size(); ++i) {
+    const u32 box = i / THREADS * WORDS, warp = i % THREADS / 32, lane = i % 32;
+    if (y[i] != box + (written ? i % THREADS * 4 : (warp * 32 + lane / 4) * 4 + lane % 4)) return "wrong values";
+  }
+  return "";
+}
+
 void test_products(u64 seeds) {
   Product mma_bf16(Type::Bf16, false, 128, 64, 224), mma_f16(Type::F16, false, 64, 128, 160);
   Product bf16_64(Type::Bf16, false, 128, 64, 448), f16_128(Type::F16, false, 64, 256, 384);
@@ -131,6 +147,8 @@ void test_products(u64 seeds) {
     right("hopper_f16_256_transposed", f16_256.run_wgmma("hopper_f16_256_transposed", s.schedule, 256));
     right("hopper_through_shared", square_bf16.run_through_shared("hopper_through_shared", s.schedule));
     right("hopper_from_registers_bf16", square_bf16.run_from_registers("hopper_from_registers_bf16", s.schedule));
+    right("hopper_read_twice", run_twice("hopper_read_twice", s.schedule, false));
+    right("hopper_written_twice", run_twice("hopper_written_twice", s.schedule, true));
     right("hopper_from_registers_f16", square_f16.run_from_registers("hopper_from_registers_f16", s.schedule));
   }
 }

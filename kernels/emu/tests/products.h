@@ -25,5 +25,7 @@ class Product {
 
 // The sums of block.cu, under kernels of that signature.
 std::string run_block(const std::string& kernel, const emu_schedule& schedule);
+// Boxes of hopper.cu that come one after the other through the same shared memory, and are read or `written` there.
+std::string run_twice(const std::string& kernel, const emu_schedule& schedule, bool written);
 // Those of cluster.cu, whose clusters are of so many blocks.
 std::string run_cluster(const std::string& kernel, const emu_schedule& schedule, u32 blocks);

@@ -152,6 +152,16 @@ pub struct Saved {
     rstd: Kept,
 }
 
+impl Saved {
+    /// The input.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the forward pass kept nothing.
+    pub fn input(&self) -> Result<&Tensor> {
+        self.x.get()
+    }
+}
+
 /// Normalises `x` over its last dimension.
 ///
 /// # Errors
@@ -191,7 +201,7 @@ pub fn vjp(
     dy: &Tensor,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let x = saved.x.get()?;
+    let x = saved.input()?;
     for cotangent in [dy].into_iter().chain(residual) {
         cotangent.expect_shape("layer_norm.vjp", x.shape())?;
     }

@@ -98,7 +98,7 @@ fn chunks(key: &Key) -> Plan {
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) when `dy` is not of `x`'s shape.
 pub fn wgrad(cx: &Cx, saved: &Saved, dy: &Tensor) -> Result<(Tensor, Tensor)> {
-    let x = saved.x.get()?;
+    let x = saved.input()?;
     dy.expect_shape("layer_norm.wgrad", x.shape())?;
     let c = x.shape().channels();
     let key = Key {
