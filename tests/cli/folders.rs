@@ -163,7 +163,7 @@ fn ctrl_c_finishes_what_is_being_written() {
     let names = names(12);
     let dir = folder(&names.iter().map(String::as_str).collect::<Vec<_>>());
     // Long enough for the signal to come in the middle.
-    let words = format!("{LINE} -o x").replace("--steps 3", "--steps 60");
+    let words = format!("{LINE} -o x").replace("--steps 3", "--steps 20");
     let child = command(dir.path(), &words)
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
@@ -172,6 +172,7 @@ fn ctrl_c_finishes_what_is_being_written() {
     let begun = Instant::now();
     while tree(&dir.path().join("x")).len() < 2 {
         assert!(begun.elapsed() < Duration::from_secs(120));
+        std::thread::sleep(Duration::from_millis(5));
     }
     let sent = Command::new("kill")
         .args(["-INT", &child.id().to_string()])
