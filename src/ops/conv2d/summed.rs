@@ -222,7 +222,7 @@ fn key_of(conv: &Key, norm: &Applied<'_>, dx: &Tensor) -> Result<SummedKey> {
 }
 
 /// Groups of all sizes, beyond the last tile's edge, in a part of a unit; a tile a block, as many as take turns several
-/// times, and one more of one block.
+/// times, one more of one block, and several steps of channels.
 pub(super) fn all() -> Vec<SummedKey> {
     let same = Geometry::same(3);
     let any = cases::of(Direction::Vjp).swap_remove(0);
@@ -232,6 +232,7 @@ pub(super) fn all() -> Vec<SummedKey> {
         (3, [16, 48], 48, 24, 3),
         (1, [64, 32], 264, 8, 66),
         (1, [16, 16], 144, 72, 9),
+        (2, [32, 32], 24, 200, 3),
     ];
     let key = |(i, (samples, x, inputs, outputs, groups)): (usize, (_, [usize; 2], _, _, _))| {
         let conv = Key {
