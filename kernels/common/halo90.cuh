@@ -15,6 +15,17 @@ namespace halo {
 
 static constexpr int PATCHES = 2, REACH = 2;  // taps on an axis less one, at most
 static constexpr int HEIGHT = PATCHES * patches::HEIGHT + REACH, WIDTH = patches::WIDTH + REACH;  // of a box
+static constexpr int HELPERS = 3;  // warps of the copying warpgroup, beside the one that asks for copies
+
+// A helper's number among their threads; of the thread that asks it is ASKING.
+static constexpr int ASKING = -32;
+ARCH_FN int helper() { return static_cast<int>(threadIdx.x) - patches::MULTIPLIERS - 32; }
+
+// Values two by two: in half as many registers.
+using Piece = Pack<u32, tile::PIECE / 2>;
+template <class T> ARCH_FN float value(const Piece& of, int i) {
+  return i % 2 ? arch::high2<T>(of.v[i / 2]) : arch::low2<T>(of.v[i / 2]);
+}
 
 // As patches::Boxes. The image comes in boxes of HEIGHT x WIDTH pixels.
 template <bool ALONG_DEPTH, class T> struct Boxes {
@@ -56,8 +67,10 @@ template <bool ALONG_DEPTH, class T> struct Boxes {
             work.grid.col(patch) + work.col - back * (work.taps.cols - 1)};
   }
 
+  template <class Grid> __device__ __forceinline__ void copy(const patches::Tile<Grid>& tile) { ask(tile); }
+
   // Asks for the steps of a tile.
-  template <class Grid> __device__ __forceinline__ void copy(const patches::Tile<Grid>& tile) {
+  template <class Grid> __device__ __forceinline__ void ask(const patches::Tile<Grid>& tile) {
     const auto& [work, patch, col] = tile;
     const auto [y, x] = corner(tile);
     const int sample = work.grid.sample(patch);
@@ -111,6 +124,11 @@ template <bool ALONG_DEPTH, class T> struct Boxes {
     }
     arch::wgmma_wait<0>();
     weights.release(tap++);
+  }
+
+  // By the helpers, where there are any: `then(i, n)` follows the i-th of n things that are made of a tile's boxes.
+  template <class Grid, class Then> __device__ __forceinline__ void make(const patches::Tile<Grid>&, Then then) {
+    then(0, 1);
   }
 
   __device__ __forceinline__ void stored() {}

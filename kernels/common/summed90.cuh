@@ -6,7 +6,12 @@
 // the next one is multiplied. A block's last tile has no next one: it is left to the warps that have multiplied. Either
 // way a warp takes a unit, the tile's 256 pixels by 16 channels, in one order, so the bits are those of the unit; the sums
 // of a group over the tile are its part.
+//
+// Where these warps also make what is multiplied (made90.cuh), they sum a share of the tile before after each box. They
+// wait for that tile to be stored, for which nothing is missing that they have to make; and nobody who multiplies a tile
+// waits for sums but of the tile two before it, which were finished before its boxes.
 #pragma once
+#include "convolution90.cuh"
 #include "halo90.cuh"
 #include "math.cuh"
 #include "vector.cuh"
@@ -23,44 +28,46 @@ template <class T> struct Norm {
   int channels, groups, silu;
 };
 
-// Of images that are as large as the result.
-template <class T> struct Summed : Boxes<true, T> {
-  using Base = Boxes<true, T>;
-  using Registers = patches::Registers<104, 200>;
+// Of images that are as large as the result. Base: Boxes, or what makes their image.
+template <class Base_, class T> struct Summed : Base_ {
+  using Base = Base_;
+  static constexpr int OF_HELPER = Base::Registers::COPIER > 104 ? Base::Registers::COPIER : 104;
+  using Registers = patches::Registers<OF_HELPER, (3 * 168 - OF_HELPER) / 2>;
   using Stored = ring90::Ring<2, 0>;  // tiles that are yet to be summed
   struct Operands {
-    patches::Operands raw;
+    typename Base::Operands raw;
     Norm<T> norm;
     int tiles;  // of all blocks
   };
-  static constexpr int COPIERS = 128, SUMMERS = 3;  // the latter are warps
+  static constexpr int COPIERS = 32 * (1 + HELPERS);
   static constexpr int SIZE = Base::SIZE + Stored::SIZE;
   static constexpr int CHANNELS = 16, UNITS = Base::S::COLS / CHANNELS;  // of a unit, of a tile
   static_assert(UNITS == patches::MULTIPLIERS / 32, "of the last tile each warp that multiplied sums one");
   Stored tiles;
   Norm<T> norm;
-  int turn = 0, last;  // the number of this thread's next tile, and of the block's last one
+  int turn = 0, last;        // the number of this thread's next tile, and of the block's last one
+  int patch = -1, col = -1;  // of the tile before
 
   __device__ __forceinline__ Summed(unsigned char* smem, const Operands& from)
       : Base(smem, from.raw), tiles{arch::smem_u32(smem) + Base::SIZE}, norm(from.norm),
         last((from.tiles - 1 - static_cast<int>(blockIdx.x)) / static_cast<int>(gridDim.x)) {}
 
   __device__ __forceinline__ void init() const {
-    tiles.init(patches::MULTIPLIERS / 32, SUMMERS);
+    tiles.init(patches::MULTIPLIERS / 32, HELPERS);
     Base::init();
   }
 
-  // The first warp asks for the steps of a tile, the others sum it.
+  // The first warp asks for the steps of a tile; the others make what there is to be made of them, and sum the tile before.
   template <class Grid> __device__ __forceinline__ void copy(const patches::Tile<Grid>& tile) {
-    const int thread = static_cast<int>(threadIdx.x) - patches::MULTIPLIERS;
-    if (thread == 0) Base::copy(tile);
-    if (thread >= 32 && turn < last) {
-      tiles.await(turn);
-      for (int unit = 0; unit < UNITS; ++unit) {
-        if ((turn * UNITS + unit) % SUMMERS == thread / 32 - 1) sum(tile, unit);
-      }
-      tiles.release(turn++);
-    }
+    if (helper() == ASKING) this->ask(tile);
+    if (helper() < 0) return;
+    const patches::Tile<Grid> before{tile.work, patch, col};
+    Base::make(tile, [&](int i, int n) {
+      if (before.patch >= 0) share(before, i * UNITS / n, (i + 1) * UNITS / n);
+    });
+    if (before.patch >= 0) tiles.release(turn++);
+    patch = tile.patch;
+    col = tile.col;
   }
 
   // By those who multiply: a tile has been stored.
@@ -77,10 +84,13 @@ template <class T> struct Summed : Boxes<true, T> {
   }
 
  private:
-  using Piece = Pack<u32, tile::PIECE / 2>;  // pairs of values: in half as many registers
-
-  static __device__ __forceinline__ float value(const Piece& of, int i) {
-    return i % 2 ? arch::high2<T>(of.v[i / 2]) : arch::low2<T>(of.v[i / 2]);
+  // By a helper's warp: those of the units from first to end that are its own, when the tile has been stored.
+  template <class Grid> __device__ __forceinline__ void share(const patches::Tile<Grid>& tile, int first, int end) const {
+    for (int unit = first; unit < end; ++unit) {
+      if ((turn * UNITS + unit) % HELPERS != helper() / 32) continue;
+      tiles.await(turn);
+      sum(tile, unit);
+    }
   }
 
   // The pieces of a row, and on to the next one.
@@ -124,8 +134,8 @@ template <class T> struct Summed : Boxes<true, T> {
         for (int k = 0; k < AT_ONCE; ++k) {
 #pragma unroll
           for (int c = 0; c < PIECE; ++c) {
-            const float xhat = (value(of_x[k], c) - mu[c / HALF]) * r[c / HALF];
-            float dxhat = value(of_dx[k], c) * w[c];
+            const float xhat = (value<T>(of_x[k], c) - mu[c / HALF]) * r[c / HALF];
+            float dxhat = value<T>(of_dx[k], c) * w[c];
             if (norm.silu) dxhat *= math::fast_silu_slope(xhat * w[c] + b[c]);
             sums[c / HALF] += dxhat;
             products[c / HALF] += dxhat * xhat;
@@ -160,5 +170,21 @@ template <class T> struct Summed : Boxes<true, T> {
     for (int half = 0; half < 2; ++half) v[half] += __shfl_xor_sync(0xffffffffu, v[half], mask);
   }
 };
+
+struct Params {
+  convolution90::Vjp vjp;
+  int silu;
+};
+
+// dx from dy as Base does, and the sums. Of `norm` what p does not have is given.
+template <class Base, class T>
+ARCH_FN void vjp(T* dx, const float* bias, const typename Base::Operands& raw, Norm<T> norm, const Params& p) {
+  using P = Summed<Base, T>;
+  norm.dx = dx;
+  norm.channels = p.vjp.all.inputs;
+  norm.groups = p.vjp.groups;
+  norm.silu = p.silu;
+  convolution90::vjp<P, false>(dx, nullptr, bias, {raw, norm, convolution90::tiles_of_phase<P>(p.vjp.all)}, p.vjp);
+}
 
 }  // namespace halo

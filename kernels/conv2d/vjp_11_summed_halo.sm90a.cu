@@ -4,34 +4,14 @@
 // dx, x: [n, h, w, i], dy: [n, h, w, o], w: [3, 3, i, o], bias: [i]; of the norm: mean, rstd: f32 [n, groups], norm_w,
 // norm_b: f32 [i]. The product of vjp_10_halo; the sums are those of group_norm/vjp_2_chunks, of dx as it is stored, in
 // a part for each tile, see summed90.cuh. h and w are multiples of 16, i and o of 8; a group is 4, 8 or 16 channels.
-#include "convolution90.cuh"
 #include "summed90.cuh"
-
-namespace {
-
-struct Params {
-  convolution90::Vjp vjp;
-  int silu;
-};
-
-template <class T>
-ARCH_FN void vjp(T* dx, const float* bias, const patches::Operands& raw, halo::Norm<T> norm, const Params& p) {
-  using P = halo::Summed<T>;
-  norm.dx = dx;
-  norm.channels = p.vjp.all.inputs;
-  norm.groups = p.vjp.groups;
-  norm.silu = p.silu;
-  convolution90::vjp<P, false>(dx, nullptr, bias, {raw, norm, convolution90::tiles_of_phase<P>(p.vjp.all)}, p.vjp);
-}
-
-}  // namespace
 
 #define ENTRY(T, dtype)                                                                                     \
   extern "C" __global__ void __launch_bounds__(patches::THREADS, 1) conv2d_vjp_11_summed_halo_128_##dtype(  \
           T* dx, halo::Two* part, const T* x, const float* mean, const float* rstd, const float* norm_w,    \
           const float* norm_b, const float* bias, const __grid_constant__ TensorMap dy,                     \
-          const __grid_constant__ TensorMap w, Params p) {                                                  \
-    vjp<T>(dx, bias, {&dy, &w}, {part, nullptr, x, mean, rstd, norm_w, norm_b, 0, 0, 0}, p);                \
+          const __grid_constant__ TensorMap w, halo::Params p) {                                            \
+    halo::vjp<halo::Boxes<true, T>>(dx, bias, {&dy, &w}, {part, nullptr, x, mean, rstd, norm_w, norm_b, 0, 0, 0}, p); \
   }                                                                                                         \
   REGISTER_KERNEL(conv2d_vjp_11_summed_halo_128_##dtype)
 FOR_EACH_HALF(ENTRY)

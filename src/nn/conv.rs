@@ -2,7 +2,7 @@
 
 use crate::cx::Cx;
 use crate::error::Result;
-use crate::nn::norm::AfterNorm;
+use crate::nn::norm::{AfterNorm, BeforeNorm};
 use crate::nn::param::{Weights, accumulate};
 use crate::ops::conv2d::{self, Epilogue, Geometry};
 use crate::ops::measured::{Applied, Measured, Summed};
@@ -213,5 +213,34 @@ impl Conv2d {
     ) -> Result<Summed> {
         let [_, h, w, _] = dy.nhwc(&self.name)?;
         self.vjp_summed(cx, [h, w], dy, norm)
+    }
+
+    /// As [`Conv2d::vjp_same_summed`], of what the norm behind it left.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn vjp_same_before(
+        &self,
+        cx: &Cx,
+        dy: &BeforeNorm,
+        norm: Option<Applied<'_>>,
+    ) -> Result<Summed> {
+        let dy = match dy {
+            BeforeNorm::Tensor(dy) => return self.vjp_same_summed(cx, dy, norm),
+            BeforeNorm::Through(dy) => dy,
+        };
+        let [_, h, w, _] = dy.dy.nhwc(&self.name)?;
+        conv2d::vjp_through(cx, &self.w, self.geometry, [h, w], dy, norm)
+    }
+
+    /// Whether it takes a cotangent through the norm behind it by itself, for a layer whose output is as large as its input:
+    /// never while it is trained, for its gradient is made of what the norm leaves.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn takes_through(&self, cx: &Cx, dy: &Tensor) -> Result<bool> {
+        let [_, h, w, _] = dy.nhwc(&self.name)?;
+        let takes = conv2d::takes_through(cx, &self.w, self.geometry, [h, w], dy)?;
+        Ok(takes && cx.trains(&self.w).is_none())
     }
 }

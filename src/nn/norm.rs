@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::nn::conv::Conv2d;
 use crate::nn::param::{Weights, accumulate};
 use crate::ops::activation::{self, Activation};
-use crate::ops::measured::{Applied, Measured, Normed, Summed};
+use crate::ops::measured::{Applied, Measured, Normed, Summed, Through};
 use crate::ops::{group_norm, layer_norm};
 use crate::tensor::Tensor;
 
@@ -27,6 +27,15 @@ pub enum AfterNorm {
     Tensor(Tensor),
     /// What it is yet to be made of.
     Normed(Normed),
+}
+
+/// What the backward pass of a convolution before a norm reads.
+#[derive(Debug)]
+pub enum BeforeNorm {
+    /// The cotangent of its result.
+    Tensor(Tensor),
+    /// What that is yet to be made of.
+    Through(Through),
 }
 
 /// What [`GroupNorm::vjp`] needs.
@@ -150,6 +159,33 @@ impl GroupNorm {
             accumulate(cx, &self.b, db)?;
         }
         group_norm::vjp_summed(cx, saved.norm, self.params(cx), &du, residual)
+    }
+
+    /// [`GroupNorm::vjp_summed`] for `conv`, which made `x`, and takes the cotangent through the norm by itself where that
+    /// costs neither the norm nor it another variant.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn vjp_for(
+        &self,
+        cx: &Cx,
+        conv: &Conv2d,
+        saved: GroupNormSaved,
+        dy: Summed,
+    ) -> Result<BeforeNorm> {
+        let params = self.params(cx);
+        let apart = cx.taps() || cx.trains(&self.w).is_some() || !conv.takes_through(cx, &dy.dy)?;
+        let leaves = !apart && group_norm::leaves_the_rest_of_vjp(cx, &saved.norm, params, &dy)?;
+        match dy {
+            Summed {
+                dy,
+                sums: Some(sums),
+            } if leaves => {
+                let through = group_norm::coefficients(cx, saved.norm, params, dy, &sums)?;
+                Ok(BeforeNorm::Through(through))
+            }
+            dy => Ok(BeforeNorm::Tensor(self.vjp_summed(cx, saved, dy, None)?)),
+        }
     }
 
     /// What a convolution makes the sums of, whose `dx` is the norm's cotangent, if the norm takes them.

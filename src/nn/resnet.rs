@@ -4,7 +4,7 @@ use crate::cx::Cx;
 use crate::error::{Error, Result};
 use crate::nn::conv::Conv2d;
 use crate::nn::linear::Linear;
-use crate::nn::norm::{GroupNorm, GroupNormSaved};
+use crate::nn::norm::{BeforeNorm, GroupNorm, GroupNormSaved};
 use crate::nn::param::Weights;
 use crate::nn::time::Temb;
 use crate::ops::measured::Measured;
@@ -142,12 +142,16 @@ impl ResnetBlock {
         cx.tap_cotangent(&self.name, dy);
         let norm2 = self.norm2.takes_sums(cx, &saved.norm2)?;
         let dh = self.conv2.vjp_same_summed(cx, dy, norm2)?;
-        let dh = self.norm2.vjp_summed(cx, saved.norm2, dh, None)?;
-        if let (Some(proj), Some(temb)) = (&self.time_emb_proj, &saved.temb) {
-            temb.project_vjp(cx, proj, &sum::per_sample(cx, &dh)?)?;
-        }
+        let dh = match (&self.time_emb_proj, &saved.temb) {
+            (Some(proj), Some(temb)) => {
+                let dh = self.norm2.vjp_summed(cx, saved.norm2, dh, None)?;
+                temb.project_vjp(cx, proj, &sum::per_sample(cx, &dh)?)?;
+                BeforeNorm::Tensor(dh)
+            }
+            _ => self.norm2.vjp_for(cx, &self.conv1, saved.norm2, dh)?,
+        };
         let norm1 = self.norm1.takes_sums(cx, &saved.norm1)?;
-        let du = self.conv1.vjp_same_summed(cx, &dh, norm1)?;
+        let du = self.conv1.vjp_same_before(cx, &dh, norm1)?;
         drop(dh);
         let skip = match &self.conv_shortcut {
             Some(conv) => conv.vjp_same(cx, dy)?,

@@ -1,6 +1,6 @@
 //! What a tensor has beside it on its way into a group norm, on its way past one, and on the way back: moments of its
 //! groups, which the launch that wrote it left; what each channel is multiplied with and moved by, for the launch that
-//! reads it next; sums, which the launch that wrote a cotangent left.
+//! reads it next; sums, which the launch that wrote a cotangent left; and what takes that through the norm.
 
 use crate::tensor::Tensor;
 
@@ -57,6 +57,24 @@ pub struct Summed {
     /// Of each part of each group of its channels the sums of `dxhat` and `dxhat xhat` (`ops::group_norm`),
     /// `[n, groups, parts, 2]` in f32: those of the cotangent as it is stored.
     pub sums: Option<Tensor>,
+}
+
+/// The cotangent of what a norm and its SiLU made, which has yet to go through them: `du scale + x slope + offset`, where
+/// `du` is `dy` times the slope of SiLU at `x scale + shift`.
+#[derive(Clone, Debug)]
+pub struct Through {
+    /// The cotangent, `[n, .., c]`.
+    pub dy: Tensor,
+    /// The norm's input, likewise.
+    pub x: Tensor,
+    /// Per sample and channel, `[n, c]` in f32.
+    pub scale: Tensor,
+    /// Likewise.
+    pub shift: Tensor,
+    /// Likewise.
+    pub slope: Tensor,
+    /// Likewise.
+    pub offset: Tensor,
 }
 
 impl From<Tensor> for Summed {

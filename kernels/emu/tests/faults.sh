@@ -116,10 +116,10 @@ planted halo_operand_fence conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/ha
 planted halo_read_fence conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '/what ldmatrix has read/d'
 planted halo_bytes conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh \
   's/expect_tx(full, WEIGHT_BYTES)/expect_tx(full, WEIGHT_BYTES \/ 2)/'
-planted normed_arrival conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \
+planted normed_arrival conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/made90.cuh \
   '/this->image.await(this->step)/d'
-planted normed_warps conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh 's/NORMERS \/ 32)/1)/'
-planted normed_stage conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \
+planted normed_warps conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/made90.cuh 's/16 \* i, HELPERS)/16 * i, 1)/'
+planted normed_stage conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/made90.cuh \
   's/this->step % Image::STAGES \* 16/0/'
 planted normed_await conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/halo90.cuh '/if (ends) await_image()/d'
 planted summed_arrival conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh '/tiles.await(turn)/d'
@@ -130,6 +130,10 @@ planted summed_release conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a co
 planted summed_warps conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
   's/tiles.init(patches::MULTIPLIERS \/ 32,/tiles.init(1,/'
 planted summed_last conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh '/all of it is stored/d'
+planted through_arrival conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/made90.cuh '/this->image.await(this->step)/d'
+planted through_stage conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/made90.cuh 's/stage(this->step) - /stage(this->step + 1) - /'
+planted through_await conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/halo90.cuh '/^    await_image();/d'
+planted through_stored conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/summed90.cuh '/tiles.await(turn)/d'
 planted moments_barrier conv2d.forward_moments:tma conv2d/fwd_8_tma.sm90a common/moments90.cuh \
   '/moments are there; nobody/d'
 planted fold_sum group_norm.vjp_from_sums:chunks group_norm/vjp_2_chunks common/reduce.cuh 's/^  __syncthreads();$//'
@@ -222,13 +226,13 @@ planted halo_tap conv2d.forward:halo conv2d/fwd_9_halo.sm90a common/halo90.cuh '
 planted halo_back conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh 's/back \* (work.taps.rows - 1)/back/'
 planted halo_patch conv2d.vjp:halo conv2d/vjp_10_halo.sm90a common/halo90.cuh \
   's/PATCH_BYTES = patches::HEIGHT \* WIDTH/PATCH_BYTES = patches::HEIGHT * patches::WIDTH/'
-planted normed_edge conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh 's/if (inside) vec/if (inside || true) vec/'
+planted normed_edge conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/made90.cuh 's/if (of.inside(i, round)) \*at/*at/'
 planted normed_sample conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \
-  's/shift + of_sample + channel/shift + channel/'
-planted normed_swizzle conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/normed90.cuh \
-  's/S::along_depth(pixel, piece)/S::along_depth(pixel, piece ^ 1)/'
+  's/from.shift + of.of_sample()/from.shift + of.channel/'
+planted normed_swizzle conv2d.forward_normed:halo conv2d/fwd_10_normed_halo.sm90a common/made90.cuh \
+  's/of.pixel(i, round), of.piece()/of.pixel(i, round), of.piece() ^ 1/'
 planted summed_unit conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
-  's/== thread \/ 32 - 1/== thread \/ 32/'
+  's/!= helper() \/ 32/!= helper() \/ 32 + 1/'
 planted summed_last_unit conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
   's/sum(tile, threadIdx.x \/ 32)/sum(tile, threadIdx.x \/ 64)/'
 planted summed_last_turn conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
@@ -242,6 +246,16 @@ planted summed_sample conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a com
   's/(sample \* grid.height + row)/row/'
 planted summed_rows conv2d.vjp_summed:halo conv2d/vjp_11_summed_halo.sm90a common/summed90.cuh \
   's/y + AT_ONCE < ROWS/y + 2 * AT_ONCE < ROWS/'
+planted through_edge conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/made90.cuh 's/if (of.inside(i, round)) \*at/if (of.has_channels()) *at/'
+planted through_neighbour conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/made90.cuh 's/width + col\[i\])/width + col[i] + 1)/'
+planted through_channels conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/made90.cuh 's/of.channel += S::DEPTH/of.channel += S::DEPTH \/ 2/'
+planted through_rows conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/next\[i\] += of.pitch()/next[i] += of.pitch() \/ 2/'
+planted through_turns conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/x\[k\]\[i\] = x\[k + 1\]\[i\]/x[k][i] = x[k][i]/'
+planted through_ahead conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/of, round + AHEAD)/of, round)/'
+planted through_sample conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/from.slope + of.of_sample()/from.slope + of.channel/'
+planted through_slope conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/du \* scale\[c\] + /du + /'
+planted through_tile conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/summed90.cuh 's/patch = tile.patch;/patch = 0;/'
+planted through_share conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/summed90.cuh 's/(i + 1) \* UNITS \/ n/UNITS \/ n/'
 planted halo_moments conv2d.forward_moments:halo conv2d/fwd_9_halo.sm90a common/convolution90.cuh \
   's/turn \* P::PATCHES + i/turn/'
 planted flash_causal attention.forward:flash attention/fwd_2_flash common/flash.cuh 's/% 2 >= seen/% 2 > seen/'

@@ -92,14 +92,22 @@ pub(super) fn products<T: Real>(
         });
 }
 
-/// Phase by phase: see [`Key::phases`].
 pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (dx, dy, w) = (
         args.output::<T>(0),
         args.input::<T>(1),
         args.operand::<T>(2).widened(),
     );
-    let bias = args.optional::<T>(3);
+    vjp_products(key, dx, [dy, &w], args.optional::<T>(3));
+}
+
+/// Phase by phase: see [`Key::phases`].
+pub(super) fn vjp_products<T: Real>(
+    key: &Key,
+    dx: &mut [T],
+    [dy, w]: [&[T]; 2],
+    bias: Option<&[T]>,
+) {
     let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
     let (inputs, outputs, phases) = (key.inputs, key.outputs, key.phases());
     let most = phases

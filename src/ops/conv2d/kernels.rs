@@ -183,8 +183,8 @@ pub(super) fn has_patches(key: &Key) -> bool {
 /// Shared memory for the moments of a tile: two turns of a pair for each of 256 threads.
 const MOMENTS_BYTES: usize = 2 * 256 * 2 * size_of::<f32>();
 
-/// Shared memory for the barriers of an image that is normalised there: of two stages.
-const NORMED_BYTES: usize = 2 * 16;
+/// Shared memory for the barriers of an image that is made there: of two stages.
+const MADE_BYTES: usize = 2 * 16;
 
 /// Tiles of patches, that the copy engine brings; and the moments of groups of their channels, where the key has any.
 pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
@@ -200,8 +200,7 @@ pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
         let dims = [channels, width, height, samples];
         TensorMap::new(Ptr::Arg(written), dims, tile.image_box())
     };
-    let norm = if key.normed.is_some() { 2 } else { 0 }; // arguments after the image: its scale and shift
-    let w = written + 1 + norm;
+    let w = written + 1 + of_norm(key);
     let weights = |lines| {
         let dims = [outputs, inputs, key.taps()];
         TensorMap::new(Ptr::Arg(w), dims, [64, lines, 1])
@@ -210,7 +209,7 @@ pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
         .launch(module, key.dtype, [samples * pixels, channels])
         .staying();
     if key.normed.is_some() {
-        let shared = launch.shared as usize + NORMED_BYTES;
+        let shared = launch.shared as usize + MADE_BYTES;
         launch = launch.shared(shared);
     }
     let mut of_moments = [0, 0];
@@ -240,6 +239,15 @@ pub(super) fn patches(module: &'static str, key: &Key, tile: Tile) -> Plan {
     launch.ints(of_moments).into()
 }
 
+/// How many arguments after the image tell what is to be made of it.
+fn of_norm(key: &Key) -> usize {
+    match (key.normed, key.direction) {
+        (None, _) => 0,
+        (Some(_), Direction::Vjp) => 5, // x, scale, shift, slope, offset
+        (Some(_), _) => 2,              // scale, shift
+    }
+}
+
 /// Shared memory for the barriers of tiles that are yet to be summed: two.
 const SUMMED_BYTES: usize = 2 * 16;
 
@@ -248,25 +256,27 @@ pub(super) fn summed(key: &SummedKey) -> Plan {
     let SummedKey {
         conv, groups, silu, ..
     } = key;
-    let [dx, sums, x, mean, rstd, norm_w, norm_b] = [0, 1, 2, 3, 4, 5, 6].map(Ptr::Arg);
-    let [dy, w, bias] = [7, 8, 9].map(Ptr::Arg);
     let [pixels, channels] = of_sample(conv);
     let tile = Tile::Halo;
+    let (module, part, made) = match conv.normed {
+        None => ("conv2d/vjp_11_summed_halo", "128", 0),
+        Some(_) => ("conv2d/vjp_12_through_halo", "128_summed", MADE_BYTES),
+    };
     let launch = tile
-        .launch(
-            "conv2d/vjp_11_summed_halo",
-            conv.dtype,
-            [conv.samples * pixels, channels],
-        )
-        .staying();
-    let shared = launch.shared as usize + SUMMED_BYTES;
+        .launch(module, conv.dtype, [conv.samples * pixels, channels])
+        .staying()
+        .part(part);
+    let shared = launch.shared as usize + made + SUMMED_BYTES;
+    let dy = 7; // after the outputs and the norm before
+    let w = dy + 1 + of_norm(conv);
+    let pointers = (0..dy).chain(dy + 1..w).chain([w + 1]).map(Ptr::Arg);
     let image = [conv.outputs, conv.y[1], conv.y[0], conv.samples];
     let weights = [conv.outputs, conv.inputs, conv.taps()];
     launch
         .shared(shared)
-        .pointers([dx, sums, x, mean, rstd, norm_w, norm_b, bias])
-        .map(TensorMap::new(dy, image, tile.image_box()))
-        .map(TensorMap::new(w, weights, [64, tile.cols(), 1]))
+        .pointers(pointers.collect::<Vec<_>>())
+        .map(TensorMap::new(Ptr::Arg(dy), image, tile.image_box()))
+        .map(TensorMap::new(Ptr::Arg(w), weights, [64, tile.cols(), 1]))
         .ints(sizes(conv, conv.samples))
         .ints([*groups, channels / groups, usize::from(*silu)])
         .into()

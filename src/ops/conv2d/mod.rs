@@ -13,7 +13,10 @@
 //! What a group norm reads next may come with its moments, see [`Measured`]: from ops of their own, whose variants are those
 //! that have them at hand when they store. So may a forward pass take an image that a norm has yet to be applied to, see
 //! [`Normed`](crate::ops::measured::Normed): it is `u = silu(x scale + shift)`, by the sample and channel, that meets the weights.
-//! And a backward pass may leave the sums that the norm before it begins its own with, see [`Summed`](crate::ops::measured::Summed).
+//! And a backward pass may leave the sums that the norm before it begins its own with, see [`Summed`](crate::ops::measured::Summed),
+//! and take a cotangent that has yet to go through the norm behind it, see [`Through`](crate::ops::measured::Through): it is `d = du
+//! scale + x slope + offset`, by the sample and channel, with `du = dy` times the slope of SiLU at `x scale + shift`, that meets the
+//! weights.
 
 mod cases;
 mod gathered;
@@ -22,12 +25,14 @@ mod moments;
 mod normed;
 mod plain;
 mod summed;
+mod through;
 mod tiled;
 mod wgrad;
 
 pub use moments::{FORWARD_MOMENTS, VJP_MOMENTS};
 pub use normed::{FORWARD_NORMED, FORWARD_NORMED_MOMENTS, forward_normed, takes_norm};
 pub use summed::{SummedKey, VJP_SUMMED, vjp_summed};
+pub use through::{VJP_THROUGH, VJP_THROUGH_SUMMED, takes_through, vjp_through};
 pub use wgrad::{WGRAD, wgrad};
 
 use crate::cx::Cx;
@@ -105,7 +110,8 @@ pub struct Key {
     direction: Direction,
     /// Of channels of the result, whose moments are written too; 0: none are.
     groups: usize,
-    /// The input is to be normalised, and rounded to this type, as a norm would store it.
+    /// Forward, the input is to be normalised, backward, the cotangent to go through a norm; and rounded to this type, as the
+    /// norm would store it.
     normed: Option<DType>,
     /// How weights are stored, where not as activations are: see [`narrow`].
     narrow: Option<DType>,
@@ -218,7 +224,12 @@ impl Key {
             Direction::Forward => {}
             Direction::Vjp => {
                 let bias = Spec::input("bias", self.inputs).wide().present(self.bias);
-                return vec![Spec::out("dx", x), Spec::input("dy", y), w, bias];
+                let mut args = vec![Spec::out("dx", x), Spec::input("dy", y)];
+                if self.normed.is_some() {
+                    args.extend(through::specs(self));
+                }
+                args.extend([w, bias]);
+                return args;
             }
             Direction::Wgrad => {
                 let dw = Spec::out("dw", w.len).wide();

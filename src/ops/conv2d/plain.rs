@@ -46,7 +46,15 @@ pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
         args.input::<T>(1),
         args.operand::<T>(2).widened(),
     );
-    let bias = args.optional::<T>(3);
+    vjp_products(key, dx, [dy, &w], args.optional::<T>(3));
+}
+
+pub(super) fn vjp_products<T: Real>(
+    key: &Key,
+    dx: &mut [T],
+    [dy, w]: [&[T]; 2],
+    bias: Option<&[T]>,
+) {
     let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
     for (i, dx) in dx.iter_mut().enumerate() {
         let (n, q, c) = (i / key.inputs / px, i / key.inputs % px, i % key.inputs);

@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use super::normed::rounded;
-use super::{Direction, Geometry, Key, VJP, vjp, vjp_key};
+use super::{Direction, Geometry, Key, VJP, vjp_key};
 use super::{cases, gathered, kernels, plain};
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
@@ -28,7 +28,7 @@ pub struct SummedKey {
     /// Whether the norm has one.
     pub(super) silu: bool,
     /// What `dx` is rounded to before it is summed.
-    stored: DType,
+    pub(super) stored: DType,
 }
 
 impl KeyTrait for SummedKey {
@@ -103,7 +103,7 @@ fn size(key: &SummedKey) -> usize {
 }
 
 /// Whether the result has whole groups and whole parts.
-fn has_parts(key: &SummedKey) -> bool {
+pub(super) fn has_parts(key: &SummedKey) -> bool {
     let [height, width] = key.conv.x;
     let whole = height.is_multiple_of(PART[0]) && width.is_multiple_of(PART[1]);
     whole && key.groups > 0 && key.conv.inputs.is_multiple_of(key.groups)
@@ -111,14 +111,14 @@ fn has_parts(key: &SummedKey) -> bool {
 
 /// All taps reach one pixel around, the image is as large as the result, and groups are halves of 8 channels or more, but
 /// within 16.
-fn fits(key: &SummedKey) -> bool {
+pub(super) fn fits(key: &SummedKey) -> bool {
     let SummedKey { conv, .. } = key;
     let is_same = kernels::fits_halo(conv) && conv.k == 3 && conv.x == conv.y;
     is_same && has_parts(key) && matches!(size(key), 4 | 8 | 16)
 }
 
 /// `dx` by `product`, and the sums of what of it is stored.
-fn summed<T: Real>(
+pub(super) fn by<T: Real>(
     key: &SummedKey,
     args: &mut NativeArgs<'_>,
     product: fn(&Key, &mut NativeArgs<'_>),
@@ -152,11 +152,11 @@ fn summed<T: Real>(
 }
 
 fn by_gathered<T: Real>(key: &SummedKey, args: &mut NativeArgs<'_>) {
-    summed::<T>(key, args, gathered::vjp::<T>);
+    by::<T>(key, args, gathered::vjp::<T>);
 }
 
 fn by_plain<T: Real>(key: &SummedKey, args: &mut NativeArgs<'_>) {
-    summed::<T>(key, args, plain::vjp::<T>);
+    by::<T>(key, args, plain::vjp::<T>);
 }
 
 /// As [`vjp`](super::vjp), with the sums of the backward pass of `norm`, which made the input, where the variant that is
@@ -172,55 +172,58 @@ pub fn vjp_summed(
     dy: &Tensor,
     norm: Option<Applied<'_>>,
 ) -> Result<Summed> {
-    let Some(norm) = norm else {
-        return Ok(vjp(cx, w, geometry, size, dy)?.into());
-    };
     let conv = vjp_key(w, geometry, size, dy)?;
-    let shape = [conv.samples, size[0], size[1], conv.inputs];
-    norm.x.expect_shape("conv2d.vjp_summed", shape)?;
+    let inputs = [Arg::In(dy), Arg::In(w), Arg::Absent];
+    launch(cx, &VJP, &VJP_SUMMED, conv, &inputs, norm)
+}
+
+/// Launches the op without sums, or that with them, where there is a norm and they cost no other variant.
+pub(super) fn launch(
+    cx: &Cx,
+    alone: &Op<Key>,
+    with_sums: &Op<SummedKey>,
+    conv: Key,
+    inputs: &[Arg<'_>],
+    norm: Option<Applied<'_>>,
+) -> Result<Summed> {
+    let dx = cx.empty([conv.samples, conv.x[0], conv.x[1], conv.inputs])?;
+    if let Some(norm) = norm {
+        let key = key_of(&conv, &norm, &dx)?;
+        let variant = with_sums.pick(cx, &key).ok().map(|v| v.name);
+        if variant.is_some() && variant == alone.pick(cx, &conv).ok().map(|v| v.name) {
+            let sums = cx.empty_wide([conv.samples, key.groups, parts(&key), 2])?;
+            let given = [norm.x, norm.mean, norm.rstd, norm.w, norm.b].map(Arg::In);
+            let args = [&[Arg::Out(&dx), Arg::Out(&sums)], &given[..], inputs].concat();
+            with_sums.launch(cx, &key, &args)?;
+            return Ok(Summed {
+                dy: dx,
+                sums: Some(sums),
+            });
+        }
+    }
+    let args = [&[Arg::Out(&dx)], inputs].concat();
+    alone.launch(cx, &conv, &args)?;
+    Ok(dx.into())
+}
+
+/// Of a launch whose `dx` is the cotangent of what `norm` made.
+fn key_of(conv: &Key, norm: &Applied<'_>, dx: &Tensor) -> Result<SummedKey> {
+    norm.x.expect_shape("conv2d.vjp_summed", dx.shape())?;
     let &[_, groups] = norm.mean.dims() else {
         let want = format!("[{}, groups]", conv.samples);
         return Err(Error::shape("conv2d.vjp_summed", want, norm.mean.shape()));
     };
-    let key = SummedKey {
+    Ok(SummedKey {
+        conv: conv.clone(),
         groups,
         silu: norm.silu,
         stored: conv.dtype,
-        conv,
-    };
-    if !is_taken(cx, &key) {
-        return Ok(vjp(cx, w, geometry, size, dy)?.into());
-    }
-    let dx = cx.empty(shape)?;
-    let sums = cx.empty_wide([key.conv.samples, groups, parts(&key), 2])?;
-    let args = [
-        Arg::Out(&dx),
-        Arg::Out(&sums),
-        Arg::In(norm.x),
-        Arg::In(norm.mean),
-        Arg::In(norm.rstd),
-        Arg::In(norm.w),
-        Arg::In(norm.b),
-        Arg::In(dy),
-        Arg::In(w),
-        Arg::Absent,
-    ];
-    VJP_SUMMED.launch(cx, &key, &args)?;
-    Ok(Summed {
-        dy: dx,
-        sums: Some(sums),
     })
 }
 
-/// Whether the sums cost no other variant.
-fn is_taken(cx: &Cx, key: &SummedKey) -> bool {
-    let alone = VJP.pick(cx, &key.conv).ok().map(|v| v.name);
-    alone.is_some() && alone == VJP_SUMMED.pick(cx, key).ok().map(|v| v.name)
-}
-
 /// Groups of all sizes, beyond the last tile's edge, in a part of a unit; a tile a block, as many as take turns several
-/// times, and one more of one block.
-fn all() -> Vec<SummedKey> {
+/// times, one more of one block, and several steps of channels.
+pub(super) fn all() -> Vec<SummedKey> {
     let same = Geometry::same(3);
     let any = cases::of(Direction::Vjp).swap_remove(0);
     let sizes = [
@@ -229,6 +232,7 @@ fn all() -> Vec<SummedKey> {
         (3, [16, 48], 48, 24, 3),
         (1, [64, 32], 264, 8, 66),
         (1, [16, 16], 144, 72, 9),
+        (2, [32, 32], 24, 200, 3),
     ];
     let key = |(i, (samples, x, inputs, outputs, groups)): (usize, (_, [usize; 2], _, _, _))| {
         let conv = Key {

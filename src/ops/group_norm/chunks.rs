@@ -136,6 +136,14 @@ pub(super) fn vjp_from_sums(key: &Key) -> Plan {
     vjp_fold_and_apply(key, &Cut::given(key), Ptr::Arg(8), Scratch::default())
 }
 
+/// `scale, shift, slope, offset, mean, rstd, w, b, sums`.
+pub(super) fn vjp_coefficients(key: &Key) -> Plan {
+    let [scale, shift, slope, offset, mean, rstd, w, b, sums] =
+        [0, 1, 2, 3, 4, 5, 6, 7, 8].map(Ptr::Arg);
+    let fold = [scale, shift, slope, offset, sums, mean, rstd, w, b];
+    launch(VJP, "fold", key, &Cut::given(key), &fold).into()
+}
+
 const VJP: &str = "group_norm/vjp_2_chunks";
 
 /// The means from the sums `part` of the chunks of `cut`, then the result.

@@ -10,16 +10,19 @@
 //!
 //! `dx = rstd (dxhat - m1 - xhat m2) + residual`, `m1 = mean(dxhat)`, `m2 = mean(dxhat xhat)` over the group, with
 //! `dxhat = du w`, and `du = dy`, or `dy` times the slope of SiLU at `u`. Where the launch that wrote `dy` left the sums of
-//! `dxhat` and `dxhat xhat` over its parts ([`Summed`]), the means are made of these.
+//! `dxhat` and `dxhat xhat` over its parts ([`Summed`]), the means are made of these. Where the one that reads `dx` can make it of `dy`
+//! and `x` by itself ([`Through`](crate::ops::measured::Through)), what it takes for that is all that is made.
 
 mod blocks;
 mod chunks;
 mod cluster;
+mod coefficients;
 mod plain;
 mod resident;
 mod statistics;
 mod wgrad;
 
+pub use coefficients::{VJP_COEFFICIENTS, coefficients, leaves_the_rest_of_vjp};
 pub use statistics::{STATISTICS, leaves_the_rest, statistics};
 pub use wgrad::{WGRAD, wgrad};
 
@@ -46,7 +49,7 @@ pub struct Key {
     backward: bool,
     /// Of a sample, of which moments are given, or the sums of a backward pass; 0: none are.
     parts: usize,
-    /// Nothing but the statistics, and what they make of each channel.
+    /// Nothing but the statistics, and what they make of each channel; backward, nothing but the latter.
     statistics: bool,
 }
 
@@ -72,8 +75,10 @@ impl KeyTrait for Key {
         let moments = Spec::input("moments", stats * self.parts * 2)
             .fill(Fill::Positive)
             .wide();
-        if self.statistics {
-            return statistics::args(self, w, b, moments);
+        match (self.statistics, self.backward) {
+            (true, true) => return coefficients::args(self, w, b),
+            (true, false) => return statistics::args(self, w, b, moments),
+            (false, _) => {}
         }
         if self.backward {
             let mut args = vec![
@@ -107,6 +112,7 @@ impl KeyTrait for Key {
 
     fn flops(&self) -> u64 {
         let (per_element, elements) = match (self.backward, self.statistics, self.parts) {
+            (true, true, parts) => (2, parts * self.groups),
             (true, _, 0) => (20, self.pixels * self.c),
             (true, ..) => (10, self.pixels * self.c),
             (false, true, 0) => (5, self.pixels * self.c),

@@ -92,6 +92,25 @@ pub(super) fn vjp_from_sums<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     vjp_by(key, args, Some(sums));
 }
 
+/// From the sums of parts, what each channel is multiplied with and moved by: the result is `du scale + x slope + offset`.
+pub(super) fn vjp_coefficients<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
+    let [scale, shift, slope, offset] = [0, 1, 2, 3].map(|i| args.output::<T>(i));
+    let [mean, rstd, w, b, sums] = [4, 5, 6, 7, 8].map(|i| args.input::<T>(i));
+    let count = T::of((key.pixels * (key.c / key.groups)) as f64);
+    for i in 0..key.samples * key.c {
+        let (n, c) = (i / key.c, i % key.c);
+        let group = n * key.groups + c * key.groups / key.c;
+        let of = &sums[group * 2 * key.parts..][..2 * key.parts];
+        let means =
+            [0, 1].map(|first| of.iter().skip(first).step_by(2).copied().sum::<T>() / count);
+        let (mu, r, [m1, m2]) = (mean[group], rstd[group], means);
+        scale[i] = r * w[c];
+        shift[i] = b[c] - mu * r * w[c];
+        slope[i] = -r * r * m2;
+        offset[i] = r * (mu * r * m2 - m1);
+    }
+}
+
 fn vjp_by<T: Real>(key: &Key, args: &mut NativeArgs<'_>, sums: Option<&[T]>) {
     let (dx, dy, x) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
     let (mean, rstd) = (args.input::<T>(3), args.input::<T>(4));
