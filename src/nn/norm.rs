@@ -152,6 +152,32 @@ impl GroupNorm {
         group_norm::vjp_summed(cx, saved.norm, self.params(cx), &du, residual)
     }
 
+    /// `dx` from the cotangent `dy` of what `conv`, whose output is as large, made of the result: by one op where none of the
+    /// two would run another variant alone.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn vjp_for(
+        &self,
+        cx: &Cx,
+        conv: &Conv2d,
+        saved: GroupNormSaved,
+        dy: &Tensor,
+    ) -> Result<Tensor> {
+        let apart = cx.taps() || cx.trains(&self.w).is_some();
+        let applied = match apart {
+            true => None,
+            false => self.takes_sums(cx, &saved)?,
+        };
+        if let Some(applied) = applied
+            && let Some(dx) = conv.vjp_normed(cx, applied, dy)?
+        {
+            return Ok(dx);
+        }
+        let dh = conv.vjp_same(cx, dy)?;
+        self.vjp(cx, saved, &dh, None)
+    }
+
     /// What a convolution makes the sums of, whose `dx` is the norm's cotangent, if the norm takes them.
     ///
     /// # Errors

@@ -69,6 +69,7 @@ pub static ALL: &[&dyn AnyOp] = &[
     &conv2d::FORWARD_NORMED_MOMENTS,
     &conv2d::VJP,
     &conv2d::VJP_MOMENTS,
+    &conv2d::VJP_NORMED,
     &conv2d::VJP_SUMMED,
     &conv2d::WGRAD,
     &ema::UPDATE,

@@ -13,7 +13,8 @@
 //! What a group norm reads next may come with its moments, see [`Measured`]: from ops of their own, whose variants are those
 //! that have them at hand when they store. So may a forward pass take an image that a norm has yet to be applied to, see
 //! [`Normed`](crate::ops::measured::Normed): it is `u = silu(x scale + shift)`, by the sample and channel, that meets the weights.
-//! And a backward pass may leave the sums that the norm before it begins its own with, see [`Summed`](crate::ops::measured::Summed).
+//! And a backward pass may leave the sums that the norm before it begins its own with, see [`Summed`](crate::ops::measured::Summed),
+//! or go on through that norm, see [`vjp_normed`].
 
 mod cases;
 mod gathered;
@@ -22,12 +23,15 @@ mod moments;
 mod normed;
 mod plain;
 mod summed;
+mod three_outputs;
 mod tiled;
+mod vjp_normed;
 mod wgrad;
 
 pub use moments::{FORWARD_MOMENTS, VJP_MOMENTS};
 pub use normed::{FORWARD_NORMED, FORWARD_NORMED_MOMENTS, forward_normed, takes_norm};
 pub use summed::{SummedKey, VJP_SUMMED, vjp_summed};
+pub use vjp_normed::{VJP_NORMED, VjpNormedKey, vjp_normed};
 pub use wgrad::{WGRAD, wgrad};
 
 use crate::cx::Cx;
@@ -245,6 +249,9 @@ impl Key {
 pub static FORWARD: Op<Key> = Op {
     name: "conv2d.forward",
     variants: &[
+        Variant::kernels("three_outputs", three_outputs::forward)
+            .when(three_outputs::fits)
+            .where_it_pays(three_outputs::has_enough_tiles),
         Variant::kernels("few_outputs", kernels::forward_few_outputs)
             .when(kernels::fits_few_outputs),
         Variant::on_hopper("halo_128", |key| {
@@ -316,6 +323,7 @@ pub static VJP: Op<Key> = Op {
     name: "conv2d.vjp",
     variants: &[
         Variant::kernels("few_inputs", kernels::vjp_few_inputs).when(kernels::fits_few_inputs),
+        Variant::kernels("three_outputs", three_outputs::vjp).when(three_outputs::fits),
         Variant::on_hopper("halo_128", |key| {
             kernels::patches("conv2d/vjp_10_halo", key, Tile::Halo)
         })

@@ -1,6 +1,7 @@
 //! `kernels/group_norm/*_2_chunks.cu`: a block takes a chunk of whole pixels.
 
 use super::Key;
+use crate::dtype::DType;
 use crate::runtime::kernel::{Launch, Plan, Ptr};
 
 /// Whether a pixel is whole 16 bytes and a block has a thread for each.
@@ -47,10 +48,16 @@ impl Cut {
 
 /// Lays out scratch memory.
 #[derive(Default)]
-struct Scratch(usize);
+pub(in crate::ops) struct Scratch(usize);
 
 impl Scratch {
-    fn floats(&mut self, count: usize) -> Ptr {
+    /// All that was laid out.
+    pub(in crate::ops) fn bytes(&self) -> usize {
+        self.0
+    }
+
+    /// The next `count` floats.
+    pub(in crate::ops) fn floats(&mut self, count: usize) -> Ptr {
         let at = Ptr::Scratch(self.0);
         self.0 += (4 * count).next_multiple_of(256);
         at
@@ -154,6 +161,26 @@ fn vjp_fold_and_apply(key: &Key, cut: &Cut, part: Ptr, mut scratch: Scratch) -> 
     }
 }
 
+/// The second launch of a backward pass whose others are another op's: `scale, shift, slope, offset` from the sums of
+/// `chunks`, each of `chunk` pixels, `mean`, `rstd`, `w` and `b`.
+pub(in crate::ops) fn vjp_fold(
+    dtype: DType,
+    [samples, pixels, c, groups]: [usize; 4],
+    [chunk, chunks]: [usize; 2],
+    pointers: [Ptr; 9],
+) -> Launch {
+    Launch::new(VJP, dtype, [groups, samples, 1], fold_threads(chunks))
+        .part("fold")
+        .pointers(pointers)
+        .ints([pixels, c, groups, 1])
+        .ints([1, chunk, chunks])
+}
+
+/// Eight chunks a thread: one warp, but for many parts that are given.
+fn fold_threads(chunks: usize) -> u32 {
+    chunks.div_ceil(8).next_multiple_of(32).min(512) as u32
+}
+
 /// Bytes of a tensor.
 fn bytes(key: &Key) -> usize {
     key.samples * key.pixels * key.c * key.dtype.size()
@@ -170,14 +197,8 @@ fn launch(
 ) -> Launch {
     let launch = match part {
         "fold" => {
-            // Eight chunks a thread: one warp, but for many parts that are given.
-            let threads = cut.chunks.div_ceil(8).next_multiple_of(32).min(512);
-            Launch::new(
-                module,
-                key.dtype,
-                [key.groups, key.samples, 1],
-                threads as u32,
-            )
+            let grid = [key.groups, key.samples, 1];
+            Launch::new(module, key.dtype, grid, fold_threads(cut.chunks))
         }
         "apply" => Launch::new(module, key.dtype, [cut.chunks, key.samples, 1], cut.threads),
         _ => Launch::new(module, key.dtype, [cut.chunks, key.samples, 1], cut.threads)
