@@ -24,6 +24,7 @@ pub mod conv2d;
 pub mod ema;
 pub mod embed;
 pub mod filter2d;
+mod fold;
 pub mod gaussian;
 pub mod geglu;
 pub mod group_norm;

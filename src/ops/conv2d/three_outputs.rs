@@ -1,7 +1,7 @@
 //! The launches of `kernels/conv2d/*_three_outputs.cu`: the last layer of what makes images, both ways.
 
 use super::{Direction, Geometry, Key, VjpNormedKey};
-use crate::ops::group_norm::{Scratch, vjp_fold};
+use crate::ops::fold::{self, Scratch};
 use crate::runtime::kernel::{Launch, Plan, Ptr};
 
 /// Channels of a step forward, of a warp backward.
@@ -90,7 +90,7 @@ pub(super) fn vjp_normed(key: &VjpNormedKey) -> Plan {
     let channels = [(); 4].map(|()| scratch.floats(conv.samples * conv.inputs));
     let [scale, shift, slope, offset] = channels;
     let sizes = [conv.samples, conv.x[0] * conv.x[1], conv.inputs, *groups];
-    let fold = [
+    let folded = [
         scale, shift, slope, offset, part, mean, rstd, norm_w, norm_b,
     ];
     let again = conv.samples * conv.x[0] * conv.x[1] * (conv.inputs + conv.outputs);
@@ -99,7 +99,7 @@ pub(super) fn vjp_normed(key: &VjpNormedKey) -> Plan {
             launch(conv, *groups)
                 .part("sums")
                 .pointers([part, dy, w, x, mean, rstd, norm_w, norm_b]),
-            vjp_fold(conv.dtype, sizes, [chunk(conv), chunks(conv)], fold),
+            fold::vjp(conv.dtype, sizes, [chunk(conv), chunks(conv)], folded),
             launch(conv, *groups)
                 .part("apply")
                 .pointers([dx, dy, w, x, scale, shift, slope, offset])

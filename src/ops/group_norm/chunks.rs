@@ -1,7 +1,7 @@
 //! `kernels/group_norm/*_2_chunks.cu`: a block takes a chunk of whole pixels.
 
 use super::Key;
-use crate::dtype::DType;
+use crate::ops::fold::{self, Scratch};
 use crate::runtime::kernel::{Launch, Plan, Ptr};
 
 /// Whether a pixel is whole 16 bytes and a block has a thread for each.
@@ -46,24 +46,6 @@ impl Cut {
     }
 }
 
-/// Lays out scratch memory.
-#[derive(Default)]
-pub(in crate::ops) struct Scratch(usize);
-
-impl Scratch {
-    /// All that was laid out.
-    pub(in crate::ops) fn bytes(&self) -> usize {
-        self.0
-    }
-
-    /// The next `count` floats.
-    pub(in crate::ops) fn floats(&mut self, count: usize) -> Ptr {
-        let at = Ptr::Scratch(self.0);
-        self.0 += (4 * count).next_multiple_of(256);
-        at
-    }
-}
-
 /// `y, mean, rstd, x, w, b`.
 pub(super) fn forward(key: &Key) -> Plan {
     let cut = Cut::of(key);
@@ -86,10 +68,10 @@ pub(super) fn statistics(key: &Key) -> Plan {
         return fold(&Cut::given(key), given).into();
     }
     let cut = Cut::of(key);
-    let (moments, part, Scratch(scratch)) = moments(key, &cut, x);
+    let (moments, part, scratch) = moments(key, &cut, x);
     Plan {
         launches: vec![moments, fold(&cut, part)],
-        scratch,
+        scratch: scratch.bytes(),
     }
 }
 
@@ -122,7 +104,7 @@ fn fold_and_apply(key: &Key, cut: &Cut, part: Ptr, mut scratch: Scratch) -> Plan
                 .reading_again(again)
                 .floats([key.eps]),
         ],
-        scratch: scratch.0,
+        scratch: scratch.bytes(),
     }
 }
 
@@ -157,28 +139,8 @@ fn vjp_fold_and_apply(key: &Key, cut: &Cut, part: Ptr, mut scratch: Scratch) -> 
             launch(VJP, "fold", key, cut, &fold),
             launch(VJP, "apply", key, &Cut::of(key), &apply).reading_again(again),
         ],
-        scratch: scratch.0,
+        scratch: scratch.bytes(),
     }
-}
-
-/// The second launch of a backward pass whose others are another op's: `scale, shift, slope, offset` from the sums of
-/// `chunks`, each of `chunk` pixels, `mean`, `rstd`, `w` and `b`.
-pub(in crate::ops) fn vjp_fold(
-    dtype: DType,
-    [samples, pixels, c, groups]: [usize; 4],
-    [chunk, chunks]: [usize; 2],
-    pointers: [Ptr; 9],
-) -> Launch {
-    Launch::new(VJP, dtype, [groups, samples, 1], fold_threads(chunks))
-        .part("fold")
-        .pointers(pointers)
-        .ints([pixels, c, groups, 1])
-        .ints([1, chunk, chunks])
-}
-
-/// Eight chunks a thread: one warp, but for many parts that are given.
-fn fold_threads(chunks: usize) -> u32 {
-    chunks.div_ceil(8).next_multiple_of(32).min(512) as u32
 }
 
 /// Bytes of a tensor.
@@ -198,7 +160,7 @@ fn launch(
     let launch = match part {
         "fold" => {
             let grid = [key.groups, key.samples, 1];
-            Launch::new(module, key.dtype, grid, fold_threads(cut.chunks))
+            Launch::new(module, key.dtype, grid, fold::threads(cut.chunks))
         }
         "apply" => Launch::new(module, key.dtype, [cut.chunks, key.samples, 1], cut.threads),
         _ => Launch::new(module, key.dtype, [cut.chunks, key.samples, 1], cut.threads)

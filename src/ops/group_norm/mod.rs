@@ -20,7 +20,6 @@ mod resident;
 mod statistics;
 mod wgrad;
 
-pub(in crate::ops) use chunks::{Scratch, vjp_fold};
 pub use statistics::{STATISTICS, leaves_the_rest, statistics};
 pub use wgrad::{WGRAD, wgrad};
 
