@@ -30,7 +30,7 @@ const LAYERS: [&[&str]; 9] = [
 const IO_MAY_IMPORT: [&str; 4] = ["error", "dtype", "io", "runtime"];
 
 /// Files of `ops` that are no rooms.
-const HELPERS: [&str; 10] = [
+const HELPERS: [&str; 11] = [
     "mod",
     "variant",
     "check",
@@ -39,6 +39,7 @@ const HELPERS: [&str; 10] = [
     "chunks",
     "measured",
     "columns",
+    "fold",
     "predict",
     "tensor_cores",
 ];

@@ -502,10 +502,10 @@ impl UNet {
             up.push(saved);
         }
         // 5. out
-        let (normed, norm) = self.conv_norm_out.forward_measured(cx, &h)?;
+        let (normed, norm) = self.conv_norm_out.forward_for(cx, &self.conv_out, &h)?;
         drop(h);
-        let y = self.conv_out.forward(cx, &normed)?;
-        Ok((y, DecoderSaved { up, norm }))
+        let y = self.conv_out.forward_after(cx, &normed, None, None, None)?;
+        Ok((y.x, DecoderSaved { up, norm }))
     }
 
     /// The cotangent of `x` from that of the prediction; and, if `residuals`, those of the residuals.
@@ -532,8 +532,8 @@ impl UNet {
     /// [`Error::Shape`].
     pub fn residuals_vjp(&self, cx: &Cx, saved: DecoderSaved, dy: &Tensor) -> Result<Features> {
         // 5. out
-        let mut dh = self.conv_out.vjp_same(cx, dy)?;
-        dh = self.conv_norm_out.vjp(cx, saved.norm, &dh, None)?;
+        let (norm, conv) = (&self.conv_norm_out, &self.conv_out);
+        let mut dh = norm.vjp_with(cx, conv, saved.norm, dy)?;
         // 4. up
         let mut skips = Vec::new();
         for (block, saved) in self.up_blocks.iter().zip(saved.up).rev() {

@@ -258,18 +258,16 @@ impl Encoder {
         let (y, mid) = self.mid_block.forward(cx, &h, Condition::default(), true)?;
         h = y;
         // 4. out
-        let (normed, norm) = self.conv_norm_out.forward_measured(cx, &h)?;
+        let (normed, norm) = self.conv_norm_out.forward_for(cx, &self.conv_out, &h)?;
         drop(h);
-        Ok((
-            self.conv_out.forward(cx, &normed)?,
-            EncodeSaved { down, mid, norm },
-        ))
+        let y = self.conv_out.forward_after(cx, &normed, None, None, None)?;
+        Ok((y.x, EncodeSaved { down, mid, norm }))
     }
 
     fn vjp(&self, cx: &Cx, saved: EncodeSaved, dy: &Tensor) -> Result<Tensor> {
         // 4. out
-        let mut dh = self.conv_out.vjp_same(cx, dy)?;
-        dh = self.conv_norm_out.vjp(cx, saved.norm, &dh, None)?;
+        let (norm, conv) = (&self.conv_norm_out, &self.conv_out);
+        let mut dh = norm.vjp_with(cx, conv, saved.norm, dy)?;
         // 3. mid
         dh = self.mid_block.vjp(cx, saved.mid, &dh)?;
         // 2. down
@@ -338,18 +336,16 @@ impl Decoder {
             up.push(saved);
         }
         // 4. out
-        let (normed, norm) = self.conv_norm_out.forward_measured(cx, &h)?;
+        let (normed, norm) = self.conv_norm_out.forward_for(cx, &self.conv_out, &h)?;
         drop(h);
-        Ok((
-            self.conv_out.forward(cx, &normed)?,
-            DecodeSaved { mid, up, norm },
-        ))
+        let y = self.conv_out.forward_after(cx, &normed, None, None, None)?;
+        Ok((y.x, DecodeSaved { mid, up, norm }))
     }
 
     fn vjp(&self, cx: &Cx, saved: DecodeSaved, dy: &Tensor) -> Result<Tensor> {
         // 4. out
-        let mut dh = self.conv_out.vjp_same(cx, dy)?;
-        dh = self.conv_norm_out.vjp(cx, saved.norm, &dh, None)?;
+        let (norm, conv) = (&self.conv_norm_out, &self.conv_out);
+        let mut dh = norm.vjp_with(cx, conv, saved.norm, dy)?;
         // 3. up
         for (block, saved) in self.up_blocks.iter().zip(saved.up).rev() {
             dh = block.vjp(cx, saved, dh, &mut Vec::new())?;

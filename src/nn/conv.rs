@@ -193,6 +193,18 @@ impl Conv2d {
         accumulate(cx, &self.b, sum::over_rows(cx, dy)?)
     }
 
+    /// The cotangent of the input of `norm`, which made this one's, from `dy`; `None` where the two backward passes are apart:
+    /// while it is trained, and where together they would cost another variant.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn vjp_normed(&self, cx: &Cx, norm: Applied<'_>, dy: &Tensor) -> Result<Option<Tensor>> {
+        match cx.trains(&self.w) {
+            Some(_) => Ok(None),
+            None => conv2d::vjp_normed(cx, &self.w, self.geometry, norm, dy),
+        }
+    }
+
     /// As [`Conv2d::vjp`] for a layer whose output is as large as its input.
     ///
     /// # Errors

@@ -35,7 +35,7 @@ pub enum BeforeNorm {
     /// The cotangent of its result.
     Tensor(Tensor),
     /// What that is yet to be made of.
-    Through(Through),
+    Through(Box<Through>),
 }
 
 /// What [`GroupNorm::vjp`] needs.
@@ -182,10 +182,36 @@ impl GroupNorm {
                 sums: Some(sums),
             } if leaves => {
                 let through = group_norm::coefficients(cx, saved.norm, params, dy, &sums)?;
-                Ok(BeforeNorm::Through(through))
+                Ok(BeforeNorm::Through(through.into()))
             }
             dy => Ok(BeforeNorm::Tensor(self.vjp_summed(cx, saved, dy, None)?)),
         }
+    }
+
+    /// `dx` from the cotangent `dy` of what `conv`, whose output is as large, made of the result: by one op where none of the
+    /// two would run another variant alone.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn vjp_with(
+        &self,
+        cx: &Cx,
+        conv: &Conv2d,
+        saved: GroupNormSaved,
+        dy: &Tensor,
+    ) -> Result<Tensor> {
+        let apart = cx.taps() || cx.trains(&self.w).is_some();
+        let applied = match apart {
+            true => None,
+            false => self.takes_sums(cx, &saved)?,
+        };
+        if let Some(applied) = applied
+            && let Some(dx) = conv.vjp_normed(cx, applied, dy)?
+        {
+            return Ok(dx);
+        }
+        let dh = conv.vjp_same(cx, dy)?;
+        self.vjp(cx, saved, &dh, None)
     }
 
     /// What a convolution makes the sums of, whose `dx` is the norm's cotangent, if the norm takes them.

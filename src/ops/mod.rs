@@ -24,6 +24,7 @@ pub mod conv2d;
 pub mod ema;
 pub mod embed;
 pub mod filter2d;
+mod fold;
 pub mod gaussian;
 pub mod geglu;
 pub mod group_norm;
@@ -69,6 +70,7 @@ pub static ALL: &[&dyn AnyOp] = &[
     &conv2d::FORWARD_NORMED_MOMENTS,
     &conv2d::VJP,
     &conv2d::VJP_MOMENTS,
+    &conv2d::VJP_NORMED,
     &conv2d::VJP_SUMMED,
     &conv2d::VJP_THROUGH,
     &conv2d::VJP_THROUGH_SUMMED,

@@ -97,7 +97,14 @@ fn rate(launch: &Launch, gpu: &Gpu) -> f64 {
     let is_one_of = |ends: &[&str]| ends.iter().any(|end| launch.entry.module.ends_with(end));
     if is_one_of(&["_wgmma", "_tma", "_halo"]) {
         gpu.product
-    } else if is_one_of(&["_tensor_cores", "_phases", "_split", "_flash", "_wide"]) {
+    } else if is_one_of(&[
+        "_tensor_cores",
+        "_phases",
+        "_split",
+        "_flash",
+        "_wide",
+        "_three_outputs",
+    ]) {
         gpu.mma
     } else {
         gpu.lanes
@@ -182,6 +189,7 @@ mod tests {
             "conv2d/fwd_6_split",
             "attention/vjp_2_flash",
             "attention/fwd_3_wide",
+            "conv2d/fwd_11_three_outputs",
         ] {
             assert_eq!(of(module), H200.mma);
         }

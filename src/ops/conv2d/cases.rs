@@ -103,7 +103,15 @@ pub(super) fn of(direction: Direction) -> Vec<Key> {
         (3, [16, 32], 16, 72, 2, even),
         (3, [16, 32], 40, 24, 3, Geometry::same(3)),
     ];
-    let all = all.into_iter().chain(cut).chain(patches);
+    // Three outputs: several tiles and partial ones, warps side by side and below one another, rows beyond the last stage.
+    let images = [
+        (2, [18, 21], 64, 3, 3, Geometry::same(3)),
+        (2, [3, 3], 256, 3, 3, Geometry::same(3)),
+        (1, [67, 35], 32, 1, 3, Geometry::same(3)),
+        (1, [5, 40], 96, 2, 3, Geometry::same(3)),
+        (2, [20, 33], 96, 3, 3, Geometry::same(3)),
+    ];
+    let all = all.into_iter().chain(cut).chain(patches).chain(images);
     let all: Vec<_> = all.enumerate().map(key).collect();
     if direction == Direction::Wgrad {
         return all;

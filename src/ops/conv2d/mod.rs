@@ -16,7 +16,7 @@
 //! And a backward pass may leave the sums that the norm before it begins its own with, see [`Summed`](crate::ops::measured::Summed),
 //! and take a cotangent that has yet to go through the norm behind it, see [`Through`](crate::ops::measured::Through): it is `d = du
 //! scale + x slope + offset`, by the sample and channel, with `du = dy` times the slope of SiLU at `x scale + shift`, that meets the
-//! weights.
+//! weights. Or it goes on through the norm before it, see [`vjp_normed`].
 
 mod cases;
 mod gathered;
@@ -25,14 +25,17 @@ mod moments;
 mod normed;
 mod plain;
 mod summed;
+mod three_outputs;
 mod through;
 mod tiled;
+mod vjp_normed;
 mod wgrad;
 
 pub use moments::{FORWARD_MOMENTS, VJP_MOMENTS};
 pub use normed::{FORWARD_NORMED, FORWARD_NORMED_MOMENTS, forward_normed, takes_norm};
 pub use summed::{SummedKey, VJP_SUMMED, vjp_summed};
 pub use through::{VJP_THROUGH, VJP_THROUGH_SUMMED, takes_through, vjp_through};
+pub use vjp_normed::{VJP_NORMED, VjpNormedKey, vjp_normed};
 pub use wgrad::{WGRAD, wgrad};
 
 use crate::cx::Cx;
@@ -256,6 +259,9 @@ impl Key {
 pub static FORWARD: Op<Key> = Op {
     name: "conv2d.forward",
     variants: &[
+        Variant::kernels("three_outputs", three_outputs::forward)
+            .when(three_outputs::fits)
+            .where_it_pays(three_outputs::has_enough_tiles),
         Variant::kernels("few_outputs", kernels::forward_few_outputs)
             .when(kernels::fits_few_outputs),
         Variant::on_hopper("halo_128", |key| {
@@ -327,6 +333,7 @@ pub static VJP: Op<Key> = Op {
     name: "conv2d.vjp",
     variants: &[
         Variant::kernels("few_inputs", kernels::vjp_few_inputs).when(kernels::fits_few_inputs),
+        Variant::kernels("three_outputs", three_outputs::vjp).when(three_outputs::fits),
         Variant::on_hopper("halo_128", |key| {
             kernels::patches("conv2d/vjp_10_halo", key, Tile::Halo)
         })

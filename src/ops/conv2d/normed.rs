@@ -1,7 +1,8 @@
-//! Convolutions of an image that a norm has yet to be applied to: `kernels/common/normed90.cuh`, and the textbook loops.
+//! Convolutions of an image that a norm has yet to be applied to: `kernels/common/normed90.cuh`,
+//! `kernels/conv2d/fwd_11_three_outputs.cu`, and the textbook loops.
 
 use super::{Direction, Epilogue, FORWARD, Geometry, Key};
-use super::{cases, forward_key, gathered, kernels, moments, plain, result};
+use super::{cases, forward_key, gathered, kernels, moments, plain, result, three_outputs};
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
@@ -17,6 +18,9 @@ use crate::tensor::Tensor;
 pub static FORWARD_NORMED: Op<Key> = Op {
     name: "conv2d.forward_normed",
     variants: &[
+        Variant::kernels("three_outputs", three_outputs::forward)
+            .when(three_outputs::fits)
+            .where_it_pays(three_outputs::has_enough_tiles),
         Variant::on_hopper("halo_128", halo)
             .when(fits)
             .where_it_pays(kernels::is_worth_a_halo),
@@ -52,10 +56,11 @@ pub static FORWARD_NORMED_MOMENTS: Op<Key> = Op {
 /// Those that the kernels take.
 fn all(keys: Vec<Key>) -> Vec<Key> {
     let half = |key: &Key| {
-        fits(&Key {
+        let key = Key {
             dtype: DType::Bf16,
             ..key.clone()
-        })
+        };
+        fits(&key) || three_outputs::fits(&key)
     };
     let normed = |key: Key| Key {
         normed: Some(key.dtype),

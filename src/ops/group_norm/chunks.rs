@@ -1,6 +1,7 @@
 //! `kernels/group_norm/*_2_chunks.cu`: a block takes a chunk of whole pixels.
 
 use super::Key;
+use crate::ops::fold::{self, Scratch};
 use crate::runtime::kernel::{Launch, Plan, Ptr};
 
 /// Whether a pixel is whole 16 bytes and a block has a thread for each.
@@ -45,18 +46,6 @@ impl Cut {
     }
 }
 
-/// Lays out scratch memory.
-#[derive(Default)]
-struct Scratch(usize);
-
-impl Scratch {
-    fn floats(&mut self, count: usize) -> Ptr {
-        let at = Ptr::Scratch(self.0);
-        self.0 += (4 * count).next_multiple_of(256);
-        at
-    }
-}
-
 /// `y, mean, rstd, x, w, b`.
 pub(super) fn forward(key: &Key) -> Plan {
     let cut = Cut::of(key);
@@ -79,10 +68,10 @@ pub(super) fn statistics(key: &Key) -> Plan {
         return fold(&Cut::given(key), given).into();
     }
     let cut = Cut::of(key);
-    let (moments, part, Scratch(scratch)) = moments(key, &cut, x);
+    let (moments, part, scratch) = moments(key, &cut, x);
     Plan {
         launches: vec![moments, fold(&cut, part)],
-        scratch,
+        scratch: scratch.bytes(),
     }
 }
 
@@ -115,7 +104,7 @@ fn fold_and_apply(key: &Key, cut: &Cut, part: Ptr, mut scratch: Scratch) -> Plan
                 .reading_again(again)
                 .floats([key.eps]),
         ],
-        scratch: scratch.0,
+        scratch: scratch.bytes(),
     }
 }
 
@@ -158,7 +147,7 @@ fn vjp_fold_and_apply(key: &Key, cut: &Cut, part: Ptr, mut scratch: Scratch) -> 
             launch(VJP, "fold", key, cut, &fold),
             launch(VJP, "apply", key, &Cut::of(key), &apply).reading_again(again),
         ],
-        scratch: scratch.0,
+        scratch: scratch.bytes(),
     }
 }
 
@@ -178,14 +167,8 @@ fn launch(
 ) -> Launch {
     let launch = match part {
         "fold" => {
-            // Eight chunks a thread: one warp, but for many parts that are given.
-            let threads = cut.chunks.div_ceil(8).next_multiple_of(32).min(512);
-            Launch::new(
-                module,
-                key.dtype,
-                [key.groups, key.samples, 1],
-                threads as u32,
-            )
+            let grid = [key.groups, key.samples, 1];
+            Launch::new(module, key.dtype, grid, fold::threads(cut.chunks))
         }
         "apply" => Launch::new(module, key.dtype, [cut.chunks, key.samples, 1], cut.threads),
         _ => Launch::new(module, key.dtype, [cut.chunks, key.samples, 1], cut.threads)
