@@ -358,20 +358,15 @@ fn a_cotangent_that_goes_through_late_gives_the_same_bits() {
         };
         let (same, size) = (Geometry::same(3), [32, 48]);
         let saved = |x| group_norm::forward(&cx, x, params).unwrap().1;
-        let before = saved(&x1);
-        let sums_of = |saved| {
-            let takes = group_norm::takes_sums(&cx, saved, params).unwrap();
-            assert!(takes.is_some());
-            takes
-        };
-        let behind = saved(&x2);
-        let dh = conv2d::vjp_summed(&cx, &w2, same, size, &dy, sums_of(&behind)).unwrap();
+        let (before, behind) = (saved(&x1), saved(&x2));
+        let takes = group_norm::takes_sums(&cx, &behind, params).unwrap();
+        let dh = conv2d::vjp_summed(&cx, &w2, same, size, &dy, takes).unwrap();
         assert!(conv2d::takes_through(&cx, &w1, same, size, &dh.dy).unwrap());
         assert!(group_norm::leaves_the_rest_of_vjp(&cx, &behind, params, &dh).unwrap());
         let d = group_norm::vjp_summed(&cx, behind, params, &dh, None).unwrap();
         let sums = dh.sums.as_ref().unwrap();
         let late = group_norm::coefficients(&cx, saved(&x2), params, dh.dy, sums).unwrap();
-        for norm in [None, sums_of(&before)] {
+        for norm in [None, group_norm::takes_sums(&cx, &before, params).unwrap()] {
             let first = conv2d::vjp_summed(&cx, &w1, same, size, &d, norm).unwrap();
             let got = conv2d::vjp_through(&cx, &w1, same, size, &late, norm).unwrap();
             let bits = |t: &Tensor| t.to_f64().unwrap();
