@@ -88,17 +88,16 @@ template <class Base_, template <class> class Maker, class T> struct Made : Base
       unsigned char* const stage = smem + Base::IMAGE_AT + (this->image.stage(this->step) - this->image.start);
 #pragma unroll 1
       for (int round = 0; round < Pieces::ROUNDS; ++round) {
-        Piece* at[Pieces::EACH];
+        const auto at = [&](int i) {
+          return reinterpret_cast<Piece*>(stage + S::along_depth(of.pixel(i, round), of.piece()));
+        };
         Piece pieces[Pieces::EACH];
 #pragma unroll
-        for (int i = 0; i < Pieces::EACH; ++i) {
-          at[i] = reinterpret_cast<Piece*>(stage + S::along_depth(of.pixel(i, round), of.piece()));
-          pieces[i] = *at[i];
-        }
+        for (int i = 0; i < Pieces::EACH; ++i) pieces[i] = *at(i);
         maker(pieces, of, round);
 #pragma unroll
         for (int i = 0; i < Pieces::EACH; ++i) {
-          if (of.inside(i, round)) *at[i] = pieces[i];
+          if (of.inside(i, round)) *at(i) = pieces[i];
         }
       }
       arch::fence_proxy_async();  // the next box is written after this

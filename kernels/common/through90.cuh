@@ -11,12 +11,12 @@ namespace halo {
 
 // Makes d of dy.
 template <class T> struct Backward {
-  using Registers = patches::Registers<136, 184>;
+  using Registers = patches::Registers<120, 192>;
   struct Operands {
     const T* x;                                   // (samples, height, width, channels)
     const float *scale, *shift, *slope, *offset;  // (samples, channels)
   };
-  static constexpr int AHEAD = 2;  // rounds
+  static constexpr int AHEAD = 3;  // rounds
   float scale[tile::PIECE] = {}, shift[tile::PIECE] = {}, slope[tile::PIECE] = {}, offset[tile::PIECE] = {};
   Piece x[AHEAD][Pieces::EACH] = {};  // on their way
   const Piece* image;                 // all of x
