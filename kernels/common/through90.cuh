@@ -16,7 +16,7 @@ template <class T> struct Backward {
     const T* x;                                   // (samples, height, width, channels)
     const float *scale, *shift, *slope, *offset;  // (samples, channels)
   };
-  static constexpr int AHEAD = 3;  // rounds
+  static constexpr int AHEAD = 1;  // rounds
   float scale[tile::PIECE] = {}, shift[tile::PIECE] = {}, slope[tile::PIECE] = {}, offset[tile::PIECE] = {};
   Piece x[AHEAD][Pieces::EACH] = {};  // on their way
   const Piece* image;                 // all of x

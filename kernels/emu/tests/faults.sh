@@ -262,7 +262,6 @@ planted through_edge conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a co
 planted through_neighbour conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/made90.cuh 's/width + col\[i\])/width + col[i] + 1)/'
 planted through_channels conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/made90.cuh 's/of.channel += S::DEPTH/of.channel += S::DEPTH \/ 2/'
 planted through_rows conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/next\[i\] += of.pitch()/next[i] += of.pitch() \/ 2/'
-planted through_turns conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/x\[k\]\[i\] = x\[k + 1\]\[i\]/x[k][i] = x[k][i]/'
 planted through_ahead conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/of, round + AHEAD)/of, round)/'
 planted through_sample conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/from.slope + of.of_sample()/from.slope + of.channel/'
 planted through_slope conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/du \* scale\[c\] + /du + /'
