@@ -2,7 +2,8 @@
 // SiLU, see made90.cuh: d = du scale + x slope + offset, du = dy times the slope of SiLU at x scale + shift, by the sample
 // and channel, where x is what the norm was given.
 //
-// x is asked for before a box of dy is waited for, and from then on AHEAD rounds ahead of what is made.
+// x is asked for before a box of dy is waited for, and from then on a round ahead of what is made: registers for more are
+// not there.
 #pragma once
 #include "made90.cuh"
 #include "math.cuh"
@@ -16,18 +17,16 @@ template <class T> struct Backward {
     const T* x;                                   // (samples, height, width, channels)
     const float *scale, *shift, *slope, *offset;  // (samples, channels)
   };
-  static constexpr int AHEAD = 1;  // rounds
   float scale[tile::PIECE] = {}, shift[tile::PIECE] = {}, slope[tile::PIECE] = {}, offset[tile::PIECE] = {};
-  Piece x[AHEAD][Pieces::EACH] = {};  // on their way
-  const Piece* image;                 // all of x
-  int next[Pieces::EACH];             // of these the next ones to be asked for
+  Piece x[Pieces::EACH] = {};  // on their way
+  const Piece* image;          // all of x
+  int next[Pieces::EACH];      // of these the next ones to be asked for
 
   __device__ __forceinline__ Backward(const Operands& from, const Pieces& of)
       : image(reinterpret_cast<const Piece*>(from.x)) {
 #pragma unroll
     for (int i = 0; i < Pieces::EACH; ++i) next[i] = of.number(i);
-#pragma unroll
-    for (int k = 0; k < AHEAD; ++k) ask(x[k], of, k);
+    ask(of, 0);
     if (!of.has_channels()) return;
     vec::load(scale, from.scale + of.of_sample());
     vec::load(shift, from.shift + of.of_sample());
@@ -41,15 +40,10 @@ template <class T> struct Backward {
     for (int i = 0; i < Pieces::EACH; ++i) {
 #pragma unroll
       for (int c = 0; c < tile::PIECE; c += 2) {
-        pieces[i].v[c / 2] = arch::pack2<T>(made(pieces[i], x[0][i], c), made(pieces[i], x[0][i], c + 1));
+        pieces[i].v[c / 2] = arch::pack2<T>(made(pieces[i], x[i], c), made(pieces[i], x[i], c + 1));
       }
     }
-#pragma unroll
-    for (int k = 0; k + 1 < AHEAD; ++k) {
-#pragma unroll
-      for (int i = 0; i < Pieces::EACH; ++i) x[k][i] = x[k + 1][i];
-    }
-    ask(x[AHEAD - 1], of, round + AHEAD);
+    ask(of, round + 1);
   }
 
  private:
@@ -61,11 +55,11 @@ template <class T> struct Backward {
   }
 
   // The pieces of a round.
-  __device__ __forceinline__ void ask(Piece (&to)[Pieces::EACH], const Pieces& of, int round) {
+  __device__ __forceinline__ void ask(const Pieces& of, int round) {
 #pragma unroll
     for (int i = 0; i < Pieces::EACH; ++i) {
       const bool inside = round < Pieces::ROUNDS && of.inside(i, round);
-      if (inside) to[i] = image[next[i]];
+      if (inside) x[i] = image[next[i]];
       next[i] += of.pitch();
     }
   }

@@ -262,10 +262,11 @@ planted through_edge conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a co
 planted through_neighbour conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/made90.cuh 's/width + col\[i\])/width + col[i] + 1)/'
 planted through_channels conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/made90.cuh 's/of.channel += S::DEPTH/of.channel += S::DEPTH \/ 2/'
 planted through_rows conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/next\[i\] += of.pitch()/next[i] += of.pitch() \/ 2/'
-planted through_ahead conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/of, round + AHEAD)/of, round)/'
+planted through_ahead conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/of, round + 1)/of, round)/'
 planted through_sample conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/from.slope + of.of_sample()/from.slope + of.channel/'
 planted through_slope conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/du \* scale\[c\] + /du + /'
 planted through_tile conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/summed90.cuh 's/patch = tile.patch;/patch = 0;/'
+planted through_share conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/summed90.cuh 's/(i + 1) \* UNITS \/ n/UNITS \/ n/'
 planted eights_depth conv2d.forward:three conv2d/fwd_11_three_outputs common/eights.cuh 's/v\[k + of \/ 2\]/v[k + 1 - of \/ 2]/'
 planted three_edge conv2d.forward_normed:three conv2d/fwd_11_three_outputs conv2d/fwd_11_three_outputs.cu \
   's/if (from\[i \/ 2\]\[i % 2\]) a/a/'

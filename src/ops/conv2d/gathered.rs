@@ -3,6 +3,7 @@
 
 use rayon::prelude::*;
 
+use super::plain::vjp_by;
 use super::{Geometry, Key, Phase};
 use crate::dtype::Real;
 use crate::runtime::gemm::{Mat, gemm};
@@ -93,12 +94,7 @@ pub(super) fn products<T: Real>(
 }
 
 pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let (dx, dy, w) = (
-        args.output::<T>(0),
-        args.input::<T>(1),
-        args.operand::<T>(2).widened(),
-    );
-    vjp_products(key, dx, [dy, &w], args.optional::<T>(3));
+    vjp_by::<T>(key, args, vjp_products);
 }
 
 /// Phase by phase: see [`Key::phases`].

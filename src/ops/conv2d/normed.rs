@@ -111,6 +111,15 @@ fn forward<T: Real>(
     products(key, y, [&u, &w], added);
 }
 
+/// What the loops in `dtype` round to where a launch stores in between: in f32 as the launch that they stand for, in f64
+/// nothing.
+pub(super) fn stored_in(dtype: DType, stored: DType) -> DType {
+    match dtype {
+        DType::F32 => stored,
+        _ => dtype,
+    }
+}
+
 /// As a launch would store it.
 pub(super) fn rounded<T: Real>(stored: Option<DType>, value: T) -> T {
     match stored {

@@ -41,12 +41,17 @@ pub(super) fn products<T: Real>(
 }
 
 pub(super) fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
-    let (dx, dy, w) = (
-        args.output::<T>(0),
-        args.input::<T>(1),
-        args.operand::<T>(2).widened(),
-    );
-    vjp_products(key, dx, [dy, &w], args.optional::<T>(3));
+    vjp_by::<T>(key, args, vjp_products);
+}
+
+/// Products of a cotangent and `w`, and a bias, to `dx`.
+pub(super) type VjpProducts<T> = fn(&Key, &mut [T], [&[T]; 2], Option<&[T]>);
+
+/// `dx` by `products`, from `dx, dy, w, bias`.
+pub(super) fn vjp_by<T: Real>(key: &Key, args: &mut NativeArgs<'_>, products: VjpProducts<T>) {
+    let (dx, dy) = (args.output::<T>(0), args.input::<T>(1));
+    let w = args.operand::<T>(2).widened();
+    products(key, dx, [dy, &w], args.optional::<T>(3));
 }
 
 pub(super) fn vjp_products<T: Real>(

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::normed::rounded;
+use super::normed::{rounded, stored_in};
 use super::{Direction, Geometry, Key, VJP, vjp_key};
 use super::{cases, gathered, kernels, plain};
 use crate::cx::Cx;
@@ -37,31 +37,18 @@ impl KeyTrait for SummedKey {
     }
 
     fn with_dtype(&self, dtype: DType) -> Self {
-        // The loops in f32 round as the launch that they stand for; those in f64 do not.
-        let stored = match dtype {
-            DType::F32 => self.stored,
-            _ => dtype,
-        };
         SummedKey {
             conv: self.conv.with_dtype(dtype),
-            stored,
+            stored: stored_in(dtype, self.stored),
             ..self.clone()
         }
     }
 
     fn args(&self) -> Vec<Spec> {
-        let stats = self.conv.samples * self.groups;
+        let sums = 2 * self.conv.samples * self.groups * parts(self);
         let mut args = self.conv.args();
-        let channels = self.conv.inputs;
-        let norm = [
-            Spec::out("sums", stats * parts(self) * 2).wide(),
-            Spec::input("x", args[0].len),
-            Spec::input("mean", stats).fill(Fill::Normal(0.1)).wide(),
-            Spec::input("rstd", stats).fill(Fill::Positive).wide(),
-            Spec::input("norm_w", channels).fill(Fill::Positive).wide(),
-            Spec::input("norm_b", channels).wide(),
-        ];
-        args.splice(1..1, norm);
+        args.splice(1..1, of_norm(&self.conv, self.groups));
+        args.insert(1, Spec::out("sums", sums).wide());
         args
     }
 
@@ -72,6 +59,18 @@ impl KeyTrait for SummedKey {
     fn is_mixed(&self) -> bool {
         self.conv.is_mixed()
     }
+}
+
+/// Arguments of the norm that made a convolution's input.
+pub(super) fn of_norm(conv: &Key, groups: usize) -> [Spec; 5] {
+    let (stats, channels) = (conv.samples * groups, conv.inputs);
+    [
+        Spec::input("x", conv.samples * conv.x[0] * conv.x[1] * channels),
+        Spec::input("mean", stats).fill(Fill::Normal(0.1)).wide(),
+        Spec::input("rstd", stats).fill(Fill::Positive).wide(),
+        Spec::input("norm_w", channels).fill(Fill::Positive).wide(),
+        Spec::input("norm_b", channels).wide(),
+    ]
 }
 
 /// `dx` from `dy`, and the sums of `dxhat` and `dxhat xhat` over the groups of each part, see
@@ -232,7 +231,7 @@ pub(super) fn all() -> Vec<SummedKey> {
         (3, [16, 48], 48, 24, 3),
         (1, [64, 32], 264, 8, 66),
         (1, [16, 16], 144, 72, 9),
-        (2, [32, 32], 24, 200, 3),
+        (2, [32, 32], 40, 200, 5),
     ];
     let key = |(i, (samples, x, inputs, outputs, groups)): (usize, (_, [usize; 2], _, _, _))| {
         let conv = Key {

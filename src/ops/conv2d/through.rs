@@ -91,11 +91,8 @@ fn fits(key: &Key) -> bool {
     kernels::fits_halo(key) && key.k == 3 && key.x == key.y
 }
 
-/// Products of a cotangent and `w`, and a bias, to `dx`.
-type Products<T> = fn(&Key, &mut [T], [&[T]; 2], Option<&[T]>);
-
 /// `dx` by `products`.
-fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>, products: Products<T>) {
+fn vjp<T: Real>(key: &Key, args: &mut NativeArgs<'_>, products: plain::VjpProducts<T>) {
     let dx = args.output::<T>(0);
     let [dy, x, scale, shift, slope, offset] = [1, 2, 3, 4, 5, 6].map(|i| args.input::<T>(i));
     let w = args.operand::<T>(7).widened();

@@ -1,14 +1,15 @@
 //! Backward passes that go on through the group norm and the SiLU before them, where that costs less than to write what is
 //! in between: `kernels/conv2d/vjp_13_three_outputs.cu`, and the textbook loops.
 
-use super::normed::rounded;
+use super::normed::{rounded, stored_in};
+use super::summed::of_norm;
 use super::{Direction, Geometry, Key, VJP, vjp_key};
 use super::{cases, gathered, plain, three_outputs};
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::ops::measured::Applied;
-use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
+use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::runtime::native::NativeArgs;
 use crate::tensor::Tensor;
@@ -30,30 +31,16 @@ impl KeyTrait for VjpNormedKey {
     }
 
     fn with_dtype(&self, dtype: DType) -> Self {
-        // The loops in f32 round as the launch that they stand for; those in f64 do not.
-        let stored = match dtype {
-            DType::F32 => self.stored,
-            _ => dtype,
-        };
         VjpNormedKey {
             conv: self.conv.with_dtype(dtype),
-            stored,
+            stored: stored_in(dtype, self.stored),
             ..self.clone()
         }
     }
 
     fn args(&self) -> Vec<Spec> {
-        let stats = self.conv.samples * self.groups;
         let mut args = self.conv.args();
-        let channels = self.conv.inputs;
-        let norm = [
-            Spec::input("x", args[0].len),
-            Spec::input("mean", stats).fill(Fill::Normal(0.1)).wide(),
-            Spec::input("rstd", stats).fill(Fill::Positive).wide(),
-            Spec::input("norm_w", channels).fill(Fill::Positive).wide(),
-            Spec::input("norm_b", channels).wide(),
-        ];
-        args.splice(1..1, norm);
+        args.splice(1..1, of_norm(&self.conv, self.groups));
         args
     }
 
