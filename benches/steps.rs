@@ -4,7 +4,7 @@
 //! (operations counted by the dry runtime), peak resident memory, weights and planned slab. Each pass runs
 //! in a process of its own, so that its peak memory is its own. `POSTERIORI_BENCH_SIDE` is the latent's
 //! side (64), `POSTERIORI_BENCH_REPS` the repetitions (2), `POSTERIORI_BENCH_PRECISION` f32 or bf16,
-//! `RAYON_NUM_THREADS` the threads.
+//! `POSTERIORI_BENCH_OFFLOAD` a folder for weights, `RAYON_NUM_THREADS` the threads.
 
 use std::path::Path;
 use std::process::Command;
@@ -137,7 +137,10 @@ fn measure(case: &str, folder: &Path) -> Result<()> {
         setting("POSTERIORI_BENCH_REPS", 2)?,
     );
     let precision = std::env::var("POSTERIORI_BENCH_PRECISION");
-    let device = Device::cpu().with_precision(precision.as_deref().unwrap_or("f32"))?;
+    let mut device = Device::cpu().with_precision(precision.as_deref().unwrap_or("f32"))?;
+    if let Ok(folder) = std::env::var("POSTERIORI_BENCH_OFFLOAD") {
+        device = device.offloading(folder)?;
+    }
     let totals = plan(case, folder, side, device.rt().products())?;
     let cx = Cx::new(device.rt().clone(), device.dtype())?;
     let model = Model::open(&cx, case, folder)?;

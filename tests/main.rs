@@ -14,6 +14,7 @@ mod layers;
 mod matrices;
 mod moments;
 mod nonlinear;
+mod offload;
 mod operators;
 mod ops;
 mod oracle;

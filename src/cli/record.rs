@@ -28,7 +28,14 @@ pub(crate) const ENGINE: &str = concat!("posteriori ", env!("CARGO_PKG_VERSION")
 pub(crate) const GENERATE: &str = "generate";
 
 /// Settings that no result depends on: a picture has the same bytes whatever they are.
-const NO_MATTER: [&str; 5] = ["device", "batch", "recursive", "exists", "on-error"];
+const NO_MATTER: [&str; 6] = [
+    "device",
+    "offload",
+    "batch",
+    "recursive",
+    "exists",
+    "on-error",
+];
 
 /// Settings that a head has in another form.
 const ELSEWHERE: [&str; 3] = ["model", "cse", "precision"];

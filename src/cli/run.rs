@@ -37,6 +37,7 @@ pub(crate) struct Run {
     tiles: Tiles,
     pub(crate) batch: BatchSize,
     device: Option<String>,
+    offload: Option<PathBuf>,
     precision: Option<String>,
     pub(crate) variants: Vec<Forced>,
 }
@@ -77,6 +78,7 @@ impl Run {
             tiles: settings.need("tile", tiles)?,
             batch: settings.need("batch", batch_size)?,
             device: settings.text("device").map(String::from),
+            offload: settings.text("offload").map(PathBuf::from),
             precision: settings.text("precision").map(String::from),
             variants: settings.read("variant", forced)?.unwrap_or_default(),
         })
@@ -132,7 +134,7 @@ impl Run {
         }
     }
 
-    /// The devices, in the precision asked for: `cuda:0,1` are two.
+    /// The devices, in the precision asked for, weights where they are to lie: `cuda:0,1` are two.
     pub(crate) fn devices(&self) -> Result<Vec<Device>> {
         let text = self.device.as_deref().unwrap_or("auto");
         let one = |word: &str| {
@@ -140,7 +142,11 @@ impl Run {
                 Ok(number) if text.starts_with("cuda:") => Device::parse(&format!("cuda:{number}")),
                 _ => Device::parse(word),
             }?;
-            self.in_precision(device)
+            let device = self.in_precision(device)?;
+            match &self.offload {
+                Some(folder) => device.offloading(folder),
+                None => Ok(device),
+            }
         };
         text.split(',').map(|word| one(word.trim())).collect()
     }

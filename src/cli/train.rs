@@ -61,6 +61,9 @@ enum What {
         /// Instead of a folder: this many samples of the model itself, kept in self-generated/ of the output
         #[arg(long, value_name = "N", conflicts_with_all = ["input", "scenes"])]
         self_generated: Option<usize>,
+        /// On processors, keep the frozen model's weights in files of this folder instead of memory
+        #[arg(long, value_name = "DIR")]
+        offload: Option<PathBuf>,
         #[command(flatten)]
         common: Common,
     },
@@ -132,7 +135,7 @@ struct Common {
 }
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
-    let mut self_generated = None;
+    let (mut self_generated, mut offload) = (None, None);
     let (model, objective, folder, common) = match args.what {
         What::Autoencoder {
             output,
@@ -148,8 +151,10 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             model,
             task,
             self_generated: count,
+            offload: folder,
             common,
         } => {
+            offload = folder;
             let task = Task::parse(&task)?;
             let model = named(&model, embedded::folder)?;
             self_generated =
@@ -158,7 +163,10 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             (Model::Cse { task, prior: model }, objective, output, common)
         }
     };
-    let device = device(&common)?;
+    let device = match offload {
+        Some(folder) => device(&common)?.offloading(folder)?,
+        None => device(&common)?,
+    };
     let size = size(&common.size)?;
     let settings = settings(&common)?;
     let (augment, kind) = (augment(&common.augment, size)?, kind(&common.store)?);

@@ -370,6 +370,7 @@ impl<'a> Weights<'a> {
             && let Some(buffer) = self.cx.rt().adopt(file, range.clone(), dtype.size())
         {
             expect_finite(&full, &view)?;
+            file.forget(range);
             return Tensor::over(buffer, shape, dtype);
         }
         let t = self.fill(&full, &view.to_f32()?, shape, dtype);
@@ -426,6 +427,7 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// A frozen parameter.
     fn fill<T: Real>(
         &self,
         name: &str,
@@ -434,11 +436,14 @@ impl<'a> Weights<'a> {
         dtype: DType,
     ) -> Result<Tensor> {
         check_finite(name, values)?;
-        if T::DTYPE == dtype {
-            return Tensor::permanent(self.cx.rt(), values, shape);
-        }
-        let values = values.iter().map(|v| v.f64());
-        Tensor::rounded_permanent(self.cx.rt(), values, shape, dtype)
+        let buffer = match T::DTYPE == dtype {
+            true => self.cx.rt().keep(bytemuck::cast_slice(values))?,
+            false => {
+                let rounded = dtype.encode(values.iter().map(|v| v.f64()));
+                self.cx.rt().keep(&rounded)?
+            }
+        };
+        Tensor::over(buffer, shape, dtype)
     }
 
     /// A parameter of which the layer holds a `dtype` version.
@@ -454,7 +459,11 @@ impl<'a> Weights<'a> {
         let (name, wide) = (self.full(name), dtype.wide());
         let value = match view {
             None => self.unfilled(shape, wide)?,
-            Some(view) => self.fill(&name, &order.inward(view.to_f64()?), shape, wide)?,
+            Some(view) => {
+                let values = order.inward(view.to_f64()?);
+                check_finite(&name, &values)?;
+                Tensor::rounded_permanent(self.cx.rt(), values.into_iter(), shape, wide)?
+            }
         };
         let round = || cast::forward(&self.cx.permanently(), &value, dtype);
         let copy = (dtype != wide).then(round).transpose()?;

@@ -1,9 +1,12 @@
 //! [`Device`]: where a pipeline runs, and in which precision.
 
+use std::path::Path;
+
 use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
+use crate::runtime::mapped::Mapped;
 use crate::runtime::native::Products;
 use crate::runtime::product::has_bf16;
 
@@ -90,7 +93,7 @@ impl Device {
         if let Runtime::Native(_) = self.rt
             && self.dtype == DType::Bf16
         {
-            return Self::cpu_bf16();
+            return self.cpu_bf16();
         }
         Cx::new(self.rt.clone(), self.dtype)?;
         Ok(self)
@@ -98,7 +101,7 @@ impl Device {
 
     /// This machine's processors, convolutions and linear maps with bf16 operands; weights are stored in bf16, sums,
     /// activations and everything else are f32.
-    fn cpu_bf16() -> Result<Self> {
+    fn cpu_bf16(&self) -> Result<Self> {
         if !has_bf16() {
             return Err(Error::Device {
                 device: "cpu".into(),
@@ -108,9 +111,29 @@ impl Device {
             });
         }
         Ok(Device {
-            rt: Runtime::native_with(Products::Bf16),
+            rt: Runtime::native_with(Products::Bf16, self.rt.offload().map(Path::to_owned)),
             dtype: DType::F32,
         })
+    }
+
+    /// The same processors with large weights in files of `folder` instead of memory: each launch maps those that it reads,
+    /// and leaves them to the system's cache. The files have no names, and end with the process. Results are the same.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a GPU, which reads nothing from files, [`Error::File`] when `folder` is none that can be
+    /// written to.
+    pub fn offloading(mut self, folder: impl AsRef<Path>) -> Result<Self> {
+        let Runtime::Native(_) = self.rt else {
+            let why = format!(
+                "wanted --device cpu, whose weights can lie in files, got {}",
+                self.rt.name()
+            );
+            return Err(Error::argument("--offload", why));
+        };
+        Mapped::nameless(folder.as_ref(), &[0])?;
+        let folder = Some(folder.as_ref().to_owned());
+        self.rt = Runtime::native_with(self.rt.products(), folder);
+        Ok(self)
     }
 
     /// The runtime.

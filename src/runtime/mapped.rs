@@ -3,13 +3,14 @@
 //! never copied on the host.
 
 use std::fs::File;
+use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
-/// A multiple of every page size in use (4, 16 and 64 KiB): [`Mapped::forget`] works on these.
+/// A multiple of every page size in use (4, 16 and 64 KiB).
 #[cfg(unix)]
 const PAGE: usize = 64 << 10;
 
@@ -42,14 +43,30 @@ impl Mapped {
                 "the file is empty (0 bytes); download or copy it again",
             ));
         }
+        Self::map(&file, path)
+    }
+
+    /// A new file in `folder` with these bytes and no name: it is gone when the mapping is.
+    ///
+    /// # Errors
+    /// [`Error::File`] when it cannot be written or mapped, as on a disk that is full.
+    pub fn nameless(folder: &Path, bytes: &[u8]) -> Result<Arc<Self>> {
+        let written =
+            tempfile::tempfile_in(folder).and_then(|mut file| file.write_all(bytes).map(|()| file));
+        let file = written.map_err(|e| {
+            let why = format!("{} bytes of weights cannot be put there: {e}", bytes.len());
+            Error::file(folder, why)
+        })?;
+        Self::map(&file, folder)
+    }
+
+    fn map(file: &File, path: &Path) -> Result<Arc<Self>> {
         // SAFETY: the mapping is read-only and private to this struct. Bytes change under it only if another
         // process writes the file in place, which the struct's contract rules out.
-        let map = unsafe { memmap2::Mmap::map(&file) }
+        let map = unsafe { memmap2::Mmap::map(file) }
             .map_err(|e| Error::file(path, format!("cannot be mapped into memory: {e}")))?;
-        Ok(Arc::new(Mapped {
-            map,
-            path: path.to_owned(),
-        }))
+        let path = path.to_owned();
+        Ok(Arc::new(Mapped { map, path }))
     }
 
     /// The bytes of the file.
@@ -57,22 +74,35 @@ impl Mapped {
         &self.map
     }
 
-    /// The file, as it was named when it was opened.
+    /// The file, as it was named when it was opened; of one without a name, its folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Tells the system that the whole pages inside `range` will not be needed soon. Reading them again is
-    /// correct, and reads the disk. Does nothing when no whole page lies inside, or off unix.
+    /// Brings the pages of `range` into this process's memory at once, which takes less time than one by one as they are read.
+    /// Does nothing off Linux.
+    pub fn fetch(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        {
+            let (start, end) = (range.start / PAGE * PAGE, range.end.min(self.map.len()));
+            if start < end {
+                let advice = memmap2::Advice::PopulateRead;
+                // Advice only: Linux takes it from 5.14 on.
+                drop(self.map.advise_range(advice, start, end - start));
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        drop(range);
+    }
+
+    /// Takes the pages of `range` out of this process's memory. Reading them again is correct: they come from the system's
+    /// cache, or from the disk. Does nothing off unix.
     pub fn forget(&self, range: Range<usize>) {
         #[cfg(unix)]
         {
-            let end = range.end.min(self.map.len()) / PAGE * PAGE;
-            let Some(start) = range.start.checked_next_multiple_of(PAGE) else {
-                return;
-            };
+            let (start, end) = (range.start / PAGE * PAGE, range.end.min(self.map.len()));
             if start < end {
-                // SAFETY: start..end lies inside the mapping and is made of whole pages. The mapping is file-backed
+                // SAFETY: start..end lies inside the mapping and starts with a page. The mapping is file-backed
                 // and was never written to, so a dropped page comes back from the file with the same bytes.
                 let advised = unsafe {
                     self.map.unchecked_advise_range(
@@ -110,7 +140,9 @@ mod tests {
             299_999..usize::MAX,
             usize::MAX..usize::MAX,
         ] {
-            mapped.forget(range);
+            mapped.forget(range.clone());
+            assert_eq!(mapped.bytes(), bytes);
+            mapped.fetch(range);
             assert_eq!(mapped.bytes(), bytes);
         }
         // Replacing the file by rename leaves the mapping as it was.
@@ -118,6 +150,22 @@ mod tests {
         std::fs::rename(dir.path().join("v"), &path).unwrap();
         mapped.forget(0..300_001);
         assert_eq!(mapped.bytes(), bytes);
+    }
+
+    #[test]
+    fn what_has_no_name_has_its_bytes_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| (i * 5 % 251) as u8).collect();
+        let mapped = Mapped::nameless(dir.path(), &bytes).unwrap();
+        mapped.forget(0..bytes.len());
+        assert_eq!(mapped.bytes(), bytes);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let none = Mapped::nameless(&dir.path().join("none"), &bytes);
+        let why = none.unwrap_err().to_string();
+        assert!(
+            why.contains("none: 100000 bytes of weights cannot be put there"),
+            "{why}"
+        );
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod tile;
 pub(crate) mod unit;
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -178,9 +179,18 @@ impl Runtime {
         Runtime::Native(Arc::new(Native::default()))
     }
 
-    /// The same with products of this kind. Those of bf16 want [`has_bf16`](product::has_bf16).
-    pub fn native_with(products: Products) -> Self {
-        Runtime::Native(Arc::new(Native::new(products)))
+    /// The same with products of this kind (those of bf16 want [`has_bf16`](product::has_bf16)), and with large weights in
+    /// files of the folder `offload`, if there is one, instead of memory.
+    pub fn native_with(products: Products, offload: Option<PathBuf>) -> Self {
+        Runtime::Native(Arc::new(Native::new(products, offload)))
+    }
+
+    /// The folder that large weights lie in, if they are not in memory.
+    pub fn offload(&self) -> Option<&Path> {
+        match self {
+            Runtime::Native(native) => native.offload(),
+            _ => None,
+        }
     }
 
     /// What products of f32 operands keep of them.
@@ -294,6 +304,20 @@ impl Runtime {
             }
         };
         Ok(self.buffer(bytes, memory))
+    }
+
+    /// Bytes that are never written again and outlive every step: frozen weights.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when the memory is not to be had, [`Error::File`] when they cannot be offloaded.
+    pub fn keep(&self, bytes: &[u8]) -> Result<Buffer> {
+        if let Runtime::Native(native) = self {
+            let memory = Memory::Host(native.keep(bytes)?);
+            return Ok(self.buffer(bytes.len(), memory));
+        }
+        let buffer = self.alloc_permanent(bytes.len())?;
+        self.copy_in(&buffer, bytes)?;
+        Ok(buffer)
     }
 
     /// The bytes `range` of a mapped file as a permanent buffer: without a copy on the native runtime

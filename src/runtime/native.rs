@@ -5,6 +5,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicIsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,7 +23,12 @@ use crate::tensor::Tensor;
 pub struct Native {
     state: Mutex<State>,
     products: Products,
+    /// Where large weights lie in files; else they lie in memory, or where the checkpoint is mapped.
+    offload: Option<PathBuf>,
 }
+
+/// Weights of fewer bytes stay in memory.
+const WORTH_A_FILE: usize = 64 << 10;
 
 /// What products of convolutions, linear maps and, by matrix units, attention keep of their f32 operands; sums are f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,7 +100,7 @@ enum Owner {
     Permanent(#[allow(dead_code)] Arc<Heap>),
     Transient(#[allow(dead_code)] Arc<Heap>),
     Slab { heap: Arc<Heap>, offset: usize },
-    File(#[allow(dead_code)] Arc<Mapped>),
+    File(Arc<Mapped>),
 }
 
 // SAFETY: the pointer is into memory that `owner` keeps alive; who makes a slice of it has borrowed it.
@@ -160,6 +166,15 @@ impl HostMemory {
     pub(super) fn is_mapped(&self) -> bool {
         matches!(self.owner, Owner::File(_))
     }
+
+    /// The file that the bytes lie in, and where.
+    fn file(&self) -> Option<(&Mapped, Range<usize>)> {
+        let Owner::File(file) = &self.owner else {
+            return None;
+        };
+        let start = self.start.addr().get() - file.bytes().as_ptr().addr();
+        Some((file, start..start + self.len))
+    }
 }
 
 /// The machine's memory in bytes: all of it, and what can be had without swapping. Linux only.
@@ -208,11 +223,17 @@ pub(super) fn write(memory: &HostMemory, from: &[u8]) -> Result<()> {
 }
 
 impl Native {
-    pub(super) fn new(products: Products) -> Self {
+    pub(super) fn new(products: Products, offload: Option<PathBuf>) -> Self {
         Native {
             state: Mutex::default(),
             products,
+            offload,
         }
+    }
+
+    /// The folder that weights are offloaded to.
+    pub(super) fn offload(&self) -> Option<&Path> {
+        self.offload.as_deref()
     }
 
     pub(super) fn products(&self) -> Products {
@@ -236,6 +257,20 @@ impl Native {
         let heap = Heap::new(bytes)?;
         self.lock().permanent += bytes;
         Ok(HostMemory::new(heap.start, bytes, Owner::Permanent(heap)))
+    }
+
+    /// Bytes that are never written again.
+    pub(super) fn keep(&self, bytes: &[u8]) -> Result<HostMemory> {
+        if let Some(folder) = &self.offload
+            && bytes.len() >= WORTH_A_FILE
+        {
+            let file = Mapped::nameless(folder, bytes)?;
+            let memory = self.adopt(file, 0..bytes.len(), 1);
+            return Ok(memory.expect("the file is as long, and begins with a page"));
+        }
+        let memory = self.alloc_permanent(bytes.len())?;
+        write(&memory, bytes)?;
+        Ok(memory)
     }
 
     pub(super) fn adopt(
@@ -302,6 +337,9 @@ impl Native {
         kernel: impl FnOnce(&mut NativeArgs<'_>),
     ) -> Result<()> {
         let borrows = args.iter().filter_map(borrow).collect::<Result<Vec<_>>>()?;
+        if self.offload.is_some() {
+            files(args).for_each(|(file, range)| file.fetch(range));
+        }
         let slots = args.iter().map(Slot::of).collect();
         let products = self.products;
         kernel(&mut NativeArgs {
@@ -310,6 +348,9 @@ impl Native {
             products,
         });
         drop(borrows);
+        if self.offload.is_some() {
+            files(args).for_each(|(file, range)| file.forget(range));
+        }
         Ok(())
     }
 
@@ -342,6 +383,11 @@ fn memory<'a>(arg: &Arg<'a>) -> Option<(&'a Tensor, &'a HostMemory, bool)> {
         unreachable!("Op::launch refuses tensors of another runtime");
     };
     Some((t, memory, writes))
+}
+
+/// What a launch reads from files.
+fn files<'a>(args: &'a [Arg<'a>]) -> impl Iterator<Item = (&'a Mapped, Range<usize>)> {
+    args.iter().filter_map(|arg| memory(arg)?.1.file())
 }
 
 fn borrow<'a>(arg: &Arg<'a>) -> Option<Result<Borrow<'a>>> {

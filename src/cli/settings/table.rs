@@ -221,6 +221,14 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "where to compute; auto takes the first GPU that can be used, cuda:0,1 shares a folder between two",
     ),
     setting(
+        "offload",
+        "DIR",
+        "",
+        RESTORE | GENERATE | STUDY | DIAGNOSE,
+        "on processors, keep weights in files of this folder instead of memory; they have no names and end with the run, \
+         whose results are the same. It should be on a disk",
+    ),
+    setting(
         "precision",
         "bf16|f16|f32|f64",
         "",

@@ -19,7 +19,15 @@ use crate::cli::run::{MOST, Run, named, number, size, whole};
 use crate::cli::settings::{SETTINGS, STUDY, Setting, Settings};
 
 /// Settings that all rows share.
-pub(super) const SHARED: [&str; 6] = ["model", "seed", "device", "precision", "variant", "batch"];
+pub(super) const SHARED: [&str; 7] = [
+    "model",
+    "seed",
+    "device",
+    "offload",
+    "precision",
+    "variant",
+    "batch",
+];
 /// The most rows that the lists of one table make.
 const MOST_ROWS: usize = 4096;
 /// Keys at the top that are no settings.
