@@ -480,3 +480,38 @@ impl<'a> NativeArgs<'a> {
         }
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::runtime::{Cost, Runtime};
+
+    /// KiB of the mapping at an address that are in this process's memory.
+    fn resident(address: usize) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let start = format!("{address:x}-");
+        let mut lines = maps.lines().skip_while(|line| !line.starts_with(&start));
+        let kib = lines.find_map(|line| line.strip_prefix("Rss:")?.strip_suffix("kB"));
+        kib.unwrap().trim().parse().unwrap()
+    }
+
+    #[test]
+    fn offloaded_weights_are_in_memory_while_a_launch_reads_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let rt = Runtime::native_with(Products::F32, Some(folder.path().into()));
+        let values: Vec<f32> = (0..1 << 18).map(|i| i as f32).collect();
+        let buffer = rt.keep(bytemuck::cast_slice(&values)).unwrap();
+        let weights = Tensor::over(buffer, [1 << 18], DType::F32).unwrap();
+        for _ in 0..2 {
+            let mut address = 0;
+            rt.launch("test", Cost::default(), &[Arg::In(&weights)], |args| {
+                let x = args.input::<f32>(0);
+                assert!(x == values);
+                address = x.as_ptr().addr();
+                assert_eq!(resident(address), 1024);
+            })
+            .unwrap();
+            assert_eq!(resident(address), 0);
+        }
+    }
+}

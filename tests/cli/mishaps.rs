@@ -26,6 +26,14 @@ fn a_full_disk_fails_what_it_has_no_room_for_and_the_rest_is_done() {
     }
 }
 
+#[test]
+fn weights_that_a_disk_has_no_room_for_end_the_run() {
+    let dir = folder(&["a.png"]);
+    let line = "restore -i y -o x --model SD2 --task sr8 --method dps --steps 1 --offload .";
+    let ran = run_with_little_room(dir.path(), 16, line);
+    ran.expect(1, &["weights cannot be put there", "too large"]);
+}
+
 /// A file system of its own, where the system lets us have one.
 #[cfg(target_os = "linux")]
 #[test]
