@@ -54,7 +54,10 @@ impl Mapped {
         let written =
             tempfile::tempfile_in(folder).and_then(|mut file| file.write_all(bytes).map(|()| file));
         let file = written.map_err(|e| {
-            let why = format!("{} bytes of weights cannot be put there: {e}", bytes.len());
+            let why = format!(
+                "{} bytes of weights cannot be put there: {e}; wanted a folder on a disk with room",
+                bytes.len()
+            );
             Error::file(folder, why)
         })?;
         Self::map(&file, folder)

@@ -40,6 +40,8 @@ fn a_cache_that_cannot_be_written_stops_nothing() {
         .compiling()
         .set("POSTERIORI_CACHE", "/dev/null/no/folder");
     machine.run(CHECK).expect(0, &["0 failed"]);
+    let said = ["cannot be kept", "/dev/null", "set POSTERIORI_CACHE"];
+    machine.run("doctor").expect(0, &said);
 }
 
 #[test]

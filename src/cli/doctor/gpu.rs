@@ -47,9 +47,12 @@ pub(super) fn look(ordinal: usize, asked: bool, chart: &mut Chart<'_>) {
     match compute(&rt).and_then(|text| Ok((text, cuda.load(OP.1)?))) {
         Ok((text, origin)) => {
             let origin = match origin {
-                Origin::Embedded => "code of this build",
-                Origin::Cached => "code from the cache",
-                Origin::Compiled => "code compiled now",
+                Origin::Embedded => "code of this build".into(),
+                Origin::Cached => "code from the cache".into(),
+                Origin::Compiled => "code compiled now".into(),
+                Origin::NotKept(why) => {
+                    format!("code compiled now, as in every run, for it cannot be kept: {why}")
+                }
             };
             chart.fine("gpu test", &format!("{text}; {origin}"));
         }

@@ -33,7 +33,7 @@ pub struct Module {
 include!(concat!(env!("OUT_DIR"), "/modules.rs"));
 
 /// Where a file's code came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// It is in the library: nvcc made it when that was built.
     Embedded,
@@ -41,6 +41,8 @@ pub enum Origin {
     Cached,
     /// NVRTC has just compiled it.
     Compiled,
+    /// The same, and it could not be kept for the next run: why.
+    NotKept(String),
 }
 
 impl Module {
@@ -139,7 +141,7 @@ impl Loaded {
 
     fn module(&self, state: &mut State, name: &str) -> Result<(Handle, Origin)> {
         if let Some(loaded) = state.modules.get(name) {
-            return Ok(*loaded);
+            return Ok(loaded.clone());
         }
         let arch = self.context.gpu.arch;
         let mut all = MODULES.iter();
@@ -147,7 +149,7 @@ impl Loaded {
         let none = || format!("there is no kernels/{name}.cu for {arch} in this build");
         let module = module.ok_or_else(|| self.context.error(none()))?;
         let loaded = self.obtain(module)?;
-        state.modules.insert(module.name, loaded);
+        state.modules.insert(module.name, loaded.clone());
         Ok(loaded)
     }
 
@@ -178,9 +180,10 @@ impl Loaded {
             return Ok((handle, Origin::Cached));
         }
         let cubin = nvrtc.compile(module, &arch).map_err(&error)?;
-        if let Err(why) = cache.write(&cubin) {
-            tracing::warn!("compiled kernels are not kept: {why}");
-        }
+        let origin = match cache.write(&cubin) {
+            Ok(()) => Origin::Compiled,
+            Err(why) => Origin::NotKept(why),
+        };
         let refused = |e| {
             let [major, minor] = nvrtc.version;
             error(format!(
@@ -190,7 +193,7 @@ impl Loaded {
             ))
         };
         let handle = self.image(&cubin)?.map_err(refused)?;
-        Ok((handle, Origin::Compiled))
+        Ok((handle, origin))
     }
 
     /// Loads code, unless the driver refuses it; any other error, of work before it too, is one of the device.
