@@ -22,21 +22,30 @@ pub(super) fn products<T: Real>(
     [bias, shift, residual]: [Option<&[T]>; 3],
 ) {
     let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
-    for (i, y) in y.iter_mut().enumerate() {
-        let (n, p, o) = (i / key.outputs / py, i / key.outputs % py, i % key.outputs);
-        let mut sum = T::ZERO;
+    for (row, y) in y.chunks_exact_mut(key.outputs).enumerate() {
+        let (n, p) = (row / py, row % py);
+        y.fill(T::ZERO);
         for tap in 0..key.taps() {
             if let Some(q) = key.source(p, tap) {
-                for c in 0..key.inputs {
-                    sum += x[(n * px + q) * key.inputs + c]
-                        * w[(tap * key.inputs + c) * key.outputs + o];
-                }
+                let x = &x[(n * px + q) * key.inputs..][..key.inputs];
+                add_products(y, x, &w[tap * key.inputs * key.outputs..]);
             }
         }
-        *y = sum
-            + bias.map_or(T::ZERO, |b| b[o])
-            + shift.map_or(T::ZERO, |s| s[n * key.outputs + o])
-            + residual.map_or(T::ZERO, |r| r[i]);
+        for (o, y) in y.iter_mut().enumerate() {
+            *y = *y
+                + bias.map_or(T::ZERO, |b| b[o])
+                + shift.map_or(T::ZERO, |s| s[n * key.outputs + o])
+                + residual.map_or(T::ZERO, |r| r[row * key.outputs + o]);
+        }
+    }
+}
+
+/// Adds a row times a matrix, whose rows are as long as `y`, to `y`.
+fn add_products<T: Real>(y: &mut [T], x: &[T], w: &[T]) {
+    for (&x, w) in x.iter().zip(w.chunks_exact(y.len())) {
+        for (y, &w) in y.iter_mut().zip(w) {
+            *y += x * w;
+        }
     }
 }
 
@@ -61,35 +70,46 @@ pub(super) fn vjp_products<T: Real>(
     bias: Option<&[T]>,
 ) {
     let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
-    for (i, dx) in dx.iter_mut().enumerate() {
-        let (n, q, c) = (i / key.inputs / px, i / key.inputs % px, i % key.inputs);
-        let mut sum = T::ZERO;
+    let w = swapped(w, key);
+    for (row, dx) in dx.chunks_exact_mut(key.inputs).enumerate() {
+        let (n, q) = (row / px, row % px);
+        dx.fill(T::ZERO);
         for tap in 0..key.taps() {
             if let Some(p) = key.target(q, tap) {
-                for o in 0..key.outputs {
-                    sum += dy[(n * py + p) * key.outputs + o]
-                        * w[(tap * key.inputs + c) * key.outputs + o];
-                }
+                let dy = &dy[(n * py + p) * key.outputs..][..key.outputs];
+                add_products(dx, dy, &w[tap * key.inputs * key.outputs..]);
             }
         }
-        *dx = sum + bias.map_or(T::ZERO, |b| b[c]);
+        for (c, dx) in dx.iter_mut().enumerate() {
+            *dx += bias.map_or(T::ZERO, |b| b[c]);
+        }
     }
+}
+
+/// `[taps, inputs, outputs]` to `[taps, outputs, inputs]`.
+fn swapped<T: Real>(w: &[T], key: &Key) -> Vec<T> {
+    let mut all = Vec::with_capacity(w.len());
+    for w in w.chunks_exact(key.inputs * key.outputs) {
+        for o in 0..key.outputs {
+            all.extend(w[o..].iter().step_by(key.outputs));
+        }
+    }
+    all
 }
 
 pub(super) fn wgrad<T: Real>(key: &Key, args: &mut NativeArgs<'_>) {
     let (dw, x, dy) = (args.output::<T>(0), args.input::<T>(1), args.input::<T>(2));
     let (px, py) = (key.x[0] * key.x[1], key.y[0] * key.y[1]);
-    for (j, dw) in dw.iter_mut().enumerate() {
-        let (row, o) = (j / key.outputs, j % key.outputs);
+    for (row, dw) in dw.chunks_exact_mut(key.outputs).enumerate() {
         let (tap, i) = (row / key.inputs, row % key.inputs);
-        let mut sum = T::ZERO;
+        dw.fill(T::ZERO);
         for n in 0..key.samples {
             for p in 0..py {
                 if let Some(q) = key.source(p, tap) {
-                    sum += x[(n * px + q) * key.inputs + i] * dy[(n * py + p) * key.outputs + o];
+                    let x = &x[(n * px + q) * key.inputs + i..][..1];
+                    add_products(dw, x, &dy[(n * py + p) * key.outputs..]);
                 }
             }
         }
-        *dw = sum;
     }
 }
