@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use posteriori::Error;
 use posteriori::io::image::Image;
 use posteriori::operators::Task;
 use posteriori::pipeline::Pipeline;
@@ -59,7 +58,7 @@ fn a_folder_that_cannot_hold_weights_is_refused() {
 fn only_processors_leave_weights_in_files() {
     let refused = Device::emu().offloading(std::env::temp_dir());
     assert!(
-        matches!(refused, Err(Error::Argument { .. })),
+        matches!(refused, Err(posteriori::Error::Argument { .. })),
         "{refused:?}"
     );
 }
