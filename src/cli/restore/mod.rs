@@ -87,11 +87,16 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         let why = "wanted a folder as input: the page is for many images; `posteriori info` tells of a single one";
         return Err(Error::argument("--report", why).into());
     }
-    if args.shard.is_some() && !args.input.is_dir() {
-        let why = "wanted a folder as input: a single image is in no shard";
+    let env = |name: &str| std::env::var(name).ok();
+    let (shard, from) = match (args.input.is_dir(), args.shard.as_deref()) {
+        // Whatever scheduler started this: an image is not shared.
+        (false, None) => (Shard::WHOLE, String::new()),
+        (_, text) => Shard::find(text, &env)?,
+    };
+    if !shard.is_whole() && !args.input.is_dir() {
+        let why = "wanted a folder as input: a single image is in no shard but 0/1";
         return Err(Error::argument("--shard", why).into());
     }
-    let (shard, from) = Shard::find(args.shard.as_deref(), &|name| std::env::var(name).ok())?;
     if args.settings.print {
         super::print_settings(&settings, ui);
         return Ok(DONE);
