@@ -248,7 +248,7 @@ fn check_doctor_verify_completions() {
         ran.stdout
             .contains("unet/diffusion_pytorch_model.safetensors")
     );
-    let ran = run(dir.path(), "doctor --model nowhere").expect(4, &[]);
+    let ran = run(dir.path(), "doctor --model nowhere").expect(1, &[]);
     assert!(ran.stdout.contains("nowhere") && ran.stdout.contains("fix:"));
 
     let goldens = oracle::data("fixtures/tiny-pixel.safetensors");
