@@ -65,46 +65,46 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let mut settings = Settings::gather(&args.settings, None)?;
-    if let Some(batches) = &args.predict {
-        let subject = Subject::read(&mut settings, ui)?;
-        return predict::run(&subject, batches, args.size.as_deref(), ui);
+    let whole = args.predict.is_some() || args.step.is_some();
+    let subject = match whole || settings.text("model").is_some() {
+        true => Some(Subject::read(&mut settings, ui)?),
+        false => {
+            expect_model(&settings, args.size.is_some())?;
+            None
+        }
+    };
+    let ops = check::chosen(&args.op)?;
+    let forced = settings.read("variant", forced)?.unwrap_or_default();
+    let given = settings.read("precision", precision)?;
+    if args.settings.print {
+        super::print_settings(&settings, ui);
+        return Ok(DONE);
+    }
+    if let (Some(batches), Some(subject)) = (&args.predict, &subject) {
+        return predict::run(subject, batches, args.size.as_deref(), ui);
     }
     let device = match &args.runtime {
         Some(name) => check::device(name)?,
         None => Device::auto()?,
     };
-    let rt = device.rt();
-    let given = settings.read("precision", precision)?;
-    if let Some(batches) = &args.step {
-        let subject = Subject::read(&mut settings, ui)?;
-        let device = match given {
-            Some(dtype) => device.with_precision(dtype.name())?,
-            None => device,
-        };
-        return step::run(&subject, batches, args.size.as_deref(), device, ui);
-    }
-    let ops = check::chosen(&args.op)?;
-    check::expect_variant("--only", &args.only, &ops, std::slice::from_ref(rt))?;
-    let forced = settings.read("variant", forced)?.unwrap_or_default();
-    let engine = Engine::of(rt, given.unwrap_or(device.dtype()), forced);
-    let subject = match settings.text("model") {
-        Some(_) => Some(Subject::read(&mut settings, ui)?),
-        None => {
-            expect_model(&settings, args.size.is_some())?;
-            None
-        }
+    // On processors bf16 is what a model's products are of, and no type of the ops' own cases.
+    let (device, own) = match (given, &subject) {
+        (Some(dtype), Some(_)) => (device.with_precision(dtype.name())?, None),
+        (given, _) => (device, given),
     };
-    if args.settings.print {
-        super::print_settings(&settings, ui);
-        return Ok(DONE);
+    if let (Some(batches), Some(subject)) = (&args.step, &subject) {
+        return step::run(subject, batches, args.size.as_deref(), device, ui);
     }
+    let rt = device.rt();
+    check::expect_variant("--only", &args.only, &ops, std::slice::from_ref(rt))?;
+    let engine = Engine::of(rt, own.unwrap_or(device.dtype()), forced);
     if let Some(path) = &args.csv {
         files::prepare_file(path)?;
     }
     let cx = engine.cx(rt.clone())?;
     let mut walk = match &subject {
         Some(subject) => cases(&subject.plan(&engine, args.size.as_deref())?.launches),
-        None => of_tables(rt, given.map_or_else(|| dtypes(rt), |dtype| vec![dtype])),
+        None => of_tables(rt, own.map_or_else(|| dtypes(rt), |dtype| vec![dtype])),
     };
     walk.retain(|(case, _)| ops.iter().any(|op| op.name() == case.op().name()));
     let mut report = Report {
