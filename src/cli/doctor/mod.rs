@@ -15,7 +15,7 @@ use posteriori::ops::ALL;
 use posteriori::ops::check::Scope;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::{Pipeline, embedded};
-use posteriori::runtime::native::system_memory;
+use posteriori::runtime::memory::SystemMemory;
 
 use super::exit::{self, DEVICE, DONE, FAILED};
 use super::run::folder;
@@ -97,12 +97,8 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     chart.fine("processor", &processor());
     chart.fine("instructions", &instructions().join(" "));
     chart.fine("threads", &rayon::current_num_threads().to_string());
-    match system_memory() {
-        Some((total, free)) => {
-            let gb = |bytes: usize| bytes as f64 / 1e9;
-            let text = format!("{:.1} GB, {:.1} GB free", gb(total), gb(free));
-            chart.fine("memory", &text);
-        }
+    match SystemMemory::now() {
+        Some(memory) => chart.fine("memory", &described(&memory)),
         None => chart.fine("memory", "this system does not say"),
     }
     self_test(&mut chart);
@@ -116,6 +112,16 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     }
     ui.record("summary", json!({ "failed": chart.failed }));
     Ok(chart.code)
+}
+
+/// All memory, what is free of it, and whose limit that is if not the machine's.
+fn described(memory: &SystemMemory) -> String {
+    let gb = |bytes: usize| bytes as f64 / 1e9;
+    let text = format!("{:.1} GB, {:.1} GB free", gb(memory.total), gb(memory.free));
+    match &memory.limit {
+        Some(limit) => format!("{text}, limited by {}", limit.display()),
+        None => text,
+    }
 }
 
 /// The number of a GPU that is asked for.
@@ -268,4 +274,22 @@ fn walk(root: &Path, inner: &Path, files: &mut Vec<Found>) -> std::io::Result<()
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_memory_is_named() {
+        let mut memory = SystemMemory {
+            total: 16_000_000_000,
+            free: 2_500_000_000,
+            limit: None,
+        };
+        assert_eq!(described(&memory), "16.0 GB, 2.5 GB free");
+        memory.limit = Some("/sys/fs/cgroup/job/memory.max".into());
+        let limited = "16.0 GB, 2.5 GB free, limited by /sys/fs/cgroup/job/memory.max";
+        assert_eq!(described(&memory), limited);
+    }
 }
