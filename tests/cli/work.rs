@@ -174,6 +174,24 @@ fn generate_plan_and_dry_run() {
     assert!(!dir.path().join("x").exists());
 }
 
+/// Where the device is at hand, what is planned is what would run.
+#[test]
+fn a_dry_run_plans_for_the_device_that_it_times() {
+    let dir = folder(&["a.png"]);
+    let line = "restore -i y -o x --model PIXEL --task sr8 --method dps --steps 2 --precision bf16";
+    let dry = run(dir.path(), &format!("{line} --dry-run --json")).expect(0, &[]);
+    let dry = &dry.records("plan")[0];
+    if !posteriori::runtime::product::has_bf16() {
+        assert!(dry["seconds"].is_null() && dry["dtype"] == "bf16", "{dry}");
+        return;
+    }
+    assert!(dry["seconds"].is_number());
+    let ran = run(dir.path(), &format!("{line} --json")).expect(0, &[]);
+    for (key, value) in ran.records("plan")[0].as_object().unwrap() {
+        assert_eq!(dry[key], *value, "{key}");
+    }
+}
+
 #[test]
 fn a_dry_run_of_what_does_not_fit_says_what_would() {
     let dir = folder(&[]);

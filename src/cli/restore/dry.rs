@@ -68,8 +68,11 @@ pub(super) fn run(
             break;
         }
     }
-    let engine = run.engine()?;
     let mut pipeline = device.map(|device| run.open_on(device)).transpose()?;
+    let engine = match &pipeline {
+        Some(pipeline) => pipeline.engine(),
+        None => run.engine()?,
+    };
     for group in &groups {
         let cancel = Cancel::new();
         pipeline = pipeline.map(|p| p.stopped_by(cancel.clone()));
