@@ -28,9 +28,13 @@ use crate::cli::ui::{Tally, Ui};
 use crate::cli::{plan, record};
 
 /// Images that would be sampled together.
-struct Group {
+struct Group<'a> {
     task: Task,
-    y: Image,
+    /// Height and width of their measurements, and how many values one has.
+    size: [usize; 2],
+    values: usize,
+    /// The first, which is read again when it is its turn.
+    first: &'a Entry,
     images: usize,
 }
 
@@ -52,14 +56,14 @@ pub(super) fn run(
         expect_the_same(run, settings, device, journal)?;
     }
     let mut tally = Tally::default();
-    let mut groups: Vec<Group> = Vec::new();
+    let mut groups: Vec<Group<'_>> = Vec::new();
     for entry in entries {
         let wanted = wanted(entry, samples, writing, &mut tally, ui);
         if !wanted.is_empty() {
             match read(entry, run.task.as_ref()) {
                 Ok((task, y)) => {
                     tell_items(entry, &wanted, &task, &mut tally, ui);
-                    join(&mut groups, task, y, wanted.len());
+                    join(&mut groups, entry, task, &y, wanted.len());
                 }
                 Err(e) => tally.fail(ui, &entry.name, &e),
             }
@@ -132,25 +136,31 @@ fn tell_items(entry: &Entry, wanted: &[(u32, String)], task: &Task, tally: &mut 
     }
 }
 
-/// Puts images where others of their task and size are.
-fn join(groups: &mut Vec<Group>, task: Task, y: Image, images: usize) {
-    let same = |g: &&mut Group| g.task == task && [g.y.height, g.y.width] == [y.height, y.width];
-    match groups.iter_mut().find(same) {
+/// Puts the images of an entry where others of their task and size are.
+fn join<'a>(groups: &mut Vec<Group<'a>>, entry: &'a Entry, task: Task, y: &Image, images: usize) {
+    let size = [y.height, y.width];
+    match groups.iter_mut().find(|g| g.task == task && g.size == size) {
         Some(group) => group.images += images,
-        None => groups.push(Group { task, y, images }),
+        None => groups.push(Group {
+            task,
+            size,
+            values: y.pixels.len(),
+            first: entry,
+            images,
+        }),
     }
 }
 
 /// The plan of a group, and its time by the batch and the seconds of a measured step.
 fn tell(
     run: &Run,
-    group: &Group,
+    group: &Group<'_>,
     engine: &Engine,
     measured: Option<(usize, f64)>,
     ui: &Ui,
 ) -> posteriori::Result<()> {
     let job = run.job(&group.task, 0)?;
-    let size = group.task.image_size([group.y.height, group.y.width]);
+    let size = group.task.image_size(group.size);
     group.task.check_size(size)?;
     let (batch, seconds) = match measured {
         Some((batch, seconds)) => (batch, Some(seconds)),
@@ -183,17 +193,22 @@ fn tell(
 
 /// The most bytes on the host that images of a group take between the disk and the device and back: what waits, a batch, and
 /// one that is read or written, on either side.
-fn images_on_their_way(run: &Run, group: &Group, batch: usize, [h, w]: [usize; 2]) -> usize {
+fn images_on_their_way(run: &Run, group: &Group<'_>, batch: usize, [h, w]: [usize; 2]) -> usize {
     let many = (room(run.batch) + batch + 1).min(group.images);
-    let (y, x) = (group.y.pixels.len(), h * w * 3);
+    let (y, x) = (group.values, h * w * 3);
     many * (y + y + x) * size_of::<f32>()
 }
 
 /// The size of the first batch, and what its second step takes, by running it so far. Fails where the run itself would for
 /// want of memory.
-fn measure(run: &Run, group: &Group, pipeline: &Pipeline, cancel: &Cancel) -> Result<(usize, f64)> {
+fn measure(
+    run: &Run,
+    group: &Group<'_>,
+    pipeline: &Pipeline,
+    cancel: &Cancel,
+) -> Result<(usize, f64)> {
     let job = run.job(&group.task, 0)?;
-    let y = Arc::new(group.y.clone());
+    let y = Arc::new(read(group.first, run.task.as_ref())?.1);
     let request = |sample| Request {
         tag: (),
         job: job.clone(),
