@@ -28,6 +28,7 @@ use posteriori::io::image::Format;
 use posteriori::pipeline::cancel::Cancel;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::queue::BatchSize;
+use posteriori::runtime::kernel::Target;
 use posteriori::{Error, rng};
 
 use super::exit::DONE;
@@ -116,8 +117,15 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     run.warn(ui);
     if args.dry_run {
         let journal = args.output.join(NOTES).join(journal(shard, lease));
+        let dry = dry::Dry {
+            run,
+            writing: &writing,
+            samples,
+            claimed: lease.is_some(),
+            ui,
+        };
         let journal = args.input.is_dir().then_some(journal);
-        return dry::run(run, &writing, settings, samples, &entries, journal, ui);
+        return dry.run(settings, &entries, journal);
     }
     let devices = run.devices()?;
     let [device, ..] = &devices[..] else {
@@ -174,7 +182,8 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         }
         Ok(shared)
     };
-    flow(run, &devices, &entries, &cancel, begin, teller)
+    let claimed = lease.is_some();
+    flow(run, &devices, &entries, claimed, &cancel, begin, teller)
 }
 
 /// Opens the models, begins, and passes every entry through reading, computing and writing.
@@ -182,15 +191,17 @@ fn flow<'a>(
     run: &Run,
     devices: &[Device],
     entries: &[Entry],
+    claimed: bool,
     cancel: &Cancel,
     begin: impl FnOnce(Sender<Event>) -> posteriori::Result<Shared<'a>>,
     mut teller: Teller<'_>,
 ) -> Result<u8> {
-    let room = room(run.batch);
+    let targets: Vec<Target> = devices.iter().map(|d| d.rt().target()).collect();
+    let room = Flow::of(run.batch, &targets, claimed);
     let shared: &OnceLock<Shared<'_>> = &OnceLock::new();
-    let (requests, queue) = sync_channel(room);
+    let (requests, queue) = sync_channel(room.before);
     let queue = Arc::new(Mutex::new(queue));
-    let (finished, results) = sync_channel(room);
+    let (finished, results) = sync_channel(room.after);
     let (events, told) = channel();
     thread::scope(|scope| {
         let (opened, open) = channel();
@@ -230,11 +241,27 @@ fn flow<'a>(
     })
 }
 
-/// How many images wait on either side of those that are computed, so that nobody waits for a disk.
-fn room(batch: BatchSize) -> usize {
-    2 * match batch {
-        BatchSize::Auto => BatchSize::MOST,
-        BatchSize::Of(n) => n,
+/// How many images a run has in its hands, so that nobody waits for a disk.
+#[derive(Clone, Copy)]
+struct Flow {
+    /// Those that wait for the workers, beside one that is read.
+    before: usize,
+    workers: usize,
+    /// Those that wait behind them, beside one that is written.
+    after: usize,
+}
+
+impl Flow {
+    /// That of batches of this size, by workers on these kinds of devices. What is claimed is kept from other processes, so that only
+    /// as many wait as a batch has, with the one that is read.
+    fn of(batch: BatchSize, targets: &[Target], claimed: bool) -> Self {
+        let most = targets.iter().map(|target| batch.most_on(*target));
+        let most = most.max().unwrap_or(1);
+        Flow {
+            before: if claimed { most - 1 } else { 2 * most },
+            workers: targets.len(),
+            after: 2 * most,
+        }
     }
 }
 
