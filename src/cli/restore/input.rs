@@ -10,6 +10,7 @@ use posteriori::pipeline::job::Restore;
 use posteriori::pipeline::queue::Request;
 use posteriori::{Error, Result, rng};
 
+use super::report::{self, Pair};
 use super::{Event, Shared, Ticket};
 use crate::cli::files::{self, Entry};
 
@@ -47,7 +48,7 @@ fn read_entry(
             format: entry.format,
             sample,
         };
-        if shared.is_over() || !is_wanted(shared, &ticket)? {
+        if shared.is_over() || !is_wanted(shared, entry, &ticket)? {
             continue;
         }
         let read = || {
@@ -78,8 +79,8 @@ fn read_entry(
 }
 
 /// Whether a restoration is to be done here; it is claimed where claims are made.
-fn is_wanted(shared: &Shared<'_>, ticket: &Ticket) -> Result<bool> {
-    if !admitted(shared, ticket)? {
+fn is_wanted(shared: &Shared<'_>, entry: &Entry, ticket: &Ticket) -> Result<bool> {
+    if !admitted(shared, entry, ticket)? {
         return Ok(false);
     }
     let Some(claims) = &shared.claims else {
@@ -90,7 +91,7 @@ fn is_wanted(shared: &Shared<'_>, ticket: &Ticket) -> Result<bool> {
         return Ok(false);
     }
     // Asked again once the claim is ours: who had it before may have finished.
-    if admitted(shared, ticket)? {
+    if admitted(shared, entry, ticket)? {
         return Ok(true);
     }
     claims.release(&ticket.claim());
@@ -98,12 +99,16 @@ fn is_wanted(shared: &Shared<'_>, ticket: &Ticket) -> Result<bool> {
 }
 
 /// Whether the output is to be written; tells what is skipped.
-fn admitted(shared: &Shared<'_>, ticket: &Ticket) -> Result<bool> {
+fn admitted(shared: &Shared<'_>, entry: &Entry, ticket: &Ticket) -> Result<bool> {
     match shared.exists.admits(&ticket.output) {
         Ok(true) => Ok(true),
         Ok(false) => {
             shared.adopt(ticket)?;
-            shared.tell(Event::Skipped(ticket.clone()));
+            let known = shared.noted(ticket).map(|done| {
+                let shown = shared.shows().then(|| show(shared, entry, ticket));
+                (done, shown.flatten())
+            });
+            shared.tell(Event::Skipped(ticket.clone(), known));
             Ok(false)
         }
         Err(e) => {
@@ -111,6 +116,13 @@ fn admitted(shared: &Shared<'_>, ticket: &Ticket) -> Result<bool> {
             Ok(false)
         }
     }
+}
+
+/// What the page shows of an output that is there already, if both files can be read.
+fn show(shared: &Shared<'_>, entry: &Entry, ticket: &Ticket) -> Option<Pair> {
+    let (task, y) = read(entry, shared.run.task.as_ref()).ok()?;
+    let x = image::read(&ticket.output).ok()?;
+    report::pair(&task, &y, &x).ok()
 }
 
 /// The task and pixels of one input. Its measurement file decides; `--task` must not contradict it.

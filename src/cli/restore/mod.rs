@@ -11,6 +11,7 @@ mod work;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -39,7 +40,7 @@ use super::run::{MOST, Run, Writing, whole};
 use super::settings::{Flags, Origin, RESTORE, Settings};
 use super::ui::Ui;
 pub(super) use input::read_measurement;
-use report::{Pair, Report};
+use report::{Pair, Report, SHOWN};
 use tell::Teller;
 
 /// Restore images
@@ -147,7 +148,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             seed: writing.seed,
             samples,
             exists: writing.exists,
-            report: args.report,
+            unshown: AtomicUsize::new(if args.report { SHOWN } else { 0 }),
             output: &args.output,
             journal: None,
             claims: None,
@@ -271,8 +272,8 @@ struct Shared<'a> {
     seed: u64,
     samples: u32,
     exists: Exists,
-    /// Whether there is a page to show pictures.
-    report: bool,
+    /// How many more pictures the page shows, if there is one.
+    unshown: AtomicUsize,
     output: &'a Path,
     /// What the record of every picture begins with.
     record: Value,
@@ -306,8 +307,8 @@ enum Event {
         loss: Option<f64>,
         fields: Value,
     },
-    /// The output is there already.
-    Skipped(Ticket),
+    /// The output is there already; and what the journal knows and a page shows of it.
+    Skipped(Ticket, Option<(Done, Option<Pair>)>),
     /// Another process has claimed it.
     Elsewhere,
     /// Written; and what a page shows of it.
@@ -330,6 +331,13 @@ impl Shared<'_> {
 
     fn is_over(&self) -> bool {
         self.cancel.is_cancelled()
+    }
+
+    /// Whether the page shows one more picture, which has its place then.
+    fn shows(&self) -> bool {
+        let less = |unshown: usize| unshown.checked_sub(1);
+        let order = Ordering::Relaxed;
+        self.unshown.fetch_update(order, order, less).is_ok()
     }
 
     /// Ends the run: what is being written is still written.
@@ -404,6 +412,12 @@ impl Shared<'_> {
             verdict: text("verdict"),
             seconds: 0.0,
         }))
+    }
+
+    /// What the journal says of a restoration that is done.
+    fn noted(&self, ticket: &Ticket) -> Option<Done> {
+        let journal = lock(self.journal.as_ref()?);
+        journal.done(&ticket.name, ticket.sample).cloned()
     }
 
     fn release(&self, ticket: &Ticket) {
