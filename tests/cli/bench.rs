@@ -184,15 +184,17 @@ fn whole_steps_are_timed() {
 #[test]
 fn a_model_is_timed_in_every_precision_of_its_device() {
     let dir = folder(&[]);
-    let line = "bench --runtime native --model PIXEL --method dps --op add --precision";
-    let ran = run(dir.path(), &format!("{line} f64 --json")).expect(0, &[]);
+    let line = "bench --runtime native --model PIXEL --method dps --json --op";
+    let ran = run(dir.path(), &format!("{line} add --precision f64")).expect(0, &[]);
     let items = ran.records("item");
     assert!(!items.is_empty() && items.iter().all(|item| item["dtype"] == "f64"));
-    let half = format!("{line} bf16 --json");
+    let half = format!("{line} linear --precision bf16");
     if posteriori::runtime::product::has_bf16() {
         let items = run(dir.path(), &half).expect(0, &[]).records("item");
-        // Of the products; what is added is f32.
-        assert!(!items.is_empty() && items.iter().all(|item| item["dtype"] == "f32"));
+        // That is what operands are rounded to; results are f32, and as good as that allows.
+        assert!(items.iter().all(|item| item["dtype"] == "f32"));
+        let error = |item: &Value| item["error"].as_f64().unwrap();
+        assert!(items.iter().any(|item| error(item) > 1e-4));
     } else {
         run(dir.path(), &half).expect(4, &["bf16", "--precision f32"]);
     }
