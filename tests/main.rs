@@ -20,6 +20,7 @@ mod ops;
 mod oracle;
 mod phase;
 mod pipeline;
+mod queue;
 mod report;
 mod schedules;
 mod sizes;

@@ -17,6 +17,7 @@ use posteriori::ops::check::dtypes;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::plan::Engine;
 use posteriori::runtime::Runtime;
+use posteriori::runtime::native::Products;
 use posteriori::{Cx, DType, Error};
 
 use super::exit::{DONE, FAILED};
@@ -65,46 +66,46 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let mut settings = Settings::gather(&args.settings, None)?;
-    if let Some(batches) = &args.predict {
-        let subject = Subject::read(&mut settings, ui)?;
-        return predict::run(&subject, batches, args.size.as_deref(), ui);
+    let whole = args.predict.is_some() || args.step.is_some();
+    let subject = match whole || settings.text("model").is_some() {
+        true => Some(Subject::read(&mut settings, ui)?),
+        false => {
+            expect_model(&settings, args.size.is_some())?;
+            None
+        }
+    };
+    let ops = check::chosen(&args.op)?;
+    let forced = settings.read("variant", forced)?.unwrap_or_default();
+    let given = settings.read("precision", precision)?;
+    if args.settings.print {
+        super::print_settings(&settings, ui);
+        return Ok(DONE);
+    }
+    if let (Some(batches), Some(subject)) = (&args.predict, &subject) {
+        return predict::run(subject, batches, args.size.as_deref(), ui);
     }
     let device = match &args.runtime {
         Some(name) => check::device(name)?,
         None => Device::auto()?,
     };
-    let rt = device.rt();
-    let given = settings.read("precision", precision)?;
-    if let Some(batches) = &args.step {
-        let subject = Subject::read(&mut settings, ui)?;
-        let device = match given {
-            Some(dtype) => device.with_precision(dtype.name())?,
-            None => device,
-        };
-        return step::run(&subject, batches, args.size.as_deref(), device, ui);
-    }
-    let ops = check::chosen(&args.op)?;
-    check::expect_variant("--only", &args.only, &ops, std::slice::from_ref(rt))?;
-    let forced = settings.read("variant", forced)?.unwrap_or_default();
-    let engine = Engine::of(rt, given.unwrap_or(device.dtype()), forced);
-    let subject = match settings.text("model") {
-        Some(_) => Some(Subject::read(&mut settings, ui)?),
-        None => {
-            expect_model(&settings, args.size.is_some())?;
-            None
-        }
+    // On processors bf16 is what a model's products are of, and no type of the ops' own cases.
+    let (device, own) = match (given, &subject) {
+        (Some(dtype), Some(_)) => (device.with_precision(dtype.name())?, None),
+        (given, _) => (device, given),
     };
-    if args.settings.print {
-        super::print_settings(&settings, ui);
-        return Ok(DONE);
+    if let (Some(batches), Some(subject)) = (&args.step, &subject) {
+        return step::run(subject, batches, args.size.as_deref(), device, ui);
     }
+    let rt = device.rt();
+    check::expect_variant("--only", &args.only, &ops, std::slice::from_ref(rt))?;
+    let engine = Engine::of(rt, own.unwrap_or(device.dtype()), forced);
     if let Some(path) = &args.csv {
         files::prepare_file(path)?;
     }
     let cx = engine.cx(rt.clone())?;
     let mut walk = match &subject {
         Some(subject) => cases(&subject.plan(&engine, args.size.as_deref())?.launches),
-        None => of_tables(rt, given.map_or_else(|| dtypes(rt), |dtype| vec![dtype])),
+        None => of_tables(rt, own.map_or_else(|| dtypes(rt), |dtype| vec![dtype])),
     };
     walk.retain(|(case, _)| ops.iter().any(|op| op.name() == case.op().name()));
     let mut report = Report {
@@ -199,6 +200,9 @@ static COLUMNS: &[&str] = &[
     "pick",
 ];
 
+/// What the results of rounded operands may be off, of the largest: two units of bf16, as where results are rounded to it.
+const ROUNDED: f64 = 2.0 / 128.0;
+
 /// The launches of one op in a step, timed.
 #[derive(Default)]
 struct Sum {
@@ -264,6 +268,7 @@ impl Report<'_> {
     /// Measures the variants of one case.
     fn measure(&mut self, case: &dyn AnyCase, count: u64, only: &str) -> Result<()> {
         let mut variants = affordable(case, self.cx.rt());
+        let rounded = self.is_rounded(case);
         variants.retain(|name| name.contains(only));
         let sum = self.sums.entry(case.op().name()).or_default();
         sum.launches += count;
@@ -274,7 +279,12 @@ impl Report<'_> {
         }
         let bench = Bench::new(case, &self.cx)?;
         let measured = variants.into_iter().map(|v| bench.measure(v));
-        let measured = measured.collect::<posteriori::Result<Vec<_>>>()?;
+        let mut measured = measured.collect::<posteriori::Result<Vec<_>>>()?;
+        if rounded {
+            for Measured { row, .. } in &mut measured {
+                row.used = row.error / ROUNDED;
+            }
+        }
         let pick = case.pick(&self.cx)?;
         let passed = measured.iter().filter(|m| m.row.passed());
         let best = passed.map(|m| m.timing.median).min();
@@ -291,6 +301,13 @@ impl Report<'_> {
             self.tell(case, m, &fields);
         }
         Ok(())
+    }
+
+    /// Whether a processor rounds the operands of a case to bf16, whose results are f32 all the same.
+    fn is_rounded(&self, case: &dyn AnyCase) -> bool {
+        let op = case.op().name();
+        let multiplies = ["attention.", "conv2d.", "linear."];
+        self.cx.rt().products() == Products::Bf16 && multiplies.iter().any(|of| op.starts_with(of))
     }
 
     /// A case that no variant takes, or that is too large for the emulator.

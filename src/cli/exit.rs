@@ -17,10 +17,16 @@ pub(crate) const INTERRUPTED: u8 = 130;
 /// The code for an error that ends the program.
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
     let shared = || error.downcast_ref::<Arc<Error>>().map(|shared| &**shared);
-    match error.downcast_ref::<Error>().or_else(shared) {
-        Some(Error::Argument { .. } | Error::Config { .. }) => USAGE,
-        Some(Error::Device { .. }) => DEVICE,
-        Some(Error::Plan { .. } | Error::TooLarge { .. }) => PLAN,
+    let ours = error.downcast_ref::<Error>().or_else(shared);
+    ours.map_or(FAILED, of)
+}
+
+/// The code for an error of the library.
+pub(crate) fn of(error: &Error) -> u8 {
+    match error {
+        Error::Argument { .. } | Error::Config { .. } => USAGE,
+        Error::Device { .. } => DEVICE,
+        Error::Plan { .. } | Error::TooLarge { .. } => PLAN,
         _ => FAILED,
     }
 }

@@ -1,5 +1,6 @@
 //! Many restorations, in batches: those of one job and one size are sampled together.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -49,6 +50,15 @@ pub enum BatchSize {
 impl BatchSize {
     /// The most that [`BatchSize::Auto`] takes: beyond it a step's time an image no longer falls.
     pub const MOST: usize = 16;
+
+    /// The most restorations that are sampled together on a device of this kind.
+    pub fn most_on(self, target: Target) -> usize {
+        match (self, target) {
+            (BatchSize::Of(n), _) => n.max(1),
+            (BatchSize::Auto, Target::Native) => 1,
+            (BatchSize::Auto, Target::Kernels(_)) => Self::MOST,
+        }
+    }
 }
 
 /// Told while a batch is sampled.
@@ -93,7 +103,7 @@ struct Group<T> {
 
 impl Pipeline {
     /// Restores whatever `requests` yields, in batches of `size`, as the caller asks for results. A request waits until its batch
-    /// is full or there are no more; batches never change a result.
+    /// is full, there are no more, or so many unlike ones wait that they would fill two batches; batches never change a result.
     pub fn restore_all<T, I, W>(
         &self,
         requests: I,
@@ -141,7 +151,8 @@ where
 }
 
 impl<T, I, W: Watch<T>> Results<'_, T, I, W> {
-    /// Puts a request to its like; the group, when that made it full.
+    /// Puts a request to its like; the group that is sampled next, if it is time: the one that is full now, or where too many
+    /// wait the largest, the oldest of several.
     fn join(&mut self, request: Request<T>) -> Option<Group<T>> {
         let alike = |a: &Request<T>| {
             a.job == request.job && [a.y.height, a.y.width] == [request.y.height, request.y.width]
@@ -155,30 +166,32 @@ impl<T, I, W: Watch<T>> Results<'_, T, I, W> {
         });
         let group = &mut self.groups[at];
         group.requests.push(request);
-        (group.requests.len() >= group.full).then(|| self.groups.remove(at))
+        if group.requests.len() >= group.full {
+            return Some(self.groups.remove(at));
+        }
+        let waiting: usize = self.groups.iter().map(|g| g.requests.len()).sum();
+        let full = self.groups.iter().map(|g| g.full).max()?;
+        let largest = |at: &usize| Reverse(self.groups[*at].requests.len());
+        let largest = (0..self.groups.len()).min_by_key(largest)?;
+        (waiting >= 2 * full).then(|| self.groups.remove(largest))
     }
 
     /// How many of such requests are sampled together. One that cannot be planned meets its error when it is sampled.
     fn most(&mut self, request: &Request<T>) -> usize {
-        match (self.size, self.pipeline.rt.target()) {
-            (BatchSize::Of(n), _) => n.max(1),
-            (BatchSize::Auto, Target::Native) => 1,
-            (BatchSize::Auto, _) => {
-                let image = image_size(request);
-                let fits = |batch: &usize| {
-                    let plan = self.pipeline.plan(&request.job, image, *batch);
-                    let free = self.pipeline.rt.free_memory();
-                    match (plan, free) {
-                        (Ok(plan), Ok(Some(free))) => plan.slab <= free,
-                        (plan, _) => plan.is_ok(),
-                    }
-                };
-                [BatchSize::MOST, 8, 4, 2]
-                    .into_iter()
-                    .find(fits)
-                    .unwrap_or(1)
-            }
+        let most = self.size.most_on(self.pipeline.rt.target());
+        if matches!(self.size, BatchSize::Of(_)) || most == 1 {
+            return most;
         }
+        let image = image_size(request);
+        let fits = |batch: &usize| {
+            let plan = self.pipeline.plan(&request.job, image, *batch);
+            let free = self.pipeline.rt.free_memory();
+            match (plan, free) {
+                (Ok(plan), Ok(Some(free))) => plan.slab <= free,
+                (plan, _) => plan.is_ok(),
+            }
+        };
+        [most, 8, 4, 2].into_iter().find(fits).unwrap_or(1)
     }
 
     fn sample(&mut self, requests: Vec<Request<T>>) {

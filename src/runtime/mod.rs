@@ -14,6 +14,7 @@ pub mod emu;
 pub mod gemm;
 pub mod kernel;
 pub mod mapped;
+pub mod memory;
 pub mod native;
 pub mod operand;
 pub mod outer;
@@ -39,6 +40,7 @@ use dry::Dry;
 use emu::{Emu, EmuMemory};
 use kernel::{Plan, Target};
 use mapped::Mapped;
+use memory::SystemMemory;
 use native::{HostMemory, Native, NativeArgs, Products};
 
 /// A runtime. A closed set, so an enum. Clones share the runtime.
@@ -472,7 +474,7 @@ impl Runtime {
     /// [`Error::Device`] when a driver does not say.
     pub fn free_memory(&self) -> Result<Option<usize>> {
         match self {
-            Runtime::Native(_) => Ok(native::system_memory().map(|(_, free)| free)),
+            Runtime::Native(_) => Ok(SystemMemory::now().map(|memory| memory.free)),
             #[cfg(feature = "cuda")]
             Runtime::Cuda(cuda) => cuda.free_memory().map(Some),
             _ => Ok(None),

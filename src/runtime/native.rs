@@ -177,17 +177,6 @@ impl HostMemory {
     }
 }
 
-/// The machine's memory in bytes: all of it, and what can be had without swapping. Linux only.
-pub fn system_memory() -> Option<(usize, usize)> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let bytes = |key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-        let kilobytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kilobytes * 1024)
-    };
-    Some((bytes("MemTotal:")?, bytes("MemAvailable:")?))
-}
-
 /// Copies bytes of a buffer, from byte `offset` on.
 ///
 /// # Errors

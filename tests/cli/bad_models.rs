@@ -26,7 +26,7 @@ fn refused(code: i32, named: &[&str], damage: impl Fn(&Path)) {
     let line = "restore -i y -o x --model model --task sr8 --method dps --steps 1";
     run(dir.path(), line).expect(code, named);
     assert!(!dir.path().join("x").exists());
-    let ran = run(dir.path(), "doctor --model model").expect(4, &[]);
+    let ran = run(dir.path(), "doctor --model model").expect(code, &[]);
     assert!(ran.stdout.contains("fix:"), "{}", ran.stdout);
 }
 

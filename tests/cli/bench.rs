@@ -179,3 +179,36 @@ fn whole_steps_are_timed() {
     let line = "bench --model PIXEL --runtime native --step=1 --steps 5";
     run(dir.path(), line).expect(2, &["--steps", "got 5"]);
 }
+
+/// What a model runs in elsewhere, its launches are timed in.
+#[test]
+fn a_model_is_timed_in_every_precision_of_its_device() {
+    let dir = folder(&[]);
+    let line = "bench --runtime native --model PIXEL --method dps --json --op";
+    let ran = run(dir.path(), &format!("{line} add --precision f64")).expect(0, &[]);
+    let items = ran.records("item");
+    assert!(!items.is_empty() && items.iter().all(|item| item["dtype"] == "f64"));
+    let half = format!("{line} linear --precision bf16");
+    if posteriori::runtime::product::has_bf16() {
+        let items = run(dir.path(), &half).expect(0, &[]).records("item");
+        // That is what operands are rounded to; results are f32, and as good as that allows.
+        assert!(items.iter().all(|item| item["dtype"] == "f32"));
+        let error = |item: &Value| item["error"].as_f64().unwrap();
+        assert!(items.iter().any(|item| error(item) > 1e-4));
+    } else {
+        run(dir.path(), &half).expect(4, &["bf16", "--precision f32"]);
+    }
+}
+
+#[test]
+fn settings_are_printed_in_place_of_what_they_are_of() {
+    let dir = folder(&[]);
+    for kind in ["", "--step", "--predict"] {
+        let line = format!("bench --model PIXEL --steps 9 {kind} --print-config");
+        let ran = run(dir.path(), &line).expect(0, &[]);
+        let lines: Vec<&str> = ran.stdout.lines().collect();
+        assert!(lines.iter().all(|line| line.contains(" = ")), "{lines:?}");
+        let steps = lines.iter().filter(|line| line.starts_with("steps = 9 "));
+        assert_eq!(steps.count(), 1, "{lines:?}");
+    }
+}

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::{folder, run, tree};
+use super::{command, finished, folder, run, tree};
 use crate::oracle;
 
 fn deployed(name: &str) -> std::path::PathBuf {
@@ -143,4 +143,39 @@ fn a_pod_of_the_kubernetes_job_does_its_shard() {
         assert_eq!(status.unwrap().code(), Some(0), "{index}");
     }
     assert_eq!(tree(&dir.path().join("out")), names);
+}
+
+/// What schedulers say to the last of several processes is of folders: a single image belongs to whoever is given it.
+#[test]
+fn a_single_image_is_restored_whatever_a_scheduler_says() {
+    let dir = folder(&["a.png", "b.png"]);
+    let line = "restore --model PIXEL --task sr8 --method dmap --steps 2 -q";
+    let told: [&[(&str, &str)]; 4] = [
+        &[("RANK", "7"), ("WORLD_SIZE", "8")],
+        &[
+            ("SLURM_ARRAY_TASK_ID", "3"),
+            ("SLURM_ARRAY_TASK_MIN", "1"),
+            ("SLURM_ARRAY_TASK_COUNT", "3"),
+        ],
+        &[("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "2")],
+        &[("JOB_COMPLETION_INDEX", "5")],
+    ];
+    let told_so = |line: &str, told: &[(&str, &str)]| {
+        let mut command = command(dir.path(), line);
+        command.envs(told.iter().copied());
+        finished(command)
+    };
+    for (i, told) in told.into_iter().enumerate() {
+        // Hardly both are in the shard that is told.
+        for name in ["a.png", "b.png"] {
+            let single = format!("{line} -i y/{name} -o x/{i}-{name}");
+            told_so(&single, told).expect(0, &[]);
+            told_so(&format!("{single} --shard 0/1 --exists overwrite"), told).expect(0, &[]);
+            assert!(dir.path().join(format!("x/{i}-{name}")).exists());
+        }
+    }
+    let parts = format!("{line} -i y/a.png -o z.png --shard");
+    run(dir.path(), &format!("{parts} 0/2")).expect(2, &["--shard", "0/1"]);
+    told_so(&format!("{parts} */8"), told[3]).expect(2, &["--shard", "0/1"]);
+    assert!(!dir.path().join("z.png").exists());
 }

@@ -108,6 +108,49 @@ fn batches_and_shards_leave_the_same_bytes_on_kernels() {
     expect_as(&plain, &dir.path().join("shards"));
 }
 
+/// What waits for a process is claimed by nobody, but for a batch, so that the others have something to do.
+#[test]
+fn claims_are_a_batch_ahead_of_what_is_computed() {
+    let names = names(10);
+    let dir = folder(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let line = LINE.replace("--steps 3", "--steps 20");
+    let claimed = |folder: &str| {
+        let claims = fs::read_dir(dir.path().join(folder).join(".posteriori/claims"));
+        claims.into_iter().flatten().count()
+    };
+    let begun = |folder: &str, more: &str| {
+        let mut command = command(dir.path(), &format!("{line} -o {folder} --claim {more}"));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let begun = Instant::now();
+        let mut most = 0;
+        // Until the first is there.
+        while tree(&dir.path().join(folder)).is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(120));
+            assert!(child.try_wait().unwrap().is_none());
+            most = most.max(claimed(folder));
+        }
+        (child, most)
+    };
+    for (more, batch) in [("--batch 2", 2), ("--samples 8", 1)] {
+        let (mut child, most) = begun(&format!("x{batch}"), more);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // A batch that is computed, one ahead of it, and one that is written.
+        assert!(
+            (1..=3 * batch).contains(&most),
+            "{most} by batches of {batch}"
+        );
+    }
+    let (mut first, _) = begun("x", "");
+    let second = format!("{line} -o x --claim --json");
+    let second = run(dir.path(), &second).expect(0, &[]);
+    assert!(first.wait().unwrap().success());
+    assert!(second.records("summary")[0]["done"].as_u64().unwrap() > 1);
+    run(dir.path(), &format!("{line} -o plain")).expect(0, &[]);
+    expect_as(&pictures(&dir.path().join("plain")), &dir.path().join("x"));
+}
+
 /// Runs over so many pictures that are killed so many times in all, each time at another moment, and then left to end.
 fn killed(count: usize, kills: usize) {
     let names = names(count);

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use posteriori::batch::journal::{Journal, Line};
 use posteriori::io::image;
 
 use super::{folder, picture, run, tree};
@@ -60,15 +61,27 @@ fn a_run_is_one_page() {
             assert!(shown.iter().find(like).is_some(), "{folder}/{name}");
         }
     }
-    // A run that goes on tells what it did itself.
+    // A run that goes on tells apart what it did itself, and shows all the same.
+    let before = Journal::read(&dir.path().join("x/.posteriori/journal.jsonl")).unwrap();
     fs::remove_file(dir.path().join("x/c.png")).unwrap();
     fs::remove_file(dir.path().join("y/bad<i>.png")).unwrap();
     run(dir.path(), &line).expect(0, &[]);
     let html = page();
     whole(&html);
-    assert_eq!(pictures(&html).len(), 2);
-    for said in ["1, of which", "2, which were there already"] {
+    let again = pictures(&html);
+    assert_eq!(again.len(), 6);
+    assert!(shown.iter().all(|one| again.contains(one)));
+    for said in [
+        "1, of which",
+        "2, which were there already; 2 of earlier runs",
+    ] {
         assert!(html.contains(said), "{said}");
+    }
+    for line in before {
+        if let Line::Item(done) = line {
+            let residual = format!("{:.4}", done.residual);
+            assert!(html.contains(&residual), "{}: {residual}", done.item);
+        }
     }
     assert!(!html.contains("bad"), "{html}");
     let mut notes = tree(&dir.path().join("x/.posteriori"));

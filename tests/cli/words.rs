@@ -179,12 +179,12 @@ fn doctor_loads_what_restore_would_load() {
     for row in ["✓ model", "✓ controlnet", "cse-sr4 loads"] {
         assert!(ran.stdout.contains(row), "{}", ran.stdout);
     }
-    let broken = |damage: &dyn Fn(&std::path::Path), named: &[&str]| {
+    let broken = |code, damage: &dyn Fn(&std::path::Path), named: &[&str]| {
         let model = dir.path().join("model");
         fs::remove_dir_all(&model).ok();
         copy(&oracle::checkpoint("tiny-sd2"), &model);
         damage(&model);
-        let ran = run(dir.path(), "doctor --model model --device cpu").expect(4, &[]);
+        let ran = run(dir.path(), "doctor --model model --device cpu").expect(code, &[]);
         for name in named {
             assert!(
                 ran.stdout.contains(name),
@@ -198,14 +198,15 @@ fn doctor_loads_what_restore_would_load() {
         let bytes = fs::read(model.join(controlnet)).unwrap();
         fs::write(model.join(controlnet), &bytes[..bytes.len() - 7]).unwrap();
     };
-    broken(&cut, &["✗ controlnet", controlnet, "fix:"]);
+    broken(1, &cut, &["✗ controlnet", controlnet, "fix:"]);
     let garble = |model: &std::path::Path| {
         fs::create_dir_all(model.join("tokenizer")).unwrap();
         fs::write(model.join("tokenizer/vocab.json"), "{").unwrap();
     };
-    broken(&garble, &["✗ tokenizer", "tokenizer/vocab.json"]);
+    broken(2, &garble, &["✗ tokenizer", "tokenizer/vocab.json"]);
     #[cfg(unix)]
     broken(
+        1,
         &|model| std::os::unix::fs::symlink("nowhere", model.join("unet/link")).unwrap(),
         &["✗ file", "model/unet/link: ", "✓ model"],
     );

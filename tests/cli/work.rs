@@ -167,11 +167,29 @@ fn generate_plan_and_dry_run() {
     let ran = run(dir.path(), line).expect(0, &[]);
     assert_eq!(ran.records("item")[0]["verdict"], "planned");
     assert_eq!(ran.records("plan")[0]["steps"], 250);
-    // The measurement twice and the image once, in f32.
+    // The measurement and the image, in f32.
     let image = &read(dir.path().join("y/a.png")).unwrap();
     let pixels = image.height * image.width * 3;
-    assert_eq!(ran.records("plan")[0]["host"], 4 * (2 + 64) * pixels);
+    assert_eq!(ran.records("plan")[0]["host"], 4 * (1 + 64) * pixels);
     assert!(!dir.path().join("x").exists());
+}
+
+/// Where the device is at hand, what is planned is what would run.
+#[test]
+fn a_dry_run_plans_for_the_device_that_it_times() {
+    let dir = folder(&["a.png"]);
+    let line = "restore -i y -o x --model PIXEL --task sr8 --method dps --steps 2 --precision bf16";
+    let dry = run(dir.path(), &format!("{line} --dry-run --json")).expect(0, &[]);
+    let dry = &dry.records("plan")[0];
+    if !posteriori::runtime::product::has_bf16() {
+        assert!(dry["seconds"].is_null() && dry["dtype"] == "bf16", "{dry}");
+        return;
+    }
+    assert!(dry["seconds"].is_number());
+    let ran = run(dir.path(), &format!("{line} --json")).expect(0, &[]);
+    for (key, value) in ran.records("plan")[0].as_object().unwrap() {
+        assert_eq!(dry[key], *value, "{key}");
+    }
 }
 
 #[test]
@@ -248,7 +266,7 @@ fn check_doctor_verify_completions() {
         ran.stdout
             .contains("unet/diffusion_pytorch_model.safetensors")
     );
-    let ran = run(dir.path(), "doctor --model nowhere").expect(4, &[]);
+    let ran = run(dir.path(), "doctor --model nowhere").expect(1, &[]);
     assert!(ran.stdout.contains("nowhere") && ran.stdout.contains("fix:"));
 
     let goldens = oracle::data("fixtures/tiny-pixel.safetensors");

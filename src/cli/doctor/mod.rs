@@ -15,9 +15,9 @@ use posteriori::ops::ALL;
 use posteriori::ops::check::Scope;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::{Pipeline, embedded};
-use posteriori::runtime::native::system_memory;
+use posteriori::runtime::memory::SystemMemory;
 
-use super::exit::{DEVICE, DONE};
+use super::exit::{self, DEVICE, DONE, FAILED};
 use super::run::folder;
 use super::ui::Ui;
 
@@ -36,6 +36,8 @@ pub(super) struct Args {
 struct Chart<'a> {
     ui: &'a Ui,
     failed: usize,
+    /// That of the first thing that is wrong.
+    code: u8,
 }
 
 impl Chart<'_> {
@@ -47,7 +49,16 @@ impl Chart<'_> {
         );
     }
 
+    /// Something that is wrong with the machine.
     fn wrong(&mut self, what: &str, text: &str, fix: &str) {
+        self.wrong_by(DEVICE, what, text, fix);
+    }
+
+    /// Something that is wrong, and the exit code that says so.
+    fn wrong_by(&mut self, code: u8, what: &str, text: &str, fix: &str) {
+        if self.failed == 0 {
+            self.code = code;
+        }
         self.failed += 1;
         self.ui
             .line(format!("✗ {what:<14} {text}\n  {:<14} fix: {fix}", ""));
@@ -64,7 +75,7 @@ impl Chart<'_> {
 
     fn unloaded(&mut self, what: &str, error: &Error) {
         let fix = "correct what the line above names, or download the model again";
-        self.wrong(what, &error.to_string(), fix);
+        self.wrong_by(exit::of(error), what, &error.to_string(), fix);
     }
 
     /// What an error says; the library's errors end in what to do.
@@ -77,17 +88,17 @@ impl Chart<'_> {
 }
 
 pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
-    let mut chart = Chart { ui, failed: 0 };
+    let mut chart = Chart {
+        ui,
+        failed: 0,
+        code: DONE,
+    };
     chart.fine("version", env!("CARGO_PKG_VERSION"));
     chart.fine("processor", &processor());
     chart.fine("instructions", &instructions().join(" "));
     chart.fine("threads", &rayon::current_num_threads().to_string());
-    match system_memory() {
-        Some((total, free)) => {
-            let gb = |bytes: usize| bytes as f64 / 1e9;
-            let text = format!("{:.1} GB, {:.1} GB free", gb(total), gb(free));
-            chart.fine("memory", &text);
-        }
+    match SystemMemory::now() {
+        Some(memory) => chart.fine("memory", &described(&memory)),
         None => chart.fine("memory", "this system does not say"),
     }
     self_test(&mut chart);
@@ -99,9 +110,18 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     if let Some(model) = &args.model {
         look_at(&folder(model, embedded::folder)?, &mut chart);
     }
-    let failed = chart.failed;
-    ui.record("summary", json!({ "failed": failed }));
-    Ok(if failed == 0 { DONE } else { DEVICE })
+    ui.record("summary", json!({ "failed": chart.failed }));
+    Ok(chart.code)
+}
+
+/// All memory, what is free of it, and whose limit that is if not the machine's.
+fn described(memory: &SystemMemory) -> String {
+    let gb = |bytes: usize| bytes as f64 / 1e9;
+    let text = format!("{:.1} GB, {:.1} GB free", gb(memory.total), gb(memory.free));
+    match &memory.limit {
+        Some(limit) => format!("{text}, limited by {}", limit.display()),
+        None => text,
+    }
 }
 
 /// The number of a GPU that is asked for.
@@ -186,13 +206,15 @@ fn look_at(model: &Path, chart: &mut Chart<'_>) {
     let mut files = Vec::new();
     let whole = "give the folder that holds unet/ and scheduler/";
     if let Err(e) = walk(model, Path::new(""), &mut files) {
-        return chart.wrong("model", &format!("{}: {e}", model.display()), whole);
+        let text = format!("{}: {e}", model.display());
+        return chart.wrong_by(FAILED, "model", &text, whole);
     }
     files.sort_by(|a, b| a.0.cmp(&b.0));
     for (name, bytes) in files {
         match bytes {
             Ok(bytes) => chart.fine("file", &format!("{bytes:>14} bytes  {name}")),
-            Err(e) => chart.wrong(
+            Err(e) => chart.wrong_by(
+                FAILED,
                 "file",
                 &format!("{}: {e}", model.join(name).display()),
                 "download it again, or remove the link that leads to nothing",
@@ -252,4 +274,22 @@ fn walk(root: &Path, inner: &Path, files: &mut Vec<Found>) -> std::io::Result<()
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_memory_is_named() {
+        let mut memory = SystemMemory {
+            total: 16_000_000_000,
+            free: 2_500_000_000,
+            limit: None,
+        };
+        assert_eq!(described(&memory), "16.0 GB, 2.5 GB free");
+        memory.limit = Some("/sys/fs/cgroup/job/memory.max".into());
+        let limited = "16.0 GB, 2.5 GB free, limited by /sys/fs/cgroup/job/memory.max";
+        assert_eq!(described(&memory), limited);
+    }
 }

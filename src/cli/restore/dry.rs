@@ -19,8 +19,8 @@ use posteriori::pipeline::plan::{Batch, Engine, Plan};
 use posteriori::pipeline::queue::{Finished, Request, Watch};
 use posteriori::pipeline::{Pipeline, Progress};
 
+use super::Flow;
 use super::input::read;
-use super::room;
 use crate::cli::files::{self, Entry, Exists};
 use crate::cli::run::{Run, Writing};
 use crate::cli::settings::{Origin, Settings};
@@ -28,55 +28,81 @@ use crate::cli::ui::{Tally, Ui};
 use crate::cli::{plan, record};
 
 /// Images that would be sampled together.
-struct Group {
+struct Group<'a> {
     task: Task,
-    y: Image,
+    /// Height and width of their measurements, and how many values one has.
+    size: [usize; 2],
+    values: usize,
+    /// The first, which is read again when it is its turn.
+    first: &'a Entry,
     images: usize,
 }
 
-pub(super) fn run(
-    run: &Run,
-    writing: &Writing,
-    settings: Settings,
-    samples: u32,
-    entries: &[Entry],
-    journal: Option<PathBuf>,
-    ui: &Ui,
-) -> Result<u8> {
-    // A machine without the device can still be told what a run would take there.
-    let device = run.devices().ok().and_then(|all| all.into_iter().next());
-    if let (Some(device), Some(journal)) = (&device, &journal)
-        && journal.is_file()
-        && writing.exists != Exists::Overwrite
-    {
-        expect_the_same(run, settings, device, journal)?;
-    }
-    let mut tally = Tally::default();
-    let mut groups: Vec<Group> = Vec::new();
-    for entry in entries {
-        let wanted = wanted(entry, samples, writing, &mut tally, ui);
-        if !wanted.is_empty() {
-            match read(entry, run.task.as_ref()) {
-                Ok((task, y)) => {
-                    tell_items(entry, &wanted, &task, &mut tally, ui);
-                    join(&mut groups, task, y, wanted.len());
+/// A run that is not made.
+pub(super) struct Dry<'a> {
+    pub(super) run: &'a Run,
+    pub(super) writing: &'a Writing,
+    pub(super) samples: u32,
+    /// Whether it would claim what it does.
+    pub(super) claimed: bool,
+    pub(super) ui: &'a Ui,
+}
+
+impl Dry<'_> {
+    /// Tells of these entries what would be done, and the plan and time of each group of them.
+    pub(super) fn run(
+        self,
+        settings: Settings,
+        entries: &[Entry],
+        journal: Option<PathBuf>,
+    ) -> Result<u8> {
+        let Dry {
+            run, writing, ui, ..
+        } = self;
+        // A machine without the device can still be told what a run would take there.
+        let devices = run.devices().unwrap_or_default();
+        if let (Some(device), Some(journal)) = (devices.first(), &journal)
+            && journal.is_file()
+            && writing.exists != Exists::Overwrite
+        {
+            expect_the_same(run, settings, device, journal)?;
+        }
+        let mut tally = Tally::default();
+        let mut groups: Vec<Group<'_>> = Vec::new();
+        for entry in entries {
+            let wanted = wanted(entry, self.samples, writing, &mut tally, ui);
+            if !wanted.is_empty() {
+                match read(entry, run.task.as_ref()) {
+                    Ok((task, y)) => {
+                        tell_items(entry, &wanted, &task, &mut tally, ui);
+                        join(&mut groups, entry, task, &y, wanted.len());
+                    }
+                    Err(e) => tally.fail(ui, &entry.name, &e),
                 }
-                Err(e) => tally.fail(ui, &entry.name, &e),
+            }
+            if writing.stop && tally.failed > 0 {
+                break;
             }
         }
-        if writing.stop && tally.failed > 0 {
-            break;
+        let mut targets = Vec::from_iter(devices.iter().map(|device| device.rt().target()));
+        let device = devices.into_iter().next();
+        let mut pipeline = device.map(|device| run.open_on(device)).transpose()?;
+        let engine = match &pipeline {
+            Some(pipeline) => pipeline.engine(),
+            None => run.engine()?,
+        };
+        if targets.is_empty() {
+            targets.push(engine.target);
         }
+        let flow = Flow::of(run.batch, &targets, self.claimed);
+        for group in &groups {
+            let cancel = Cancel::new();
+            pipeline = pipeline.map(|p| p.stopped_by(cancel.clone()));
+            let measured = pipeline.as_ref().map(|p| measure(run, group, p, &cancel));
+            tell(run, group, flow, &engine, measured.transpose()?, ui)?;
+        }
+        Ok(tally.finish(ui))
     }
-    let engine = run.engine()?;
-    let mut pipeline = device.map(|device| run.open_on(device)).transpose()?;
-    for group in &groups {
-        let cancel = Cancel::new();
-        pipeline = pipeline.map(|p| p.stopped_by(cancel.clone()));
-        let measured = pipeline.as_ref().map(|p| measure(run, group, p, &cancel));
-        tell(run, group, &engine, measured.transpose()?, ui)?;
-    }
-    Ok(tally.finish(ui))
 }
 
 /// Refuses what a run would refuse whose folder has results of other settings.
@@ -129,25 +155,32 @@ fn tell_items(entry: &Entry, wanted: &[(u32, String)], task: &Task, tally: &mut 
     }
 }
 
-/// Puts images where others of their task and size are.
-fn join(groups: &mut Vec<Group>, task: Task, y: Image, images: usize) {
-    let same = |g: &&mut Group| g.task == task && [g.y.height, g.y.width] == [y.height, y.width];
-    match groups.iter_mut().find(same) {
+/// Puts the images of an entry where others of their task and size are.
+fn join<'a>(groups: &mut Vec<Group<'a>>, entry: &'a Entry, task: Task, y: &Image, images: usize) {
+    let size = [y.height, y.width];
+    match groups.iter_mut().find(|g| g.task == task && g.size == size) {
         Some(group) => group.images += images,
-        None => groups.push(Group { task, y, images }),
+        None => groups.push(Group {
+            task,
+            size,
+            values: y.pixels.len(),
+            first: entry,
+            images,
+        }),
     }
 }
 
 /// The plan of a group, and its time by the batch and the seconds of a measured step.
 fn tell(
     run: &Run,
-    group: &Group,
+    group: &Group<'_>,
+    flow: Flow,
     engine: &Engine,
     measured: Option<(usize, f64)>,
     ui: &Ui,
 ) -> posteriori::Result<()> {
     let job = run.job(&group.task, 0)?;
-    let size = group.task.image_size([group.y.height, group.y.width]);
+    let size = group.task.image_size(group.size);
     group.task.check_size(size)?;
     let (batch, seconds) = match measured {
         Some((batch, seconds)) => (batch, Some(seconds)),
@@ -159,7 +192,7 @@ fn tell(
         batch,
     };
     let plan = Plan::of(&run.model, run.cse.as_deref(), &job, work, engine)?;
-    let host = images_on_their_way(run, group, batch, size);
+    let host = images_on_their_way(group, flow, batch, size);
     let total = seconds.map(|step| step * (plan.steps * group.images.div_ceil(batch)) as f64);
     let mut fields = plan::fields(&plan, &group.task, run);
     fields["images"] = json!(group.images);
@@ -178,19 +211,25 @@ fn tell(
     Ok(())
 }
 
-/// The most bytes on the host that images of a group take between the disk and the device and back: what waits, a batch, and
-/// one that is read or written, on either side.
-fn images_on_their_way(run: &Run, group: &Group, batch: usize, [h, w]: [usize; 2]) -> usize {
-    let many = (room(run.batch) + batch + 1).min(group.images);
-    let (y, x) = (group.y.pixels.len(), h * w * 3);
-    many * (y + y + x) * size_of::<f32>()
+/// The most bytes on the host that images of a group take between the disk and the device and back: the measurements that wait and one
+/// that is read; and measurement and result of those that are computed, those that wait behind them, and one that is written.
+fn images_on_their_way(group: &Group<'_>, flow: Flow, batch: usize, [h, w]: [usize; 2]) -> usize {
+    let after = (flow.workers * batch + flow.after + 1).min(group.images);
+    let before = (flow.before + 1).min(group.images - after);
+    let (y, x) = (group.values, h * w * 3);
+    (before * y + after * (y + x)) * size_of::<f32>()
 }
 
 /// The size of the first batch, and what its second step takes, by running it so far. Fails where the run itself would for
 /// want of memory.
-fn measure(run: &Run, group: &Group, pipeline: &Pipeline, cancel: &Cancel) -> Result<(usize, f64)> {
+fn measure(
+    run: &Run,
+    group: &Group<'_>,
+    pipeline: &Pipeline,
+    cancel: &Cancel,
+) -> Result<(usize, f64)> {
     let job = run.job(&group.task, 0)?;
-    let y = Arc::new(group.y.clone());
+    let y = Arc::new(read(group.first, run.task.as_ref())?.1);
     let request = |sample| Request {
         tag: (),
         job: job.clone(),
@@ -242,5 +281,50 @@ fn duration(seconds: f64) -> String {
         0..60 => format!("{seconds:.1} s"),
         60..3600 => format!("{} min {} s", whole / 60, whole % 60),
         _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use posteriori::pipeline::queue::BatchSize;
+    use posteriori::runtime::kernel::{Arch, Target};
+
+    use super::*;
+
+    #[test]
+    fn images_on_their_way_are_those_of_a_batch() {
+        let entry = Entry {
+            name: "y.png".into(),
+            input: "y.png".into(),
+            output: "x.png".into(),
+            format: posteriori::io::image::Format::Png,
+            lossy: false,
+            unread: None,
+        };
+        let bytes = |images, flow, batch| {
+            let group = Group {
+                task: Task::super_resolution(4),
+                size: [2, 2],
+                values: 12,
+                first: &entry,
+                images,
+            };
+            images_on_their_way(&group, flow, batch, [8, 8])
+        };
+        let (cpu, gpu) = (Target::Native, Target::Kernels(Arch(90)));
+        let auto = |targets: &[Target], claimed| Flow::of(BatchSize::Auto, targets, claimed);
+        let (y, x) = (4 * 12, 4 * 12 * 16);
+        // Of few images each has its measurement and its result.
+        assert_eq!(bytes(1, auto(&[cpu], false), 1), y + x);
+        assert_eq!(bytes(4, auto(&[gpu], true), 4), 4 * (y + x));
+        // One computed, two behind it and one written; two before it, if they are not claimed, and one read.
+        assert_eq!(bytes(100, auto(&[cpu], false), 1), 3 * y + 4 * (y + x));
+        assert_eq!(bytes(100, auto(&[cpu], true), 1), y + 4 * (y + x));
+        assert_eq!(
+            bytes(200, auto(&[gpu, gpu], false), 16),
+            33 * y + 65 * (y + x)
+        );
+        let five = Flow::of(BatchSize::Of(5), &[cpu, gpu], true);
+        assert_eq!(bytes(100, five, 5), 5 * y + 21 * (y + x));
     }
 }

@@ -6,9 +6,11 @@ use std::sync::mpsc::SyncSender;
 
 use posteriori::io::image::{self, Image};
 use posteriori::operators::{Measurement, Task};
+use posteriori::pipeline::job::Restore;
 use posteriori::pipeline::queue::Request;
 use posteriori::{Error, Result, rng};
 
+use super::report::{self, Pair};
 use super::{Event, Shared, Ticket};
 use crate::cli::files::{self, Entry};
 
@@ -18,52 +20,26 @@ pub(super) fn read_all(shared: &Shared<'_>, entries: &[Entry], to: &SyncSender<R
         if shared.is_over() {
             return;
         }
-        let tickets = match wanted(shared, entry) {
-            Ok(tickets) => tickets,
+        match read_entry(shared, entry, to) {
+            Ok(true) => {}
+            Ok(false) => return,
             Err(e) => return shared.end(e),
-        };
-        if tickets.is_empty() {
-            continue;
-        }
-        let read = read(entry, shared.run.task.as_ref());
-        let read = read.and_then(|(task, y)| Ok((shared.run.job(&task, shared.seed)?, y)));
-        match read {
-            Ok((job, y)) => {
-                let y = Arc::new(y);
-                for ticket in tickets {
-                    let request = Request {
-                        key: rng::image_key(&ticket.name),
-                        sample: ticket.sample,
-                        job: job.clone(),
-                        y: Arc::clone(&y),
-                        tag: ticket,
-                    };
-                    if to.send(request).is_err() {
-                        return;
-                    }
-                }
-            }
-            Err(e) => {
-                for ticket in &tickets {
-                    shared.release(ticket);
-                }
-                shared.fail(&entry.name, None, &e);
-            }
         }
     }
 }
 
-/// The restorations of an entry that are to be done, claimed where claims are made.
-fn wanted(shared: &Shared<'_>, entry: &Entry) -> Result<Vec<Ticket>> {
-    let mut tickets = Vec::new();
-    if let Err(e) = entry.expect_name() {
+/// The same for one entry, which is read when the first of its restorations is wanted: none is claimed before the one before it has
+/// its place. Whether there is still somebody to take them.
+fn read_entry(
+    shared: &Shared<'_>,
+    entry: &Entry,
+    to: &SyncSender<Request<Ticket>>,
+) -> Result<bool> {
+    if let Err(e) = entry.expect_name().and_then(|()| entry.expect_readable()) {
         shared.fail(&entry.name, None, &e);
-        return Ok(tickets);
+        return Ok(true);
     }
-    if let Err(e) = entry.expect_readable() {
-        shared.fail(&entry.name, None, &e);
-        return Ok(tickets);
-    }
+    let mut known: Option<(Restore, Arc<Image>)> = None;
     for sample in 0..shared.samples {
         let ticket = Ticket {
             name: entry.name.clone(),
@@ -72,32 +48,67 @@ fn wanted(shared: &Shared<'_>, entry: &Entry) -> Result<Vec<Ticket>> {
             format: entry.format,
             sample,
         };
-        // Asked again once the claim is ours: who had it before may have finished.
-        if !admitted(shared, &ticket)? {
+        if shared.is_over() || !is_wanted(shared, entry, &ticket)? {
             continue;
         }
-        if let Some(claims) = &shared.claims {
-            if !claims.take(&ticket.claim())? {
-                shared.tell(Event::Elsewhere);
-                continue;
+        let read = || {
+            let (task, y) = read(entry, shared.run.task.as_ref())?;
+            Ok((shared.run.job(&task, shared.seed)?, Arc::new(y)))
+        };
+        let (job, y) = match known.map_or_else(read, Ok) {
+            Ok(known) => known,
+            Err(e) => {
+                shared.release(&ticket);
+                shared.fail(&entry.name, None, &e);
+                return Ok(true);
             }
-            if !admitted(shared, &ticket)? {
-                claims.release(&ticket.claim());
-                continue;
-            }
+        };
+        known = Some((job.clone(), Arc::clone(&y)));
+        let request = Request {
+            key: rng::image_key(&ticket.name),
+            sample,
+            job,
+            y,
+            tag: ticket,
+        };
+        if to.send(request).is_err() {
+            return Ok(false);
         }
-        tickets.push(ticket);
     }
-    Ok(tickets)
+    Ok(true)
+}
+
+/// Whether a restoration is to be done here; it is claimed where claims are made.
+fn is_wanted(shared: &Shared<'_>, entry: &Entry, ticket: &Ticket) -> Result<bool> {
+    if !admitted(shared, entry, ticket)? {
+        return Ok(false);
+    }
+    let Some(claims) = &shared.claims else {
+        return Ok(true);
+    };
+    if !claims.take(&ticket.claim())? {
+        shared.tell(Event::Elsewhere);
+        return Ok(false);
+    }
+    // Asked again once the claim is ours: who had it before may have finished.
+    if admitted(shared, entry, ticket)? {
+        return Ok(true);
+    }
+    claims.release(&ticket.claim());
+    Ok(false)
 }
 
 /// Whether the output is to be written; tells what is skipped.
-fn admitted(shared: &Shared<'_>, ticket: &Ticket) -> Result<bool> {
+fn admitted(shared: &Shared<'_>, entry: &Entry, ticket: &Ticket) -> Result<bool> {
     match shared.exists.admits(&ticket.output) {
         Ok(true) => Ok(true),
         Ok(false) => {
             shared.adopt(ticket)?;
-            shared.tell(Event::Skipped(ticket.clone()));
+            let known = shared.noted(ticket).map(|done| {
+                let shown = shared.shows().then(|| show(shared, entry, ticket));
+                (done, shown.flatten())
+            });
+            shared.tell(Event::Skipped(ticket.clone(), known));
             Ok(false)
         }
         Err(e) => {
@@ -105,6 +116,13 @@ fn admitted(shared: &Shared<'_>, ticket: &Ticket) -> Result<bool> {
             Ok(false)
         }
     }
+}
+
+/// What the page shows of an output that is there already, if both files can be read.
+fn show(shared: &Shared<'_>, entry: &Entry, ticket: &Ticket) -> Option<Pair> {
+    let (task, y) = read(entry, shared.run.task.as_ref()).ok()?;
+    let x = image::read(&ticket.output).ok()?;
+    report::pair(&task, &y, &x).ok()
 }
 
 /// The task and pixels of one input. Its measurement file decides; `--task` must not contradict it.

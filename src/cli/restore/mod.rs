@@ -11,6 +11,7 @@ mod work;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -28,6 +29,7 @@ use posteriori::io::image::Format;
 use posteriori::pipeline::cancel::Cancel;
 use posteriori::pipeline::device::Device;
 use posteriori::pipeline::queue::BatchSize;
+use posteriori::runtime::kernel::Target;
 use posteriori::{Error, rng};
 
 use super::exit::DONE;
@@ -38,7 +40,7 @@ use super::run::{MOST, Run, Writing, whole};
 use super::settings::{Flags, Origin, RESTORE, Settings};
 use super::ui::Ui;
 pub(super) use input::read_measurement;
-use report::{Pair, Report};
+use report::{Pair, Report, SHOWN};
 use tell::Teller;
 
 /// Restore images
@@ -87,11 +89,16 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         let why = "wanted a folder as input: the page is for many images; `posteriori info` tells of a single one";
         return Err(Error::argument("--report", why).into());
     }
-    if args.shard.is_some() && !args.input.is_dir() {
-        let why = "wanted a folder as input: a single image is in no shard";
+    let env = |name: &str| std::env::var(name).ok();
+    let (shard, from) = match (args.input.is_dir(), args.shard.as_deref()) {
+        // Whatever scheduler started this: an image is not shared.
+        (false, None) => (Shard::WHOLE, String::new()),
+        (_, text) => Shard::find(text, &env)?,
+    };
+    if !shard.is_whole() && !args.input.is_dir() {
+        let why = "wanted a folder as input: a single image is in no shard but 0/1";
         return Err(Error::argument("--shard", why).into());
     }
-    let (shard, from) = Shard::find(args.shard.as_deref(), &|name| std::env::var(name).ok())?;
     if args.settings.print {
         super::print_settings(&settings, ui);
         return Ok(DONE);
@@ -111,8 +118,15 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     run.warn(ui);
     if args.dry_run {
         let journal = args.output.join(NOTES).join(journal(shard, lease));
+        let dry = dry::Dry {
+            run,
+            writing: &writing,
+            samples,
+            claimed: lease.is_some(),
+            ui,
+        };
         let journal = args.input.is_dir().then_some(journal);
-        return dry::run(run, &writing, settings, samples, &entries, journal, ui);
+        return dry.run(settings, &entries, journal);
     }
     let devices = run.devices()?;
     let [device, ..] = &devices[..] else {
@@ -134,7 +148,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             seed: writing.seed,
             samples,
             exists: writing.exists,
-            report: args.report,
+            unshown: AtomicUsize::new(if args.report { SHOWN } else { 0 }),
             output: &args.output,
             journal: None,
             claims: None,
@@ -169,7 +183,8 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         }
         Ok(shared)
     };
-    flow(run, &devices, &entries, &cancel, begin, teller)
+    let claimed = lease.is_some();
+    flow(run, &devices, &entries, claimed, &cancel, begin, teller)
 }
 
 /// Opens the models, begins, and passes every entry through reading, computing and writing.
@@ -177,15 +192,17 @@ fn flow<'a>(
     run: &Run,
     devices: &[Device],
     entries: &[Entry],
+    claimed: bool,
     cancel: &Cancel,
     begin: impl FnOnce(Sender<Event>) -> posteriori::Result<Shared<'a>>,
     mut teller: Teller<'_>,
 ) -> Result<u8> {
-    let room = room(run.batch);
+    let targets: Vec<Target> = devices.iter().map(|d| d.rt().target()).collect();
+    let room = Flow::of(run.batch, &targets, claimed);
     let shared: &OnceLock<Shared<'_>> = &OnceLock::new();
-    let (requests, queue) = sync_channel(room);
+    let (requests, queue) = sync_channel(room.before);
     let queue = Arc::new(Mutex::new(queue));
-    let (finished, results) = sync_channel(room);
+    let (finished, results) = sync_channel(room.after);
     let (events, told) = channel();
     thread::scope(|scope| {
         let (opened, open) = channel();
@@ -225,11 +242,27 @@ fn flow<'a>(
     })
 }
 
-/// How many images wait on either side of those that are computed, so that nobody waits for a disk.
-fn room(batch: BatchSize) -> usize {
-    2 * match batch {
-        BatchSize::Auto => BatchSize::MOST,
-        BatchSize::Of(n) => n,
+/// How many images a run has in its hands, so that nobody waits for a disk.
+#[derive(Clone, Copy)]
+struct Flow {
+    /// Those that wait for the workers, beside one that is read.
+    before: usize,
+    workers: usize,
+    /// Those that wait behind them, beside one that is written.
+    after: usize,
+}
+
+impl Flow {
+    /// That of batches of this size, by workers on these kinds of devices. What is claimed is kept from other processes, so that only
+    /// as many wait as a batch has, with the one that is read.
+    fn of(batch: BatchSize, targets: &[Target], claimed: bool) -> Self {
+        let most = targets.iter().map(|target| batch.most_on(*target));
+        let most = most.max().unwrap_or(1);
+        Flow {
+            before: if claimed { most - 1 } else { 2 * most },
+            workers: targets.len(),
+            after: 2 * most,
+        }
     }
 }
 
@@ -239,8 +272,8 @@ struct Shared<'a> {
     seed: u64,
     samples: u32,
     exists: Exists,
-    /// Whether there is a page to show pictures.
-    report: bool,
+    /// How many more pictures the page shows, if there is one.
+    unshown: AtomicUsize,
     output: &'a Path,
     /// What the record of every picture begins with.
     record: Value,
@@ -274,8 +307,8 @@ enum Event {
         loss: Option<f64>,
         fields: Value,
     },
-    /// The output is there already.
-    Skipped(Ticket),
+    /// The output is there already; and what the journal knows and a page shows of it.
+    Skipped(Ticket, Option<(Done, Option<Pair>)>),
     /// Another process has claimed it.
     Elsewhere,
     /// Written; and what a page shows of it.
@@ -298,6 +331,13 @@ impl Shared<'_> {
 
     fn is_over(&self) -> bool {
         self.cancel.is_cancelled()
+    }
+
+    /// Whether the page shows one more picture, which has its place then.
+    fn shows(&self) -> bool {
+        let less = |unshown: usize| unshown.checked_sub(1);
+        let order = Ordering::Relaxed;
+        self.unshown.fetch_update(order, order, less).is_ok()
     }
 
     /// Ends the run: what is being written is still written.
@@ -372,6 +412,12 @@ impl Shared<'_> {
             verdict: text("verdict"),
             seconds: 0.0,
         }))
+    }
+
+    /// What the journal says of a restoration that is done.
+    fn noted(&self, ticket: &Ticket) -> Option<Done> {
+        let journal = lock(self.journal.as_ref()?);
+        journal.done(&ticket.name, ticket.sample).cloned()
     }
 
     fn release(&self, ticket: &Ticket) {

@@ -16,10 +16,6 @@ use crate::cli::{files, record};
 
 /// Writes what comes until nobody is left who sends.
 pub(super) fn write_all(shared: &Shared<'_>, from: &Receiver<Finished<Ticket>>) {
-    let mut unshown = match shared.report {
-        true => report::SHOWN,
-        false => 0,
-    };
     for finished in from {
         let Finished {
             request,
@@ -28,7 +24,7 @@ pub(super) fn write_all(shared: &Shared<'_>, from: &Receiver<Finished<Ticket>>) 
         } = finished;
         let written = match &restored {
             Ok(restored) => write(shared, &request, restored, seconds)
-                .map(|done| (done, show(&request, restored, unshown > 0))),
+                .map(|done| (done, show(shared, &request, restored))),
             Err(e) => {
                 shared.fail(&request.tag.name, Some(request.sample), e);
                 shared.release(&request.tag);
@@ -40,7 +36,6 @@ pub(super) fn write_all(shared: &Shared<'_>, from: &Receiver<Finished<Ticket>>) 
                 if let Err(e) = shared.note(&Line::Item(done.clone())) {
                     shared.end(e);
                 }
-                unshown = unshown.saturating_sub(1);
                 shared.tell(Event::Done(request.tag.clone(), done, pair));
             }
             // The next has no more room.
@@ -53,9 +48,9 @@ pub(super) fn write_all(shared: &Shared<'_>, from: &Receiver<Finished<Ticket>>) 
 }
 
 /// What the page shows of a result, if it still shows any. A picture that it cannot show is no failure of the image.
-fn show(request: &Request<Ticket>, restored: &Restored, wanted: bool) -> Option<Pair> {
+fn show(shared: &Shared<'_>, request: &Request<Ticket>, restored: &Restored) -> Option<Pair> {
     let of = || report::pair(&request.job.task, &request.y, &restored.image).ok();
-    wanted.then(of).flatten()
+    shared.shows().then(of).flatten()
 }
 
 /// Judges and writes one result.

@@ -31,6 +31,8 @@ pub(super) struct Report {
     failed: Rows,
     shown: usize,
     far: usize,
+    /// Of those that an earlier run made, how many there are, and how many are far.
+    earlier: [usize; 2],
     /// What the records of the run's pictures begin with.
     record: Value,
 }
@@ -68,6 +70,7 @@ impl Report {
             failed: rows("failed", &["image", "why"]),
             shown: 0,
             far: 0,
+            earlier: [0; 2],
             record: Value::Null,
         }
     }
@@ -80,6 +83,18 @@ impl Report {
     /// An image is done.
     pub(super) fn done(&mut self, done: &Done, pair: Option<Pair>) -> Result<()> {
         self.far += usize::from(done.verdict == "far");
+        self.add(done, pair)
+    }
+
+    /// An image was there already, and this is what was noted of it.
+    pub(super) fn earlier(&mut self, done: &Done, pair: Option<Pair>) -> Result<()> {
+        let [all, far] = &mut self.earlier;
+        *all += 1;
+        *far += usize::from(done.verdict == "far");
+        self.add(done, pair)
+    }
+
+    fn add(&mut self, done: &Done, pair: Option<Pair>) -> Result<()> {
         self.shown += usize::from(pair.is_some());
         let mut row = match pair {
             Some(pair) => Vec::from(pair.map(Cell::Picture)),
@@ -134,9 +149,16 @@ impl Report {
             skipped,
             failed,
         } = end.tally;
+        let known = match self.earlier {
+            [0, _] => String::new(),
+            [all, far] => format!("; {all} of earlier runs stand below, {far} of them far"),
+        };
         let mut counts = vec![
             ("restored", format!("{done}, of which {} far", self.far)),
-            ("skipped", format!("{skipped}, which were there already")),
+            (
+                "skipped",
+                format!("{skipped}, which were there already{known}"),
+            ),
             ("failed", failed.to_string()),
         ];
         if end.elsewhere > 0 {
@@ -206,21 +228,20 @@ mod tests {
         report.begins(&serde_json::json!({ "model": "m", "settings": {} }));
         let grey = Image::new(300, 2, vec![0.0; 1800]).unwrap();
         let task = Task::parse("denoise").unwrap();
-        for (i, pair) in [Some(pair(&task, &grey, &grey).unwrap()), None]
-            .into_iter()
-            .enumerate()
-        {
-            let done = Done {
-                item: format!("{i}.png"),
-                sample: 0,
-                output: String::new(),
-                task: "denoise".into(),
-                residual: 0.0,
-                verdict: "far".into(),
-                seconds: 1.0,
-            };
-            report.done(&done, pair).unwrap();
-        }
+        let noted = |item: &str, verdict: &str| Done {
+            item: item.into(),
+            sample: 0,
+            output: String::new(),
+            task: "denoise".into(),
+            residual: 0.0,
+            verdict: verdict.into(),
+            seconds: 1.0,
+        };
+        let shown = || Some(pair(&task, &grey, &grey).unwrap());
+        report.done(&noted("0.png", "far"), shown()).unwrap();
+        report.earlier(&noted("2.png", "ok"), shown()).unwrap();
+        report.done(&noted("1.png", "far"), None).unwrap();
+        report.earlier(&noted("3.png", "far"), None).unwrap();
         let end = End {
             tally: Tally {
                 done: 2,
@@ -236,17 +257,18 @@ mod tests {
         report.write(&end).unwrap();
         let html = std::fs::read_to_string(dir.path().join("report-0-of-3.html")).unwrap();
         for said in [
-            "The first 1 of 2 are shown",
+            "The first 2 of 4 are shown",
             "1.png",
+            "3.png",
             "2, of which 2 far",
-            "5, which were there",
+            "5, which were there already; 2 of earlier runs stand below, 1 of them far",
             "50.0 % of",
         ] {
             assert!(html.contains(said), "{said}: {html}");
         }
         assert_eq!(
             html.matches("<img class=\"crisp\" width=\"128\"").count(),
-            2
+            4
         );
         // The rows' file is gone.
         assert_eq!(

@@ -119,9 +119,12 @@ impl<'a> Teller<'a> {
                     self.ui.record("progress", fields);
                     self.advance(loss);
                 }
-                Event::Skipped(ticket) => {
+                Event::Skipped(ticket, known) => {
                     let output = ticket.output.display().to_string();
                     self.tally.skip(self.ui, &ticket.name, &output);
+                    if let Some((done, pair)) = known {
+                        self.add(&mut fatal, |report| report.earlier(&done, pair));
+                    }
                 }
                 Event::Elsewhere => self.elsewhere += 1,
                 Event::Done(ticket, done, pair) => {
