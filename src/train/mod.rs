@@ -16,6 +16,7 @@ pub mod generated;
 pub mod initial;
 pub mod job;
 pub(crate) mod noised;
+pub(crate) mod notes;
 pub(crate) mod optimiser;
 
 use std::cell::RefCell;
