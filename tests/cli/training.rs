@@ -305,6 +305,68 @@ fn a_full_disk_leaves_the_checkpoint_before() {
 }
 
 #[test]
+fn samples_of_a_model_are_what_the_run_says() {
+    let dir = configured();
+    run(dir.path(), &format!("{TRAIN} --scenes 4 --steps 1")).expect(0, &[]);
+    let common = "--size 32x32 --steps 1 --batch 2 --micro 2 --device cpu --json";
+    run(
+        dir.path(),
+        &format!("train denoiser -o m --scenes 4 {common}"),
+    )
+    .expect(0, &[]);
+    let line = |folder: &str, flags: &str| {
+        let line = format!("train cse -o {folder} --model m --task sr4 {common}");
+        run(dir.path(), &format!("{line} {flags}"))
+    };
+    line("c", "--self-generated 3").expect(0, &[]);
+    let samples = || files_of(&dir.path().join("c/self-generated"));
+    let (want, state) = (samples(), dir.path().join("c/training.safetensors"));
+    assert_eq!(want.len(), 3);
+    // Those that are there are of another run.
+    fs::remove_file(&state).unwrap();
+    fs::remove_file(dir.path().join("c").join(MODEL_FILE)).unwrap();
+    for (flags, named) in [
+        ("--seed 7", "--seed: wanted 0"),
+        ("--size 48x48", "--size: wanted 32x32"),
+        ("--precision f64", "--precision: wanted f32"),
+    ] {
+        let flags = format!("--self-generated 3 {flags}");
+        let line = format!("train cse -o c --model m --task sr4 {common} {flags}");
+        let flag = flags.split(' ').nth(2).unwrap();
+        let line = match flag {
+            "--size" => line.replacen("--size 32x32 ", "", 1),
+            _ => line,
+        };
+        run(dir.path(), &line).expect(2, &[named, "samples.json", "self-generated"]);
+    }
+    let weights = dir.path().join("m/unet").join(MODEL_FILE);
+    let bytes = fs::read(&weights).unwrap();
+    let mut others = bytes.clone();
+    *others.last_mut().unwrap() ^= 1;
+    fs::write(&weights, others).unwrap();
+    line("c", "--self-generated 3").expect(2, &["--model: wanted "]);
+    fs::write(&weights, bytes).unwrap();
+    let notes = dir.path().join("c/self-generated/.posteriori/samples.json");
+    let text = fs::read(&notes).unwrap();
+    fs::remove_file(&notes).unwrap();
+    line("c", "--self-generated 3").expect(2, &["samples.json: is missing"]);
+    assert!(samples() == want && !state.exists());
+    fs::write(&notes, text).unwrap();
+    // Fewer: the first of them, as if there were no others.
+    line("c", "--self-generated 2").expect(0, &[]);
+    line("d", "--self-generated 2").expect(0, &[]);
+    assert!(samples() == want);
+    let trained = |folder: &str| fs::read(dir.path().join(folder).join(MODEL_FILE)).unwrap();
+    assert!(trained("c") == trained("d"));
+}
+
+/// The files of a folder with what is in them.
+fn files_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let read = |name: String| (name.clone(), fs::read(folder.join(&name)).unwrap());
+    tree(folder).into_iter().map(read).collect()
+}
+
+#[test]
 fn an_autoencoder_a_denoiser_and_an_estimator_that_restores() {
     let dir = configured();
     run(dir.path(), &format!("{TRAIN} --scenes 4 --steps 1")).expect(0, &[]);

@@ -45,6 +45,16 @@ impl Source {
         Ok(Source::Folder(Folder { root, paths }))
     }
 
+    /// These files of a folder, in this order, by their paths in it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for no files.
+    pub fn files(root: impl AsRef<Path>, paths: Vec<PathBuf>) -> Result<Self> {
+        at_least_one(paths.len())?;
+        let root = root.as_ref().to_owned();
+        Ok(Source::Folder(Folder { root, paths }))
+    }
+
     /// Scenes `0 .. count` of a seed.
     ///
     /// # Errors
