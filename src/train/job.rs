@@ -28,7 +28,8 @@ use crate::train::cse::Conditioning;
 use crate::train::data::{Batches, Skipped};
 use crate::train::denoiser::Denoising;
 use crate::train::noised::upload;
-use crate::train::{Objective, Record, Settings, Trainer, curve, initial};
+use crate::train::notes::Lock;
+use crate::train::{Objective, Record, Settings, Trainer, curve, initial, presets};
 
 /// What is trained.
 #[derive(Clone, Debug)]
@@ -308,7 +309,11 @@ impl Job {
                 (parameters, None, |_| false)
             }
             Model::Denoiser => {
-                write_new(&config, include_str!("presets/unet.json"))?;
+                let latents = presets::latent_channels(&self.folder)?;
+                match config.is_file() {
+                    true => presets::expect_unet(component, latents)?,
+                    false => replace(&config, &presets::unet(latents)?)?,
+                }
                 let scheduler = self.folder.join("scheduler");
                 create(&scheduler)?;
                 let schedule = scheduler.join("scheduler_config.json");

@@ -18,6 +18,7 @@ pub mod job;
 pub(crate) mod noised;
 pub(crate) mod notes;
 pub(crate) mod optimiser;
+mod presets;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

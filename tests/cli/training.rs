@@ -367,6 +367,37 @@ fn files_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
+fn a_denoiser_of_pixels_in_a_new_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let line =
+        "train denoiser -o m --scenes 2 --size 32x32 --steps 1 --batch 2 --micro 2 --device cpu";
+    run(dir.path(), line).expect(0, &[]);
+    let line = "generate --model m -o x.png --steps 1 --size 32x32 --device cpu";
+    run(dir.path(), line).expect(0, &[]);
+    assert!(dir.path().join("x.png").exists());
+    // One of latents, and no autoencoder beside it.
+    let dir = configured();
+    fs::remove_dir_all(dir.path().join("m/vae")).unwrap();
+    let line =
+        "train denoiser -o m --scenes 2 --size 32x32 --steps 1 --batch 2 --micro 2 --device cpu";
+    let named = [
+        "m/unet/config.json",
+        "there is no vae/ beside it",
+        "UNet2DConditionModel of 4 channels in",
+        "train the autoencoder",
+    ];
+    run(dir.path(), line).expect(2, &named);
+    assert_eq!(tree(&dir.path().join("m")), ["unet/config.json"]);
+    // One of other latents.
+    let dir = configured();
+    let config = dir.path().join("m/vae/config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace("\"latent_channels\": 4", "\"latent_channels\": 8");
+    fs::write(&config, text).unwrap();
+    run(dir.path(), line).expect(2, &["wanted 8 channels in and out", "of 4 channels in"]);
+}
+
+#[test]
 fn an_autoencoder_a_denoiser_and_an_estimator_that_restores() {
     let dir = configured();
     run(dir.path(), &format!("{TRAIN} --scenes 4 --steps 1")).expect(0, &[]);
