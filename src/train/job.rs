@@ -77,6 +77,8 @@ const STATE_FILE: &str = "training.safetensors";
 /// Drawn values, until the first checkpoint.
 const DRAWN_FILE: &str = "drawn.safetensors";
 const CURVE_FILE: &str = "loss.svg";
+/// It is there while a run is at work.
+const LOCK_FILE: &str = ".training.lock";
 
 /// What is told on the way.
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +127,8 @@ impl Job {
     ///
     /// # Errors
     /// [`Error::Training`] when it diverges: the last checkpoint is from before that; [`Error::Config`] when there is a
-    /// checkpoint of another recipe, or a model without one; what models, images and files return.
+    /// checkpoint of another recipe, or a model without one; [`Error::File`] when another run trains in the folder; what
+    /// models, images and files return.
     pub fn run(
         &self,
         device: &Device,
@@ -133,6 +136,10 @@ impl Job {
         watch: &mut dyn FnMut(Progress<'_>),
     ) -> Result<()> {
         self.check()?;
+        let component = self.component();
+        create(&component)?;
+        let why = "another run trains in this folder; wait for it, or choose another output folder";
+        let _held = Lock::take(component.join(LOCK_FILE), why)?;
         let from = self.prepare()?;
         let before = from
             .ends_with(STATE_FILE)
@@ -294,7 +301,6 @@ impl Job {
     /// the last checkpoint, else drawn values.
     fn prepare(&self) -> Result<PathBuf> {
         let component = &self.component();
-        create(component)?;
         let state = component.join(STATE_FILE);
         if state.is_file() {
             return Ok(state);

@@ -367,6 +367,25 @@ fn files_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
+fn a_folder_has_one_run_at_a_time() {
+    let dir = configured();
+    let line = format!("{TRAIN} --scenes 4 --steps 100000 --save-every 100000");
+    let mut first = start(dir.path(), &line, None);
+    let mut lines = BufReader::new(first.stdout.take().unwrap()).lines();
+    assert!(lines.next().is_some_and(|line| line.is_ok()));
+    let second = run(dir.path(), &format!("{TRAIN} --scenes 4 --steps 1"));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    second.expect(
+        1,
+        &["m/vae/.training.lock", "another run trains in this folder"],
+    );
+    // The one that was killed holds nothing.
+    run(dir.path(), &format!("{TRAIN} --scenes 4 --steps 1")).expect(0, &[]);
+    assert!(!dir.path().join("m/vae/.training.lock").exists());
+}
+
+#[test]
 fn a_denoiser_of_pixels_in_a_new_folder() {
     let dir = tempfile::tempdir().unwrap();
     let line =
