@@ -108,6 +108,15 @@ impl Job {
     /// [`Error::Argument`] naming the setting, [`Error::Config`] naming the file.
     pub fn check(&self) -> Result<()> {
         self.settings.check()?;
+        if self.save_every == 0 {
+            return Err(Error::argument("save-every", "wanted at least 1, got 0"));
+        }
+        if let Model::Autoencoder { kl_weight } = self.model
+            && !(kl_weight >= 0.0 && kl_weight.is_finite())
+        {
+            let why = format!("wanted 0 or more, got {kl_weight}");
+            return Err(Error::argument("kl-weight", why));
+        }
         let component = self.component();
         if component.join(STATE_FILE).is_file() {
             return Ok(());
@@ -216,7 +225,7 @@ impl Job {
                     .for_each(|skipped| watch(Progress::Skipped(skipped)));
                 let record = trainer.step(objective, &made)?;
                 watch(Progress::Step(&record));
-                if (step + 1) % self.save_every.max(1) == 0 || step + 1 == steps {
+                if (step + 1) % self.save_every == 0 || step + 1 == steps {
                     trainer.save(&state)?;
                     curve::write(&state.with_file_name(CURVE_FILE), trainer.losses())?;
                 }
