@@ -113,7 +113,13 @@ fn a_study_that_was_stopped_goes_on_where_it_was() {
         (text.len(), 30),
     ] {
         let folder = dir.path().join(format!("cut-{cut}"));
-        fs::create_dir(&folder).unwrap();
+        for part in [".posteriori", "pictures"] {
+            fs::create_dir_all(folder.join(part)).unwrap();
+            for file in fs::read_dir(whole.join(part)).unwrap() {
+                let file = file.unwrap();
+                fs::copy(file.path(), folder.join(part).join(file.file_name())).unwrap();
+            }
+        }
         fs::write(folder.join("results.csv"), &text[..cut]).unwrap();
         // a batch never changes a result
         let study = Study {
@@ -129,6 +135,13 @@ fn a_study_that_was_stopped_goes_on_where_it_was() {
     }
     let (_, counts) = run(&small(), &whole).unwrap();
     assert_eq!(counts, [30, 0, 0]);
+    // A picture that is to be shown is made again; what is known of it is not written again.
+    let picture = whole.join("pictures/cell-1-image-2.png");
+    let bytes = fs::read(&picture).unwrap();
+    fs::remove_file(&picture).unwrap();
+    let (_, counts) = run(&small(), &whole).unwrap();
+    assert_eq!(counts, [29, 1, 2]);
+    assert!(fs::read(&picture).unwrap() == bytes);
     assert_eq!(fs::read_to_string(whole.join("results.csv")).unwrap(), text);
 }
 
@@ -176,16 +189,16 @@ fn results_of_another_study_are_refused() {
     for (change, named) in [
         (
             (|s| s.cells[0].row = "DPS!".into()) as fn(&mut Study),
-            "line 2: wanted sr4,DPS!,scene 0 of seed 1, got sr4,DPS,scene 0 of seed 1",
+            "line 2: wanted a task, row and image of this one, got sr4,DPS,scene 0 of seed 1",
         ),
         (
             |s| s.images = Source::scenes(1, 4).unwrap(),
-            "line 6: wanted no more lines",
+            "line 6: wanted a task, row and image of this one",
         ),
-        (|s| s.images = Source::scenes(2, 5).unwrap(), "of seed 2"),
+        (|s| s.images = Source::scenes(2, 5).unwrap(), "of seed 1"),
         (
             |s| s.cells[0].job.task = Task::super_resolution(2),
-            "wanted sr2",
+            "got sr4,DPS",
         ),
     ] {
         let mut study = other.clone();
@@ -197,6 +210,54 @@ fn results_of_another_study_are_refused() {
         );
         assert_eq!(fs::read(dir.path().join("results.csv")).unwrap(), before);
     }
+    // The lines are those of this one, but what they say would not be.
+    let refused = |study: &Study, device: &Device, named: &str| {
+        let error = study.run(device, dir.path(), &|_| ()).unwrap_err();
+        let error = error.to_string();
+        let whole = error.starts_with(named) && error.contains("study.json was written, got ");
+        assert!(whole && error.contains("choose another folder"), "{error}");
+        assert_eq!(fs::read(dir.path().join("results.csv")).unwrap(), before);
+    };
+    for (change, named) in [
+        (
+            (|s| s.images = Source::scenes(1, 6).unwrap()) as fn(&mut Study),
+            "images: wanted 5 scenes of seed 1, 32x32",
+        ),
+        (|s| s.size = [32, 64], "images: wanted 5 scenes"),
+        (|s| s.noise = 0.1, "noise: wanted 0.05"),
+        (
+            |s| s.cells[0].job.method.steps = 3,
+            "row `DPS` on sr4, cell 1: wanted ",
+        ),
+        (
+            |s| s.model = oracle::checkpoint("tiny-sd2"),
+            "--model: wanted ",
+        ),
+        (
+            |s| s.variants = vec![("add".into(), "plain".into())],
+            "--variant: wanted ",
+        ),
+    ] {
+        let mut study = other.clone();
+        change(&mut study);
+        refused(&study, &Device::cpu(), named);
+    }
+    let precise = Device::cpu().with_precision("f64").unwrap();
+    refused(&other, &precise, "--precision: wanted f32");
+    let head = dir.path().join(".posteriori/study.json");
+    let text = fs::read_to_string(&head).unwrap();
+    let version = concat!("posteriori ", env!("CARGO_PKG_VERSION"));
+    fs::write(&head, text.replace(version, "posteriori 0.0.0")).unwrap();
+    refused(&other, &Device::cpu(), "engine: wanted posteriori 0.0.0");
+    fs::remove_file(&head).unwrap();
+    let error = run(&other, dir.path()).unwrap_err().to_string();
+    assert!(error.contains("study.json: is missing"), "{error}");
+    // Where there is no result yet, everything may change.
+    let header = String::from_utf8(before.clone()).unwrap();
+    let header = header.split_inclusive('\n').next().unwrap();
+    fs::write(dir.path().join("results.csv"), header).unwrap();
+    other.noise = 0.1;
+    run(&other, dir.path()).unwrap();
     fs::write(dir.path().join("results.csv"), "a,b\n1,2\n").unwrap();
     let error = run(&other, dir.path()).unwrap_err().to_string();
     assert!(
@@ -302,7 +363,10 @@ fn images_that_fail_are_told_and_the_others_go_on() {
     let last = &sheet.pixels[(60 * sheet.width + 4 + 3 * 132) * 3..][..128 * 3];
     assert!(last.iter().all(|v| v.abs() < 1.01 / 255.0));
     // and they are read back as they are
-    assert_eq!(run(&study, &out).unwrap(), (records.clone(), [12, 0, 0]));
+    let lines = fs::read_to_string(out.join("results.csv")).unwrap();
+    let (again, [found, tried, _]) = run(&study, &out).unwrap();
+    assert_eq!((&again, found, tried), (&records, 3, 9));
+    assert_eq!(fs::read_to_string(out.join("results.csv")).unwrap(), lines);
     let table = &tables(&records)[0];
     let [good, wild] = &table.rows[..] else {
         panic!("two rows")
@@ -310,6 +374,50 @@ fn images_that_fail_are_told_and_the_others_go_on() {
     assert_eq!((good.images, good.failed.len()), (3, 3));
     assert_eq!((wild.images, wild.failed.len(), wild.paired), (0, 6, 0));
     assert_eq!(wild.means[0], None);
+}
+
+#[test]
+fn what_failed_is_tried_again_and_images_with_a_result_do_not_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("x");
+    fs::create_dir(&input).unwrap();
+    let draw = |name: &str, scene: u64| {
+        let image = scenes::render(0, scene, [32, 32]).unwrap();
+        save(input.join(name), &image, Format::Png, &[]).unwrap();
+    };
+    ["a.png", "c.png"].iter().for_each(|name| draw(name, 1));
+    fs::write(input.join("b.png"), "no image").unwrap();
+    let cells = vec![
+        cell("DPS", "sr4", Method::dps().steps(1).zeta(0.3)),
+        cell("prior", "sr4", Method::ancestral().steps(1)),
+    ];
+    let study = || study(Source::folder(&input).unwrap(), cells.clone());
+    let out = dir.path().join("out");
+    let (records, _) = run(&study(), &out).unwrap();
+    let good = |all: &[Record]| -> Vec<bool> { all.iter().map(|r| r.outcome.is_ok()).collect() };
+    assert_eq!(good(&records), [true, false, true, true, false, true]);
+    let before = fs::read_to_string(out.join("results.csv")).unwrap();
+
+    draw("b.png", 2);
+    let (records, [found, tried, _]) = run(&study(), &out).unwrap();
+    assert_eq!((found, tried), (4, 2));
+    let (whole, _) = run(&study(), &dir.path().join("anew")).unwrap();
+    let outcomes = |all: &[Record]| -> Vec<_> {
+        let of = |r: &Record| (r.row.clone(), r.image.clone(), r.outcome.clone());
+        all.iter().map(of).collect()
+    };
+    assert_eq!(outcomes(&records), outcomes(&whole));
+    assert_eq!(good(&records), [true; 6]);
+    // Two lines more, which hold.
+    let after = fs::read_to_string(out.join("results.csv")).unwrap();
+    assert!(after.starts_with(&before) && after.lines().count() == before.lines().count() + 2);
+    let again = run(&study(), &out).unwrap();
+    assert_eq!(again, (records, [6, 0, 0]));
+
+    draw("a.png", 3);
+    let error = run(&study(), &out).unwrap_err().to_string();
+    assert!(error.starts_with("image a.png: wanted "), "{error}");
+    assert_eq!(fs::read_to_string(out.join("results.csv")).unwrap(), after);
 }
 
 #[test]

@@ -110,6 +110,9 @@ fn expect_values(task: &Task, Entry { output, format, .. }: &Entry) -> posterior
     Err(Error::argument("--format", why))
 }
 
+/// The most Gaussian noise: what is drawn is finite in 32 bits.
+const MOST_NOISE: f64 = 1e30;
+
 /// The noise of a measurement.
 #[derive(Clone, Copy)]
 enum Noise {
@@ -123,7 +126,13 @@ impl Noise {
             Some(rate) => {
                 number(rate).and_then(|rate| poisson::check(rate).map(|()| Noise::Poisson(rate)))
             }
-            None => number(text).map(Noise::Gaussian),
+            None => number(text).and_then(|sigma| match sigma <= MOST_NOISE {
+                true => Ok(Noise::Gaussian(sigma)),
+                false => {
+                    let why = format!("wanted at most {MOST_NOISE:e}, got `{text}`");
+                    Err(Error::argument("--noise", why))
+                }
+            }),
         };
         read.map_err(|e| match e {
             Error::Argument { why, .. } => Error::argument("--noise", why),
@@ -164,15 +173,20 @@ fn one(
     };
     let y = measurement.measure(&x, image_key(&entry.name))?;
 
-    files::make_room(&entry.output)?;
-    // The picture first away and last there: where there is one, its file is there too.
-    remove(&entry.output)?;
-    let path = Measurement::path_for(&entry.output);
+    let picture = image::encode(&y, entry.format, &[])?;
     let text = measurement.to_json()?;
-    write_atomic(&path, |w| {
-        w.write_all(text.as_bytes()).map_err(failed(&path))
+
+    files::make_room(&entry.output)?;
+    write_atomic(&entry.output, |w| {
+        let written = w.write_all(&picture).and_then(|()| w.flush());
+        written.map_err(failed(&entry.output))?;
+        // The old picture away before the file is new: where there is one, its own file is there too.
+        remove(&entry.output)?;
+        let path = Measurement::path_for(&entry.output);
+        write_atomic(&path, |w| {
+            w.write_all(text.as_bytes()).map_err(failed(&path))
+        })
     })?;
-    image::save(&entry.output, &y, entry.format, &[])?;
     Ok(Some([y.height, y.width]))
 }
 

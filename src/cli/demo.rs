@@ -59,6 +59,8 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         );
         return Err(Error::argument("--seed", why).into());
     }
+    let format = files::named_format(&args.output, None)?;
+    files::expect_picture(&args.output, format, false)?;
     files::prepare_file(&args.output)?;
     let device = Device::parse(&args.device)?;
     let task = Task::parse(embedded::CSE_TASK)?;

@@ -20,7 +20,7 @@ use super::ui::{Tally, Ui, number};
 /// Compare restored images with the truth: PSNR, SSIM, and the residual of their measurements
 ///
 /// Partners have the same path in each folder; the extension may differ, and a sample's suffix (x-s0.png)
-/// is ignored.
+/// is ignored. An image smaller than SSIM's window has none; a mean is over the images that have a value.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The folder of restored images
@@ -49,7 +49,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         prepare_file(path)?;
     }
     let columns = columns(measurements.is_some());
-    let mut rows: Vec<(String, Vec<f64>)> = Vec::new();
+    let mut rows: Vec<(String, Vec<Option<f64>>)> = Vec::new();
     let mut tally = Tally::default();
     ui.start_bar(restored.len() as u64);
     for (index, path) in restored.iter().enumerate() {
@@ -57,11 +57,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
         match one(&args.restored, path, &truth, measurements.as_ref()) {
             Ok(values) => {
                 tally.done += 1;
-                let cells = columns.iter().zip(&values);
-                let text: Vec<String> = cells
-                    .map(|(c, v)| format!("{c} {}", number(*v, 4)))
-                    .collect();
-                ui.line(format!("{name}  {}", text.join("  ")));
+                ui.line(format!("{name}  {}", line(&columns, &values)));
                 ui.record("item", fields(&name, &columns, &values));
                 rows.push((name, values));
             }
@@ -71,14 +67,14 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     }
     alone(&restored, &truth, ui);
     if !rows.is_empty() {
-        let means: Vec<f64> = (0..columns.len())
-            .map(|c| rows.iter().map(|(_, v)| v[c]).sum::<f64>() / rows.len() as f64)
+        let means: Vec<Option<f64>> = (0..columns.len())
+            .map(|c| mean(rows.iter().filter_map(|(_, values)| values[c])))
             .collect();
-        let cells = columns.iter().zip(&means);
-        let text: Vec<String> = cells
-            .map(|(c, v)| format!("{c} {}", number(*v, 4)))
-            .collect();
-        ui.line(format!("mean of {}  {}", rows.len(), text.join("  ")));
+        ui.line(format!(
+            "mean of {}  {}",
+            rows.len(),
+            line(&columns, &means)
+        ));
         let mut mean = fields("", &columns, &means);
         mean["item"] = Value::Null;
         mean["mean_of"] = json!(rows.len());
@@ -114,7 +110,20 @@ fn columns(residual: bool) -> Vec<&'static str> {
     names.chain(residual.then_some("residual")).collect()
 }
 
-fn fields(item: &str, columns: &[&str], values: &[f64]) -> Value {
+/// Names and values for people.
+fn line(columns: &[&str], values: &[Option<f64>]) -> String {
+    let cells = columns.iter().zip(values);
+    let text = |v: &Option<f64>| v.map_or("-".into(), |v| number(v, 4));
+    let cells: Vec<String> = cells.map(|(c, v)| format!("{c} {}", text(v))).collect();
+    cells.join("  ")
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0), |(sum, count), v| (sum + v, count + 1));
+    (count > 0).then(|| sum / count as f64)
+}
+
+fn fields(item: &str, columns: &[&str], values: &[Option<f64>]) -> Value {
     let mut fields = Map::new();
     fields.insert("item".into(), json!(item));
     // JSON has no infinity; the PSNR of equal images is null.
@@ -133,15 +142,26 @@ fn one(
     path: &Path,
     truth: &Folder,
     measurements: Option<&Folder>,
-) -> posteriori::Result<Vec<f64>> {
+) -> posteriori::Result<Vec<Option<f64>>> {
     let x = image::read(folder.join(path))?;
     let clean = image::read(partner(path, truth)?)?;
     let mut values = Vec::new();
+    let mut refused = None;
     for metric in METRICS {
-        values.push((metric.compute)(&x, &clean)?);
+        match (metric.compute)(&x, &clean) {
+            Ok(value) => values.push(Some(value)),
+            Err(e) => {
+                values.push(None);
+                refused.get_or_insert(e);
+            }
+        }
+    }
+    // What no metric takes are no partners.
+    if let (Some(e), true) = (refused, values.iter().all(Option::is_none)) {
+        return Err(e);
     }
     if let Some(measurements) = measurements {
-        values.push(residual_of(&x, &partner(path, measurements)?)?);
+        values.push(Some(residual_of(&x, &partner(path, measurements)?)?));
     }
     Ok(values)
 }
@@ -199,12 +219,17 @@ fn residual_of(x: &Image, y: &Path) -> posteriori::Result<f64> {
     Ok(norms.to_f64()?[0])
 }
 
-fn write_csv(path: &Path, columns: &[&str], rows: &[(String, Vec<f64>)]) -> posteriori::Result<()> {
+fn write_csv(
+    path: &Path,
+    columns: &[&str],
+    rows: &[(String, Vec<Option<f64>>)],
+) -> posteriori::Result<()> {
     let columns: Vec<&str> = std::iter::once("item")
         .chain(columns.iter().copied())
         .collect();
-    let row = |(name, values): &(String, Vec<f64>)| {
-        let values = values.iter().map(f64::to_string);
+    let row = |(name, values): &(String, Vec<Option<f64>>)| {
+        let text = |v: &Option<f64>| v.map_or_else(String::new, |v| v.to_string());
+        let values = values.iter().map(text);
         std::iter::once(name.clone()).chain(values).collect()
     };
     csv::write(path, &columns, &rows.iter().map(row).collect::<Vec<_>>())

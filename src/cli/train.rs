@@ -10,10 +10,10 @@ use posteriori::io::weights::Kind;
 use posteriori::pipeline::embedded;
 use posteriori::rng::image_key;
 use posteriori::train::data::{Augment, Batches, Skipped, Source};
-use posteriori::train::generated;
+use posteriori::train::generated::Samples;
 use posteriori::train::job::{Job, Model, Progress};
 use posteriori::train::{Decay, Settings};
-use posteriori::{Device, Error, Pipeline, Task};
+use posteriori::{Device, Error, Task};
 
 use super::exit::DONE;
 use super::run::{folder as named, size};
@@ -184,14 +184,16 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     job.check()?;
     let source = match self_generated {
         Some((count, model, folder)) => {
-            let pipeline = Pipeline::open(model, device.clone())?;
             ui.start_bar(count as u64);
-            let seed = common.seed;
-            generated::fill(&pipeline, &folder, count, size, seed, &mut |there| {
+            let samples = Samples {
+                size,
+                seed: common.seed,
+            };
+            let source = samples.fill(&model, &device, &folder, count, &mut |there| {
                 ui.advance(there as u64, "samples of the model");
             })?;
             ui.end_bar();
-            subset(Source::folder(folder)?, &common)?
+            subset(source, &common)?
         }
         None => subset(source(&common)?, &common)?,
     };

@@ -1,8 +1,10 @@
 //! [`Study`]: tables like the paper's 4, 5, 6 and 9: methods by tasks over a set of images, with intervals.
 //!
 //! Every cell (a row of the table on a task) restores the same measurements with the same noise, so rows are
-//! paired. A line of `results.csv` is written as soon as it is known; a study that was stopped goes on there.
+//! paired. A line of `results.csv` is written as soon as it is known; a study that was stopped goes on there, and tries again what
+//! failed.
 
+mod head;
 mod pictures;
 mod results;
 pub mod table;
@@ -21,9 +23,10 @@ use crate::pipeline::plan::{Batch, Engine, Plan};
 use crate::pipeline::{Item, Pipeline, Progress, Restored};
 use crate::rng::image_key;
 use crate::train::data::Source;
+use crate::train::notes::Notes;
 
 pub use pictures::Shown;
-use results::Results;
+use results::{Names, Results};
 
 /// What is compared on what.
 #[derive(Clone, Debug)]
@@ -97,58 +100,106 @@ struct Sample {
     y: Image,
 }
 
-impl Study {
-    /// Does what is not done yet and returns every result, of former runs too, in the order of cells and images.
-    /// `folder` is made if it is missing.
+/// A study that holds its folder, whose results agree with it. Nothing is written yet.
+#[derive(Debug)]
+pub struct Begun<'s> {
+    study: &'s Study,
+    device: &'s Device,
+    folder: &'s Path,
+    head: Notes,
+    results: Results,
+}
+
+impl Begun<'_> {
+    /// Does what is not done yet, or has failed, and returns every result, of former runs too, in the order of cells and images.
     ///
     /// # Errors
-    /// [`Error::Config`] when `results.csv` is another study's; [`Error::File`] when one that runs holds it; what models, settings and files return. An image that
-    /// cannot be read, measured or restored is a record with its error instead.
+    /// What models, settings and files return. An image that cannot be read, measured or restored is a record with its
+    /// error instead.
+    pub fn run(self, watch: &dyn Fn(Event<'_>)) -> Result<Vec<Record>> {
+        let (study, folder, mut results) = (self.study, self.folder, self.results);
+        head::write(folder, &self.head)?;
+        results.begin()?;
+        let images = study.images.count();
+        let mut left: Vec<Vec<usize>> = Vec::new();
+        for (c, cell) in study.cells.iter().enumerate() {
+            let mut of_cell = Vec::new();
+            for i in 0..images {
+                match results.good(c * images + i) {
+                    Some(record) if !study.lacks(folder, c, i) => watch(Event::Found(cell, record)),
+                    _ => of_cell.push(i),
+                }
+            }
+            left.push(of_cell);
+        }
+        let mut opened: Option<(&Option<PathBuf>, Pipeline)> = None;
+        for (c, (cell, left)) in study.cells.iter().zip(left).enumerate() {
+            let mut left = &left[..];
+            while !left.is_empty() {
+                let pipeline = match opened.take() {
+                    Some((cse, pipeline)) if *cse == cell.cse => pipeline,
+                    _ => study.open(self.device, cell)?,
+                };
+                let records = study.batch(&pipeline, folder, c, left, watch)?;
+                opened = Some((&cell.cse, pipeline));
+                results.append(&records)?;
+                records.iter().for_each(|r| watch(Event::Done(cell, r)));
+                left = &left[records.len()..];
+            }
+            let following = study.cells.get(c + 1);
+            if following.is_none_or(|next| next.job.task != cell.job.task) {
+                study.draw(folder, &cell.job.task)?;
+            }
+        }
+        Ok(results.into_records())
+    }
+}
+
+impl Study {
+    /// [`Study::begin`], and [`Begun::run`].
+    ///
+    /// # Errors
+    /// Those of both.
     pub fn run(
         &self,
         device: &Device,
         folder: &Path,
         watch: &dyn Fn(Event<'_>),
     ) -> Result<Vec<Record>> {
-        std::fs::create_dir_all(folder)
-            .map_err(|e| Error::file(folder, format!("the output folder cannot be made: {e}")))?;
-        let mut results = Results::open(folder.join("results.csv"), &|i| self.names(i))?;
-        let images = self.images.count();
-        for (i, record) in results.records().iter().enumerate() {
-            watch(Event::Found(&self.cells[i / images], record));
-        }
-        let mut opened: Option<(&Option<PathBuf>, Pipeline)> = None;
-        for (c, cell) in self.cells.iter().enumerate() {
-            loop {
-                let next = results.records().len() - c * images;
-                if next >= images {
-                    break;
-                }
-                let pipeline = match opened.take() {
-                    Some((cse, pipeline)) if *cse == cell.cse => pipeline,
-                    _ => self.open(device, cell)?,
-                };
-                let records = self.batch(&pipeline, folder, c, next, watch)?;
-                opened = Some((&cell.cse, pipeline));
-                results.append(&records)?;
-                records.iter().for_each(|r| watch(Event::Done(cell, r)));
-            }
-            let following = self.cells.get(c + 1);
-            if following.is_none_or(|next| next.job.task != cell.job.task) {
-                self.draw(folder, &cell.job.task)?;
-            }
-        }
-        Ok(results.into_records())
+        self.begin(device, folder)?.run(watch)
     }
 
-    /// Task, row and image of line `i`; none after the last.
-    fn names(&self, i: usize) -> Result<Option<[String; 3]>> {
-        let images = self.images.count();
-        let Some(cell) = self.cells.get(i / images) else {
-            return Ok(None);
+    /// Holds the folder, which is made if it is missing, and compares what its results depend on.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when `results.csv` is another study's; [`Error::Argument`] naming what differs when its results are of
+    /// another model, of other images, in another precision or by another version; [`Error::File`] when a study that runs
+    /// holds it; what models and files return.
+    pub fn begin<'s>(&'s self, device: &'s Device, folder: &'s Path) -> Result<Begun<'s>> {
+        std::fs::create_dir_all(folder)
+            .map_err(|e| Error::file(folder, format!("the output folder cannot be made: {e}")))?;
+        let results = Results::open(folder.join("results.csv"), self.names()?)?;
+        let head = head::of(self, device)?;
+        head::agree(folder, &head, &results.images())?;
+        Ok(Begun {
+            study: self,
+            device,
+            folder,
+            head,
+            results,
+        })
+    }
+
+    /// Task, row and image of every line.
+    fn names(&self) -> Result<Vec<Names>> {
+        let images = 0..self.images.count();
+        let images: Vec<String> = images.map(|i| self.images.name(i)).collect::<Result<_>>()?;
+        let names = |cell: &Cell| {
+            let (task, row) = (cell.job.task.to_string(), cell.row.clone());
+            let of = move |image: &String| [task.clone(), row.clone(), image.clone()];
+            images.iter().map(of).collect::<Vec<_>>()
         };
-        let image = self.images.name(i % images)?;
-        Ok(Some([cell.job.task.to_string(), cell.row.clone(), image]))
+        Ok(self.cells.iter().flat_map(names).collect())
     }
 
     fn schedule(&self) -> Result<Schedule> {
@@ -202,18 +253,18 @@ impl Study {
         self.variants.iter().try_fold(pipeline, force)
     }
 
-    /// The records of the next batch of cell `c`, from image `next` on.
+    /// The records of the next batch of cell `c`, of the first of the images `left`.
     fn batch(
         &self,
         pipeline: &Pipeline,
         folder: &Path,
         c: usize,
-        next: usize,
+        left: &[usize],
         watch: &dyn Fn(Event<'_>),
     ) -> Result<Vec<Record>> {
         let cell = &self.cells[c];
         let calls = cell.job.network_calls(&pipeline.prior().schedule)?;
-        let gathered = self.gather(cell, next)?;
+        let gathered = self.gather(cell, left)?;
         let samples = || {
             gathered
                 .iter()
@@ -241,7 +292,7 @@ impl Study {
         .into_iter();
         let seconds = start.elapsed().as_secs_f64() / items.len().max(1) as f64;
         let mut records = Vec::new();
-        for (i, (image, sample)) in (next..).zip(gathered) {
+        for (&i, (image, sample)) in left.iter().zip(gathered) {
             let restored = sample.map_err(|e| why(&e)).and_then(|sample| {
                 let restored = restored.next().unwrap_or_else(|| Err("was lost".into()))?;
                 score(&sample.truth, restored).map_err(|e| why(&e))
@@ -261,11 +312,11 @@ impl Study {
         Ok(records)
     }
 
-    /// The next images, as many as can be sampled together: those that can be measured have one size.
-    fn gather(&self, cell: &Cell, next: usize) -> Result<Vec<(String, Result<Sample>)>> {
+    /// The first of the images `left`, as many as can be sampled together: those that can be measured have one size.
+    fn gather(&self, cell: &Cell, left: &[usize]) -> Result<Vec<(String, Result<Sample>)>> {
         let mut all = Vec::new();
         let mut size = None;
-        for i in next..self.images.count().min(next + self.batch.max(1)) {
+        for &i in left.iter().take(self.batch.max(1)) {
             let name = self.images.name(i)?;
             let sample = self.sample(cell, i);
             if let Ok(Sample { truth, .. }) = &sample {

@@ -40,6 +40,11 @@ impl Study {
         save(&path, image, Format::Png, &[])
     }
 
+    /// Whether what cell `c` made of image `i` is to be shown and is not there.
+    pub(super) fn lacks(&self, folder: &Path, c: usize, i: usize) -> bool {
+        i < self.shown && !path(folder, c, i).exists()
+    }
+
     /// What is shown of a task, by the name that it prints, after a run that kept its pictures in `folder`: the first images but
     /// those that cannot be measured.
     ///

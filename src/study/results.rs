@@ -1,6 +1,8 @@
-//! `results.csv`: a line for each image in each cell, in that order, appended as they become known. A line that was cut
-//! off is taken away; a line that is not the one expected is another study's. One study at a time holds the file.
+//! `results.csv`: a line for each image in each cell, appended as they become known; of two lines of one image in one cell the later
+//! one holds. A line that was cut off is taken away; a line of what a study has not is another study's. One study at a time
+//! holds the file.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -10,19 +12,25 @@ use crate::error::{Error, Result};
 use crate::io::atomic::{append, failed};
 use crate::io::csv;
 
+/// Task, row and image of a line.
+pub(super) type Names = [String; 3];
+
 /// The file, and what is in it.
+#[derive(Debug)]
 pub(super) struct Results {
     path: PathBuf,
     file: File,
-    records: Vec<Record>,
+    /// The places of lines in the order of the study.
+    places: BTreeMap<Names, usize>,
+    /// In that order.
+    records: Vec<Option<Record>>,
+    /// Whether the file has its first line.
+    begun: bool,
 }
 
 impl Results {
-    /// Opens and holds the file, or makes it; `names` says which task, row and image each line is of.
-    pub(super) fn open(
-        path: PathBuf,
-        names: &dyn Fn(usize) -> Result<Option<[String; 3]>>,
-    ) -> Result<Self> {
+    /// Opens and holds the file, or makes it; `names` are those of all lines, in the order of the study.
+    pub(super) fn open(path: PathBuf, names: Vec<Names>) -> Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(&path).map_err(failed(&path))?;
@@ -31,54 +39,91 @@ impl Results {
             let why = "another study writes these results; wait for it, or choose another folder";
             return Err(Error::file(&path, why));
         }
+        let mut records = vec![None; names.len()];
+        let mut places = BTreeMap::new();
+        for (place, names) in names.into_iter().enumerate() {
+            if places.contains_key(&names) {
+                let why = format!("{} would be there twice; rename one", names.join(","));
+                return Err(Error::config(path.display().to_string(), why));
+            }
+            places.insert(names, place);
+        }
         let text = whole_lines(&path, &mut file)?;
         let (rows, whole) = csv::read(&text);
         let mut rows = rows.into_iter();
         let header: Vec<String> = header();
-        let refuse = |line, want: &[String], got: &[String]| {
-            let (want, got) = (want.join(","), got.join(","));
-            other_study(&path, line, &want, &got)
+        let refuse = |line, want: &str, got: &[String]| {
+            let got = got.join(",");
+            other_study(&path, line, want, &got)
         };
         let first = rows.next();
         if let Some(got) = first.as_ref().filter(|got| **got != header) {
-            return Err(refuse(1, &header, got));
+            return Err(refuse(1, &header.join(","), got));
         }
-        let mut records = Vec::new();
         for (i, row) in rows.enumerate() {
             let line = i + 2;
-            let want = names(i)?.ok_or_else(|| refuse(line, &["no more lines".into()], &row))?;
-            if !row.starts_with(&want) {
-                return Err(refuse(line, &want, &row));
-            }
-            let record = parse(&row).ok_or_else(|| refuse(line, &header, &row))?;
-            records.push(record);
+            let place = row
+                .first_chunk()
+                .and_then(|names: &Names| places.get(names));
+            let place =
+                *place.ok_or_else(|| refuse(line, "a task, row and image of this one", &row))?;
+            let record = parse(&row).ok_or_else(|| refuse(line, &header.join(","), &row))?;
+            records[place] = Some(record);
         }
         file.set_len(whole as u64).map_err(failed(&path))?;
         file.seek(SeekFrom::End(0)).map_err(failed(&path))?;
-        let mut results = Results {
+        Ok(Results {
             path,
             file,
+            places,
             records,
-        };
-        if first.is_none() {
-            results.write(&csv::line(&header))?;
-        }
-        Ok(results)
+            begun: first.is_some(),
+        })
     }
 
-    pub(super) fn records(&self) -> &[Record] {
-        &self.records
+    /// What line `place` of the study came to, if it did not fail.
+    pub(super) fn good(&self, place: usize) -> Option<&Record> {
+        let record = self.records.get(place)?.as_ref();
+        record.filter(|record| record.outcome.is_ok())
     }
 
+    /// The images that have a result.
+    pub(super) fn images(&self) -> BTreeSet<&str> {
+        let good = (0..self.records.len()).filter_map(|place| self.good(place));
+        good.map(|record| record.image.as_str()).collect()
+    }
+
+    /// Every result, in the order of the study.
     pub(super) fn into_records(self) -> Vec<Record> {
-        self.records
+        self.records.into_iter().flatten().collect()
     }
 
-    /// Adds lines; they are on disk when this returns.
+    /// Writes the first line, if it is not there.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        if !self.begun {
+            self.write(&csv::line(&header()))?;
+            self.begun = true;
+        }
+        Ok(())
+    }
+
+    /// Adds lines, but those that say again what is there; they are on disk when this returns.
     pub(super) fn append(&mut self, records: &[Record]) -> Result<()> {
-        let text: String = records.iter().map(|r| csv::line(&cells(r))).collect();
+        let mut new = Vec::new();
+        for record in records {
+            let names = [&record.task, &record.row, &record.image].map(String::clone);
+            let lost = || Error::argument("results", format!("{} is no line", names.join(",")));
+            let place = *self.places.get(&names).ok_or_else(lost)?;
+            let there = self.records[place].as_ref();
+            if there.is_none_or(|there| there.outcome != record.outcome) {
+                new.push((place, record));
+            }
+        }
+        let text: String = new.iter().map(|(_, r)| csv::line(&cells(r))).collect();
         self.write(&text)?;
-        self.records.extend_from_slice(records);
+        for (place, record) in new {
+            self.records[place] = Some(record.clone());
+        }
         Ok(())
     }
 

@@ -28,7 +28,8 @@ use crate::train::cse::Conditioning;
 use crate::train::data::{Batches, Skipped};
 use crate::train::denoiser::Denoising;
 use crate::train::noised::upload;
-use crate::train::{Objective, Record, Settings, Trainer, curve, initial};
+use crate::train::notes::Lock;
+use crate::train::{Objective, Record, Settings, Trainer, curve, initial, presets};
 
 /// What is trained.
 #[derive(Clone, Debug)]
@@ -76,6 +77,8 @@ const STATE_FILE: &str = "training.safetensors";
 /// Drawn values, until the first checkpoint.
 const DRAWN_FILE: &str = "drawn.safetensors";
 const CURVE_FILE: &str = "loss.svg";
+/// It is there while a run is at work.
+const LOCK_FILE: &str = ".training.lock";
 
 /// What is told on the way.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +108,15 @@ impl Job {
     /// [`Error::Argument`] naming the setting, [`Error::Config`] naming the file.
     pub fn check(&self) -> Result<()> {
         self.settings.check()?;
+        if self.save_every == 0 {
+            return Err(Error::argument("save-every", "wanted at least 1, got 0"));
+        }
+        if let Model::Autoencoder { kl_weight } = self.model
+            && !(kl_weight >= 0.0 && kl_weight.is_finite())
+        {
+            let why = format!("wanted 0 or more, got {kl_weight}");
+            return Err(Error::argument("kl-weight", why));
+        }
         let component = self.component();
         if component.join(STATE_FILE).is_file() {
             return Ok(());
@@ -124,7 +136,8 @@ impl Job {
     ///
     /// # Errors
     /// [`Error::Training`] when it diverges: the last checkpoint is from before that; [`Error::Config`] when there is a
-    /// checkpoint of another recipe, or a model without one; what models, images and files return.
+    /// checkpoint of another recipe, or a model without one; [`Error::File`] when another run trains in the folder; what
+    /// models, images and files return.
     pub fn run(
         &self,
         device: &Device,
@@ -132,6 +145,10 @@ impl Job {
         watch: &mut dyn FnMut(Progress<'_>),
     ) -> Result<()> {
         self.check()?;
+        let component = self.component();
+        create(&component)?;
+        let why = "another run trains in this folder; wait for it, or choose another output folder";
+        let _held = Lock::take(component.join(LOCK_FILE), why)?;
         let from = self.prepare()?;
         let before = from
             .ends_with(STATE_FILE)
@@ -208,7 +225,7 @@ impl Job {
                     .for_each(|skipped| watch(Progress::Skipped(skipped)));
                 let record = trainer.step(objective, &made)?;
                 watch(Progress::Step(&record));
-                if (step + 1) % self.save_every.max(1) == 0 || step + 1 == steps {
+                if (step + 1) % self.save_every == 0 || step + 1 == steps {
                     trainer.save(&state)?;
                     curve::write(&state.with_file_name(CURVE_FILE), trainer.losses())?;
                 }
@@ -293,7 +310,6 @@ impl Job {
     /// the last checkpoint, else drawn values.
     fn prepare(&self) -> Result<PathBuf> {
         let component = &self.component();
-        create(component)?;
         let state = component.join(STATE_FILE);
         if state.is_file() {
             return Ok(state);
@@ -308,7 +324,11 @@ impl Job {
                 (parameters, None, |_| false)
             }
             Model::Denoiser => {
-                write_new(&config, include_str!("presets/unet.json"))?;
+                let latents = presets::latent_channels(&self.folder)?;
+                match config.is_file() {
+                    true => presets::expect_unet(component, latents)?,
+                    false => replace(&config, &presets::unet(latents)?)?,
+                }
                 let scheduler = self.folder.join("scheduler");
                 create(&scheduler)?;
                 let schedule = scheduler.join("scheduler_config.json");

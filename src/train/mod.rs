@@ -16,7 +16,9 @@ pub mod generated;
 pub mod initial;
 pub mod job;
 pub(crate) mod noised;
+pub(crate) mod notes;
 pub(crate) mod optimiser;
+mod presets;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -59,6 +59,10 @@ fn values_out_of_range_are_named() {
     )
     .expect(4, &["f16"]);
     run(dir.path(), "degrade -i y -o x --task sr2 --noise -1").expect(2, &["--noise"]);
+    for noise in ["1e39", "1e300"] {
+        let line = format!("degrade -i y -o x --task sr2 --noise {noise}");
+        run(dir.path(), &line).expect(2, &["error: --noise: wanted at most 1e30", noise]);
+    }
     run(dir.path(), "generate -o x --model PIXEL --size 0x8").expect(2, &["--size"]);
     run(dir.path(), "generate -o x --model PIXEL --count 0").expect(2, &["error: --count: wanted"]);
     run(dir.path(), "nonsense").expect(2, &["nonsense"]);

@@ -169,6 +169,54 @@ fn scores_and_samples_of_a_model() {
 }
 
 #[test]
+fn what_diagnostics_take_and_what_they_do_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = "--model PIXEL --task sr4 --scene 3 --size 32x32 --device cpu -o out";
+    let line = |words: &str| format!("diagnose {words} {of}");
+    let score_error = "score-error --reference embedded";
+    for words in [
+        "score-mean --method dps",
+        "score-mean --zeta 1",
+        "score-mean --prompt x",
+        "score-mean --tile never",
+        "score-mean --solver ddim",
+        "score-mean --spacing trailing",
+        "score-mean --cse-scale 2",
+        "score-mean --variant add=plain",
+        &format!("{score_error} --batch 2"),
+    ] {
+        run(dir.path(), &line(words)).expect(2, &["unexpected argument"]);
+    }
+    run(dir.path(), &line("score-mean --set zeta=1")).expect(2, &["--set", "`zeta`"]);
+    for zetas in ["nan", "-3", "1,inf"] {
+        for words in ["score-mean", score_error] {
+            let words = format!("{words} --zetas={zetas}");
+            run(dir.path(), &line(&words)).expect(2, &["error: --zetas: wanted a number"]);
+        }
+    }
+    // They are printed, no others, and nothing is done.
+    for (words, keys) in [
+        (
+            "score-mean",
+            &["batch", "device", "model", "seed", "steps", "task"][..],
+        ),
+        (score_error, &["device", "model", "seed", "steps", "task"]),
+    ] {
+        let words = format!("{words} --print-config --json");
+        let ran = run(dir.path(), &line(&words)).expect(0, &[]);
+        let settings = &ran.records("settings")[0]["settings"];
+        let names: Vec<&String> = settings.as_object().unwrap().keys().collect();
+        assert_eq!(names, keys, "{words}");
+        assert_eq!(settings["steps"]["value"], "500");
+        assert_eq!(settings["steps"]["from"], "preset dps");
+    }
+    let words = "diversity --method dsg --print-config";
+    let ran = run(dir.path(), &line(words)).expect(0, &[]);
+    assert!(ran.stdout.contains("zeta = "), "{}", ran.stdout);
+    assert_eq!(tree(dir.path()), [""; 0]);
+}
+
+#[test]
 fn names_in_a_report_are_escaped() {
     let dir = tempfile::tempdir().unwrap();
     let name = "a<&\"'>.png";

@@ -79,12 +79,19 @@ fn an_old_picture_never_lies_beside_a_new_measurement_file() {
     save(clean, &picture(128, 128, 3), Format::Png, &[]).unwrap();
     let line = "degrade -i clean -o y --task sr4";
     run(dir.path(), line).expect(0, &[]);
+    let files = || {
+        let names = ["a.png", "a.png.measurement.json"];
+        assert_eq!(tree(&dir.path().join("y")), names);
+        names.map(|name| fs::read(dir.path().join("y").join(name)).unwrap())
+    };
+    let before = files();
     // Room for the file, and not for the picture.
     let again = format!("{line} --noise 0.1 --exists overwrite");
     run_with_little_room(dir.path(), 2, &again).expect(3, &["a.png", "too large"]);
-    assert_eq!(tree(&dir.path().join("y")), ["a.png.measurement.json"]);
+    assert!(files() == before);
     run(dir.path(), &again).expect(0, &[]);
-    assert_eq!(tree(&dir.path().join("y")).len(), 2);
+    let after = files();
+    assert!(after[0] != before[0] && after[1] != before[1]);
 }
 
 /// A folder too deep for the system to name its path: not even root can read it.

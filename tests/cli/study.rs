@@ -4,7 +4,7 @@ use std::fs;
 
 use posteriori::io::csv;
 
-use super::{run, tree};
+use super::{copy, run, tree};
 use crate::oracle;
 use crate::report::{pictures, whole};
 
@@ -88,6 +88,42 @@ fn a_config_in_tables_out() {
 }
 
 #[test]
+fn of_the_same_models_it_goes_on_and_of_others_it_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    config(dir.path(), "");
+    let file = dir.path().join("s.toml");
+    let out = dir.path().join("out");
+    run(dir.path(), "study s.toml -o out").expect(0, &["6 done"]);
+    let first = fs::read_to_string(&file).unwrap();
+    let results = fs::read(out.join("results.csv")).unwrap();
+    // The same weights elsewhere, and what changes no result.
+    let model = dir.path().join("m");
+    copy(&oracle::checkpoint("tiny-pixel"), &model);
+    let place = oracle::checkpoint("tiny-pixel").display().to_string();
+    let same = first.replace(&place, "m");
+    let same = format!("sheet = 1\noffload = '.'\ndevice = 'cpu'\n{same}");
+    fs::write(&file, &same).unwrap();
+    run(dir.path(), "study s.toml -o out").expect(0, &["0 done, 6 skipped"]);
+    assert_eq!(fs::read_to_string(out.join("config.toml")).unwrap(), same);
+
+    fs::write(&file, format!("precision = 'f64'\n{same}")).unwrap();
+    let named = [
+        "--precision: wanted f32",
+        "study.json",
+        "got f64; choose another folder",
+    ];
+    run(dir.path(), "study s.toml -o out").expect(2, &named);
+    // Another schedule under the same name.
+    fs::write(&file, &same).unwrap();
+    let schedule = model.join("scheduler/scheduler_config.json");
+    let text = fs::read_to_string(&schedule).unwrap();
+    fs::write(&schedule, text.replace("0.02", "0.03")).unwrap();
+    run(dir.path(), "study s.toml -o out").expect(2, &["--model: wanted "]);
+    assert_eq!(fs::read_to_string(out.join("config.toml")).unwrap(), same);
+    assert!(fs::read(out.join("results.csv")).unwrap() == results);
+}
+
+#[test]
 fn records_and_failures() {
     let dir = tempfile::tempdir().unwrap();
     config(
@@ -103,6 +139,8 @@ fn records_and_failures() {
         (&"failed".into(), &serde_json::Value::Null)
     );
     assert_eq!(ran.records("row")[2]["failed"], 3);
+    // What failed is tried again, and fails again.
+    run(dir.path(), "study s.toml -o out").expect(3, &["wild on sr4", "6 skipped, 3 failed"]);
     let tables = fs::read_to_string(dir.path().join("out/tables.md")).unwrap();
     assert!(
         tables.contains("- scene 2 of seed 0: diverged at step"),

@@ -146,6 +146,9 @@ fn flags_that_cannot_be_are_named_before_any_work() {
         ("--ema 1", "ema"),
         ("--weight-decay=-1", "weight-decay"),
         ("--decay linear", "linear"),
+        ("--save-every 0", "save-every: wanted at least 1"),
+        ("--kl-weight=-1", "kl-weight: wanted 0 or more, got -1"),
+        ("--kl-weight nan", "kl-weight"),
         ("--augment more", "more"),
         ("--store f64", "f64"),
         ("--size 0x32", "--size"),
@@ -302,6 +305,118 @@ fn a_full_disk_leaves_the_checkpoint_before() {
     assert!(files(dir.path()) == before);
     let ran = run(dir.path(), &line(4)).expect(0, &[]);
     assert_eq!(ran.records("train")[0]["step"], 2);
+}
+
+#[test]
+fn samples_of_a_model_are_what_the_run_says() {
+    let dir = configured();
+    run(dir.path(), &format!("{TRAIN} --scenes 4 --steps 1")).expect(0, &[]);
+    let common = "--size 32x32 --steps 1 --batch 2 --micro 2 --device cpu --json";
+    run(
+        dir.path(),
+        &format!("train denoiser -o m --scenes 4 {common}"),
+    )
+    .expect(0, &[]);
+    let line = |folder: &str, flags: &str| {
+        let line = format!("train cse -o {folder} --model m --task sr4 {common}");
+        run(dir.path(), &format!("{line} {flags}"))
+    };
+    line("c", "--self-generated 3").expect(0, &[]);
+    let samples = || files_of(&dir.path().join("c/self-generated"));
+    let (want, state) = (samples(), dir.path().join("c/training.safetensors"));
+    assert_eq!(want.len(), 3);
+    // Those that are there are of another run.
+    fs::remove_file(&state).unwrap();
+    fs::remove_file(dir.path().join("c").join(MODEL_FILE)).unwrap();
+    for (flags, named) in [
+        ("--seed 7", "--seed: wanted 0"),
+        ("--size 48x48", "--size: wanted 32x32"),
+        ("--precision f64", "--precision: wanted f32"),
+    ] {
+        let flags = format!("--self-generated 3 {flags}");
+        let line = format!("train cse -o c --model m --task sr4 {common} {flags}");
+        let flag = flags.split(' ').nth(2).unwrap();
+        let line = match flag {
+            "--size" => line.replacen("--size 32x32 ", "", 1),
+            _ => line,
+        };
+        run(dir.path(), &line).expect(2, &[named, "samples.json", "self-generated"]);
+    }
+    let weights = dir.path().join("m/unet").join(MODEL_FILE);
+    let bytes = fs::read(&weights).unwrap();
+    let mut others = bytes.clone();
+    *others.last_mut().unwrap() ^= 1;
+    fs::write(&weights, others).unwrap();
+    line("c", "--self-generated 3").expect(2, &["--model: wanted "]);
+    fs::write(&weights, bytes).unwrap();
+    let notes = dir.path().join("c/self-generated/.posteriori/samples.json");
+    let text = fs::read(&notes).unwrap();
+    fs::remove_file(&notes).unwrap();
+    line("c", "--self-generated 3").expect(2, &["samples.json: is missing"]);
+    assert!(samples() == want && !state.exists());
+    fs::write(&notes, text).unwrap();
+    // Fewer: the first of them, as if there were no others.
+    line("c", "--self-generated 2").expect(0, &[]);
+    line("d", "--self-generated 2").expect(0, &[]);
+    assert!(samples() == want);
+    let trained = |folder: &str| fs::read(dir.path().join(folder).join(MODEL_FILE)).unwrap();
+    assert!(trained("c") == trained("d"));
+}
+
+/// The files of a folder with what is in them.
+fn files_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let read = |name: String| (name.clone(), fs::read(folder.join(&name)).unwrap());
+    tree(folder).into_iter().map(read).collect()
+}
+
+#[test]
+fn a_folder_has_one_run_at_a_time() {
+    let dir = configured();
+    let line = format!("{TRAIN} --scenes 4 --steps 100000 --save-every 100000");
+    let mut first = start(dir.path(), &line, None);
+    let mut lines = BufReader::new(first.stdout.take().unwrap()).lines();
+    assert!(lines.next().is_some_and(|line| line.is_ok()));
+    let second = run(dir.path(), &format!("{TRAIN} --scenes 4 --steps 1"));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    second.expect(
+        1,
+        &["m/vae/.training.lock", "another run trains in this folder"],
+    );
+    // The one that was killed holds nothing.
+    run(dir.path(), &format!("{TRAIN} --scenes 4 --steps 1")).expect(0, &[]);
+    assert!(!dir.path().join("m/vae/.training.lock").exists());
+}
+
+#[test]
+fn a_denoiser_of_pixels_in_a_new_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let line =
+        "train denoiser -o m --scenes 2 --size 32x32 --steps 1 --batch 2 --micro 2 --device cpu";
+    run(dir.path(), line).expect(0, &[]);
+    let line = "generate --model m -o x.png --steps 1 --size 32x32 --device cpu";
+    run(dir.path(), line).expect(0, &[]);
+    assert!(dir.path().join("x.png").exists());
+    // One of latents, and no autoencoder beside it.
+    let dir = configured();
+    fs::remove_dir_all(dir.path().join("m/vae")).unwrap();
+    let line =
+        "train denoiser -o m --scenes 2 --size 32x32 --steps 1 --batch 2 --micro 2 --device cpu";
+    let named = [
+        "m/unet/config.json",
+        "there is no vae/ beside it",
+        "UNet2DConditionModel of 4 channels in",
+        "train the autoencoder",
+    ];
+    run(dir.path(), line).expect(2, &named);
+    assert_eq!(tree(&dir.path().join("m")), ["unet/config.json"]);
+    // One of other latents.
+    let dir = configured();
+    let config = dir.path().join("m/vae/config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace("\"latent_channels\": 4", "\"latent_channels\": 8");
+    fs::write(&config, text).unwrap();
+    run(dir.path(), line).expect(2, &["wanted 8 channels in and out", "of 4 channels in"]);
 }
 
 #[test]

@@ -157,6 +157,55 @@ fn outputs_that_cannot_be_are_told_before_anything_is_computed() {
 }
 
 #[test]
+fn a_demo_that_could_not_be_shown_is_not_begun() {
+    let dir = folder(&[]);
+    for (name, named) in [
+        ("demo.txt", "names no format"),
+        ("demo", "names no format"),
+        ("demo.tiff", "tiff keeps measurements"),
+    ] {
+        let line = format!("demo -o {name} --scenes 1 --steps 2 --device cpu");
+        let ran = run(dir.path(), &line).expect(2, &["--output: ", name, named]);
+        assert!(ran.stdout.is_empty(), "{name}: {}", ran.stdout);
+    }
+    assert_eq!(tree(dir.path()), [""; 0]);
+}
+
+#[test]
+fn evaluate_of_images_smaller_than_the_window_of_ssim() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, side) in [("a.png", 8), ("b.png", 16)] {
+        for (seed, folder) in ["x", "y"].iter().enumerate() {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+            let path = dir.path().join(folder).join(name);
+            save(path, &picture(side, side, seed), Format::Png, &[]).unwrap();
+        }
+    }
+    let line = "evaluate --restored x --truth y --csv v.csv";
+    let ran = run(dir.path(), line).expect(0, &["2 done, 0 skipped, 0 failed"]);
+    assert!(ran.stdout.contains("ssim -"), "{}", ran.stdout);
+    let ran = run(dir.path(), &format!("{line} --json")).expect(0, &[]);
+    let [small, large, mean] = &ran.records("item")[..] else {
+        panic!("two images and their means")
+    };
+    assert!(small["psnr"].is_number() && small["ssim"].is_null());
+    let [a, b, of_both] = [small, large, mean].map(|item| item["psnr"].as_f64().unwrap());
+    assert!((of_both - (a + b) / 2.0).abs() < 1e-9);
+    assert_eq!(mean["ssim"], large["ssim"]);
+    let csv = fs::read_to_string(dir.path().join("v.csv")).unwrap();
+    assert_eq!(csv.lines().nth(1), Some(&*format!("a.png,{a},")));
+    // Of other sizes: no metric has a value.
+    save(
+        dir.path().join("y/a.png"),
+        &picture(9, 8, 1),
+        Format::Png,
+        &[],
+    )
+    .unwrap();
+    run(dir.path(), line).expect(3, &["failed: a.png", "1 failed"]);
+}
+
+#[test]
 fn evaluate_names_true_images_without_a_restoration() {
     let dir = folder(&[]);
     for name in ["x/a-s1.jpg", "y/a.png", "y/b.png", "y/sub/c.png"] {

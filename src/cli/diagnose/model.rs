@@ -12,14 +12,19 @@ use posteriori::io::csv;
 use posteriori::io::image::{self, Format, Image};
 use posteriori::metrics::METRICS;
 use posteriori::operators::Measurement;
+use posteriori::pipeline::device::Device;
+use posteriori::pipeline::job::Method;
 use posteriori::pipeline::{Item, Pipeline, Restored, embedded};
 use posteriori::report::{Page, Picture};
 use posteriori::study::quantities;
 use posteriori::{Error, Restore, Result, Task, scenes};
 
+use crate::cli::print_settings;
 use crate::cli::report::{MOST, Reporting, cells};
-use crate::cli::run::{Run, expect_count, folder, size};
-use crate::cli::settings::{DIAGNOSE, Flags, Settings};
+use crate::cli::run::{
+    MOST as MOST_AT_ONCE, Run, expect_count, folder, named, number, size, whole,
+};
+use crate::cli::settings::{DIAGNOSE, Flags, Origin, SCORE_ERROR, SCORE_MEAN, Settings};
 use crate::cli::ui::Ui;
 
 /// The image that is measured.
@@ -60,9 +65,9 @@ impl fmt::Display for Truth {
     }
 }
 
-/// What scores are compared of.
+/// What scores are compared of, by the command `ON`.
 #[derive(Debug, clap::Args)]
-struct Scores {
+struct Scores<const ON: u8> {
     #[command(flatten)]
     truth: Truth,
     /// The folder of the results
@@ -74,37 +79,82 @@ struct Scores {
     #[command(flatten)]
     report: Reporting,
     #[command(flatten)]
-    settings: Flags<DIAGNOSE>,
+    settings: Flags<ON>,
 }
 
-/// A model and what it is asked about.
-struct Opened {
+/// What is asked, and of which model.
+struct Asked {
     settings: Settings,
-    run: Run,
-    subject: Subject,
+    model: PathBuf,
+    cse: Option<PathBuf>,
+    task: Task,
+    steps: usize,
+    /// States at once.
+    batch: usize,
     seed: u64,
 }
 
-impl Scores {
-    fn open(&self, samples: Option<usize>) -> Result<Opened> {
-        let mut settings = Settings::gather(&self.settings, Some("dps"))?;
-        let run = Run::read(&mut settings)?;
-        let (task, seed) = (task(&run)?, seed(&settings)?);
-        let (_, _, y) = measured(&self.truth, task, seed)?;
-        let device = run.device()?;
-        let subject = Subject::open(
-            &device,
-            &run.model,
-            task,
-            &y,
-            samples.unwrap_or(run.batch_or_one()),
-        )?;
-        Ok(Opened {
+impl Asked {
+    fn read(mut settings: Settings) -> Result<Self> {
+        // Scores are of a run as DPS takes it.
+        let steps = Method::dps().steps.to_string();
+        settings.fill("steps", steps, Origin::Preset("dps".into()));
+        let count = |text: &str| Ok(whole(text, 1..=MOST_AT_ONCE)? as usize);
+        let batch = settings.read("batch", |text| match text {
+            "auto" => Ok(1),
+            text => count(text),
+        })?;
+        Ok(Asked {
+            model: settings.need("model", |text| folder(text, embedded::folder))?,
+            cse: settings.read("cse", |text| folder(text, embedded::cse))?,
+            task: task(settings.read("task", Task::parse)?)?,
+            steps: settings.need("steps", |text| Ok(whole(text, 1..=u64::MAX)? as usize))?,
+            batch: batch.unwrap_or(1),
+            seed: seed(&settings)?,
             settings,
-            run,
-            subject,
-            seed,
         })
+    }
+
+    fn device(&self) -> Result<Device> {
+        let device = self.settings.need("device", Device::parse)?;
+        let device = match self.settings.text("precision") {
+            Some(precision) => device.with_precision(precision)?,
+            None => device,
+        };
+        match self.settings.text("offload") {
+            Some(folder) => device.offloading(folder),
+            None => Ok(device),
+        }
+    }
+
+    /// The estimator of `--cse`.
+    fn estimator(&self, subject: &Subject) -> Result<Option<Estimator>> {
+        let cse = self.cse.as_deref();
+        cse.map(|cse| subject.estimator(cse)).transpose()
+    }
+}
+
+impl<const ON: u8> Scores<ON> {
+    /// What is asked; none where `--print-config` has printed it.
+    fn read(&self, ui: &Ui) -> Result<Option<Asked>> {
+        for zeta in &self.zetas {
+            named("--zetas", number(&zeta.to_string()))?;
+        }
+        let asked = Asked::read(Settings::gather(&self.settings, None)?)?;
+        if self.settings.print {
+            print_settings(&asked.settings, ui);
+            return Ok(None);
+        }
+        Ok(Some(asked))
+    }
+
+    /// The model and what is measured.
+    fn open(&self, asked: &Asked) -> Result<Subject> {
+        let Asked {
+            model, task, batch, ..
+        } = asked;
+        let (_, _, y) = measured(&self.truth, task, asked.seed)?;
+        Subject::open(&asked.device()?, model, task, &y, *batch)
     }
 
     /// What a report says of the run.
@@ -141,22 +191,20 @@ pub(super) struct ScoreError {
     #[arg(long, value_name = "DIR")]
     reference: String,
     #[command(flatten)]
-    scores: Scores,
+    scores: Scores<SCORE_ERROR>,
 }
 
 pub(super) fn score_error(args: &ScoreError, ui: &Ui) -> Result<()> {
     let output = &args.scores.output;
-    let opened = args.scores.open(Some(1))?;
-    let (run, subject) = (&opened.run, &opened.subject);
+    let Some(asked) = args.scores.read(ui)? else {
+        return Ok(());
+    };
+    let subject = &args.scores.open(&asked)?;
     let reference = subject.estimator(&folder(&args.reference, embedded::cse)?)?;
-    let cse = run
-        .cse
-        .as_deref()
-        .map(|cse| subject.estimator(cse))
-        .transpose()?;
+    let cse = asked.estimator(subject)?;
     let (names, estimates): (Vec<_>, Vec<_>) =
         args.scores.estimates(cse.as_ref()).into_iter().unzip();
-    let steps = subject.steps(run.steps())?;
+    let steps = subject.steps(asked.steps)?;
     super::make(output)?;
     ui.start_bar(steps.len() as u64);
     let all = distances(
@@ -164,7 +212,7 @@ pub(super) fn score_error(args: &ScoreError, ui: &Ui) -> Result<()> {
         &steps,
         &reference,
         &estimates,
-        opened.seed,
+        asked.seed,
         &|done| ui.advance(done as u64, ""),
     )?;
     ui.end_bar();
@@ -209,7 +257,7 @@ pub(super) fn score_error(args: &ScoreError, ui: &Ui) -> Result<()> {
              quantity.",
         );
         let reference = [("reference", args.reference.clone())];
-        args.scores.tell(page, &opened.settings, reference);
+        args.scores.tell(page, &asked.settings, reference);
         let head = ["estimate", "at the start", "half way", "at nine tenths"];
         page.table(&head, summary.iter().map(|row| cells(row, 1)));
         page.svg("", &svg);
@@ -231,26 +279,24 @@ pub(super) struct ScoreMean {
     #[arg(long, value_name = "N", default_value_t = 1000)]
     draws: usize,
     #[command(flatten)]
-    scores: Scores,
+    scores: Scores<SCORE_MEAN>,
 }
 
 pub(super) fn score_mean(args: &ScoreMean, ui: &Ui) -> Result<()> {
     let output = &args.scores.output;
     expect_count("--draws", args.draws, 1)?;
-    let opened = args.scores.open(None)?;
-    let (run, subject) = (&opened.run, &opened.subject);
-    let cse = run
-        .cse
-        .as_deref()
-        .map(|cse| subject.estimator(cse))
-        .transpose()?;
-    let step = subject.steps(run.steps())?[0];
+    let Some(asked) = args.scores.read(ui)? else {
+        return Ok(());
+    };
+    let subject = &args.scores.open(&asked)?;
+    let cse = asked.estimator(subject)?;
+    let step = subject.steps(asked.steps)?[0];
     super::make(output)?;
     let (mut rows, mut groups) = (Vec::new(), Vec::new());
     for (name, estimate) in args.scores.estimates(cse.as_ref()) {
         ui.start_bar(args.draws as u64);
         let tell = |done: usize| ui.advance(done as u64, &name);
-        let mean = mean(subject, &step, &estimate, args.draws, opened.seed, &tell)?;
+        let mean = mean(subject, &step, &estimate, args.draws, asked.seed, &tell)?;
         ui.end_bar();
         ui.line(format!(
             "{name:<18} paper's {:.4}, of {} draws {:.4}",
@@ -277,7 +323,7 @@ pub(super) fn score_mean(args: &ScoreMean, ui: &Ui) -> Result<()> {
              channels whatever its mean; average takes the mean over all draws first, and is about {bias:.4} if there is no bias."
         ));
         let draws = [("draws", args.draws.to_string())];
-        args.scores.tell(page, &opened.settings, draws);
+        args.scores.tell(page, &asked.settings, draws);
         page.table(&columns, rows.iter().map(|row| cells(row, 1)));
         page.svg("", &svg);
         Ok(())
@@ -308,9 +354,13 @@ pub(super) fn diversity(args: &Diversity, ui: &Ui) -> Result<()> {
     const WHITE: f64 = 0.5;
     let output = &args.output;
     expect_count("--samples", args.samples as usize, 2)?;
-    let mut settings = Settings::gather(&args.settings, Some("dps"))?;
+    let mut settings = Settings::gather(&args.settings, None)?;
     let run = Run::read(&mut settings)?;
-    let (task, seed) = (task(&run)?, seed(&settings)?);
+    let (task, seed) = (&task(run.task.clone())?, seed(&settings)?);
+    if args.settings.print {
+        print_settings(&settings, ui);
+        return Ok(());
+    }
     let (truth, measurement, y) = measured(&args.truth, task, seed)?;
     let shown = measurement.shown(&y)?;
     let pipeline = run.open(&mut settings, ui)?;
@@ -405,9 +455,9 @@ fn scores(image: &Image, truth: &Image) -> Vec<String> {
         .collect()
 }
 
-fn task(run: &Run) -> Result<&Task> {
+fn task(given: Option<Task>) -> Result<Task> {
     let missing = || Error::argument("--task", "wanted one: what is done to the image");
-    run.task.as_ref().ok_or_else(missing)
+    given.ok_or_else(missing)
 }
 
 fn seed(settings: &Settings) -> Result<u64> {

@@ -17,7 +17,9 @@ use posteriori::{Error, Result};
 
 use super::{config, methods};
 use table::SAMPLING;
-pub(crate) use table::{DEGRADE, DIAGNOSE, GENERATE, PLAN, RESTORE, SETTINGS, STUDY, Setting};
+pub(crate) use table::{
+    DEGRADE, DIAGNOSE, GENERATE, PLAN, RESTORE, SCORE_ERROR, SCORE_MEAN, SETTINGS, STUDY, Setting,
+};
 
 impl Setting {
     fn find(key: &str) -> Option<&'static Setting> {

@@ -7,9 +7,13 @@ pub(crate) const GENERATE: u8 = 4;
 pub(crate) const DEGRADE: u8 = 8;
 pub(crate) const STUDY: u8 = 16;
 pub(crate) const DIAGNOSE: u8 = 32;
+pub(crate) const SCORE_ERROR: u8 = 64;
+pub(crate) const SCORE_MEAN: u8 = 128;
 
 const MEASURED: u8 = RESTORE | PLAN | STUDY | DIAGNOSE;
 pub(super) const SAMPLING: u8 = MEASURED | GENERATE;
+/// Those that ask models without sampling by a method.
+const SCORES: u8 = SCORE_ERROR | SCORE_MEAN;
 const WRITING: u8 = RESTORE | GENERATE | DEGRADE;
 
 /// One setting.
@@ -45,21 +49,21 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "model",
         "DIR",
         "",
-        SAMPLING,
+        SAMPLING | SCORES,
         "the checkpoint folder, in diffusers' layout; `embedded` is the small model that ships with the program",
     ),
     setting(
         "cse",
         "DIR",
         "",
-        MEASURED,
+        MEASURED | SCORES,
         "a ControlNet folder: the conditional score estimator; `embedded` is the one for sr4",
     ),
     setting(
         "task",
         "TASK",
         "",
-        RESTORE | PLAN | DEGRADE | DIAGNOSE,
+        RESTORE | PLAN | DEGRADE | DIAGNOSE | SCORES,
         "what was done to the images: see below",
     ),
     setting(
@@ -77,7 +81,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "work on large images whole (never), or in overlapping tiles of this side, an approximation that takes less memory; \
          auto: whole where that fits, else in tiles of the model's own size",
     ),
-    setting("steps", "N", "", SAMPLING, "sampling steps, T"),
+    setting("steps", "N", "", SAMPLING | SCORES, "sampling steps, T"),
     setting(
         "zeta",
         "X",
@@ -203,7 +207,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "seed",
         "N",
         "0",
-        WRITING | STUDY | DIAGNOSE,
+        WRITING | STUDY | DIAGNOSE | SCORES,
         "the seed of all noise",
     ),
     setting(
@@ -217,14 +221,14 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "device",
         "auto|cpu|cuda:N[,M]",
         "auto",
-        RESTORE | GENERATE | STUDY | DIAGNOSE,
+        RESTORE | GENERATE | STUDY | DIAGNOSE | SCORES,
         "where to compute; auto takes the first GPU that can be used, cuda:0,1 shares a folder between two",
     ),
     setting(
         "offload",
         "DIR",
         "",
-        RESTORE | GENERATE | STUDY | DIAGNOSE,
+        RESTORE | GENERATE | STUDY | DIAGNOSE | SCORES,
         "on processors, keep weights in files of this folder instead of memory; they have no names and end with the run, \
          whose results are the same. It should be on a disk",
     ),
@@ -232,7 +236,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "precision",
         "bf16|f16|f32|f64",
         "",
-        SAMPLING,
+        SAMPLING | SCORES,
         "element type of the networks; bf16 by default on a GPU, else f32 (f64 is for checks); on processors bf16 is only what products are of: faster where there are instructions for it",
     ),
     setting(
@@ -246,7 +250,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "batch",
         "auto|N",
         "auto",
-        SAMPLING,
+        SAMPLING | SCORE_MEAN,
         "images sampled together, which never changes a result; auto: for restore on a GPU as many as fit, up to 16, else 1",
     ),
     setting(

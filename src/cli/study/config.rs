@@ -243,6 +243,10 @@ impl Row {
             keys.expect(&key, &["name", "tasks"], |s| !SHARED.contains(&s.key))?;
             let single = |value: &toml::Value| keys.single(&key, value);
             let choices = match &value {
+                toml::Value::Array(list) if list.is_empty() => {
+                    let why = format!("`{key}`: wanted a list of at least one value, got none");
+                    return Err(keys.refuse(why));
+                }
                 toml::Value::Array(list) => list.iter().map(single).collect::<Result<Vec<_>>>()?,
                 toml::Value::Table(table) => {
                     let entry =
@@ -439,6 +443,10 @@ mod tests {
             ),
             ("[[row]]\nname = 'A'\nzeta = { sr4x = 1 }", "sr4x"),
             ("[[row]]\nname = 'A'\nzeta = [[1]]", "got array"),
+            (
+                "[[row]]\nname = 'A'\nzeta = []\n[[row]]\nname = 'B'",
+                "row 1: `zeta`: wanted a list of at least one value",
+            ),
             (
                 "noise = -1\n[[row]]\nname = 'A'",
                 "`noise`: wanted a number",

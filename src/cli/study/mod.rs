@@ -27,7 +27,8 @@ use config::{Config, SHARED};
 
 /// Compare methods on tasks over a set of images, in tables with 95 % intervals
 ///
-/// Every row restores the same measurements with the same noise. A study that was stopped goes on where it was.
+/// Every row restores the same measurements with the same noise. A study that was stopped goes on where it was, and tries again
+/// what failed; of another model or other images it does not.
 /// OUT gets config.toml, a copy; results.csv, a line for each image in each row on each task, as soon as it is known;
 /// tables.md; for each task a contact sheet of the first images: truth, measurement, each row.
 #[derive(Debug, clap::Args)]
@@ -43,8 +44,17 @@ pub(super) struct Args {
     report: Reporting,
 }
 
-/// Settings that may change between two runs of a study, for they never change a result.
-const FREE: [&str; 1] = ["batch"];
+/// What may change between two runs of a study: it never changes a result, or results are known by what it names.
+const FREE: [&str; 8] = [
+    "batch",
+    "sheet",
+    "device",
+    "offload",
+    "model",
+    "cse",
+    "precision",
+    "input",
+];
 
 fn help() -> String {
     let keys = [
@@ -98,6 +108,8 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     let device = run.device()?;
     study.check(&device)?;
     agree(&args.output, &path, &text)?;
+    let begun = study.begin(&device, &args.output)?;
+    write(&args.output.join(COPY), &text)?;
 
     let total: usize = study.cells.iter().map(steps).sum();
     ui.start_bar((total * study.images.count()) as u64);
@@ -124,7 +136,7 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             tell(ui, record);
         }
     };
-    let records = study.run(&device, &args.output, &watch)?;
+    let records = begun.run(&watch)?;
 
     let tables = tables(&records);
     let lead = lead(&config, &study, &run);
@@ -162,24 +174,26 @@ fn steps(cell: &Cell) -> usize {
     cell.job.method.steps
 }
 
-/// Makes the folder of the results, with its copy of the config; refuses results of another one.
+/// The copy of the config file.
+const COPY: &str = "config.toml";
+
+/// Refuses results of another config file.
 fn agree(output: &Path, path: &str, text: &str) -> Fallible<()> {
-    std::fs::create_dir_all(output)
-        .map_err(|e| Error::file(output, format!("the output folder cannot be made: {e}")))?;
-    let copy = output.join("config.toml");
-    if output.join("results.csv").exists() {
-        let place = copy.display().to_string();
-        let before = file::parse(&place, &file::text_of_file(&place)?)?;
-        let differences = differences(&before, &file::parse(path, text)?);
-        if !differences.is_empty() {
-            let why = format!(
-                "the results beside it are of another study: {}; choose another folder",
-                differences.join("; ")
-            );
-            return Err(Error::config(place, why));
-        }
+    let results = std::fs::metadata(output.join("results.csv"));
+    if !results.is_ok_and(|results| results.len() > 0) {
+        return Ok(());
     }
-    write(&copy, text)
+    let place = output.join(COPY).display().to_string();
+    let before = file::parse(&place, &file::text_of_file(&place)?)?;
+    let differences = differences(&before, &file::parse(path, text)?);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let why = format!(
+        "the results beside it are of another study: {}; choose another folder",
+        differences.join("; ")
+    );
+    Err(Error::config(place, why))
 }
 
 /// Where two configs differ in what a result depends on.
@@ -205,7 +219,7 @@ fn differences(before: &Table, now: &Table) -> Vec<String> {
     let [before, now] = [before, now].map(|table| {
         let mut all = BTreeMap::new();
         flatten("", &toml::Value::Table(table.clone()), &mut all);
-        all.retain(|key, _| !FREE.contains(&key.as_str()));
+        all.retain(|key, _| !is_free(key));
         all
     });
     let text =
@@ -218,6 +232,16 @@ fn differences(before: &Table, now: &Table) -> Vec<String> {
         .filter(|(_, before, now)| before != now)
         .map(|(key, before, now)| format!("{key} was {before} and is {now}"))
         .collect()
+}
+
+/// Whether what stands at a place, as `cse`, `row.2.cse` or `row.2.cse.sr4`, may change.
+fn is_free(place: &str) -> bool {
+    let mut parts = place.split('.');
+    let key = match parts.next() {
+        Some("row") => parts.nth(1),
+        first => first,
+    };
+    key.is_some_and(|key| FREE.contains(&key))
 }
 
 fn write(path: &Path, text: &str) -> Fallible<()> {

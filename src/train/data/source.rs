@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::order::Order;
 use crate::error::{Error, Result};
 use crate::io::image::{Image, list, read};
-use crate::rng::{image_key, stream_key};
+use crate::rng::{digest, image_key, stream_key};
 use crate::scenes;
 
 /// Images by number.
@@ -42,6 +42,16 @@ impl Source {
             let why = "holds no images; wanted PNG, JPEG, WebP, TIFF, BMP or PNM files, here or in folders inside";
             return Err(Error::file(root, why));
         }
+        Ok(Source::Folder(Folder { root, paths }))
+    }
+
+    /// These files of a folder, in this order, by their paths in it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for no files.
+    pub fn files(root: impl AsRef<Path>, paths: Vec<PathBuf>) -> Result<Self> {
+        at_least_one(paths.len())?;
+        let root = root.as_ref().to_owned();
         Ok(Source::Folder(Folder { root, paths }))
     }
 
@@ -88,6 +98,21 @@ impl Source {
             Source::Folder(folder) => read(folder.root.join(&folder.paths[i])),
             Source::Scenes { seed, .. } => scenes::render(*seed, i as u64, size),
         }
+    }
+
+    /// A number made of the bytes of image `i`'s file; none of one that cannot be read, and of a scene.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is no image of this number.
+    pub fn digest(&self, i: usize) -> Result<Option<u64>> {
+        self.has(i)?;
+        Ok(match self {
+            Source::Folder(folder) => {
+                let bytes = std::fs::read(folder.root.join(&folder.paths[i])).ok();
+                bytes.map(|bytes| digest(bytes.len() as u64, &bytes))
+            }
+            Source::Scenes { .. } => None,
+        })
     }
 
     /// The first `n` of the images shuffled by a seed, as the paper's n-shot sets are made; of scenes, which are
