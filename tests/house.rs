@@ -37,9 +37,9 @@ const HELPERS: [&str; 11] = [
     "case",
     "bench",
     "chunks",
-    "measured",
     "columns",
-    "fold",
+    "conv_norm",
+    "norm_fold",
     "predict",
     "tensor_cores",
 ];

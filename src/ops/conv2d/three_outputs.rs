@@ -1,8 +1,8 @@
 //! The launches of `kernels/conv2d/*_three_outputs.cu`: the last layer of what makes images, both ways.
 
 use super::{Direction, Geometry, Key, VjpNormedKey};
-use crate::ops::fold::{self, Scratch};
-use crate::runtime::kernel::{Launch, Plan, Ptr};
+use crate::ops::norm_fold;
+use crate::runtime::kernel::{Launch, Plan, Ptr, Scratch};
 
 /// Channels of a step forward, of a warp backward.
 const CHANNELS: usize = 32;
@@ -26,7 +26,7 @@ pub(super) fn fits(key: &Key) -> bool {
     key.dtype.is_half() && is_same && runs && key.outputs <= 3 && alone
 }
 
-/// Of a sample.
+/// Tiles of a sample.
 fn tiles(key: &Key) -> usize {
     key.y.iter().map(|size| size.div_ceil(SIDE)).product()
 }
@@ -99,7 +99,7 @@ pub(super) fn vjp_normed(key: &VjpNormedKey) -> Plan {
             launch(conv, *groups)
                 .part("sums")
                 .pointers([part, dy, w, x, mean, rstd, norm_w, norm_b]),
-            fold::vjp(conv.dtype, sizes, [chunk(conv), chunks(conv)], folded),
+            norm_fold::vjp(conv.dtype, sizes, [chunk(conv), chunks(conv)], folded),
             launch(conv, *groups)
                 .part("apply")
                 .pointers([dx, dy, w, x, scale, shift, slope, offset])
