@@ -1,5 +1,5 @@
 //! Backward passes that go on through the group norm and the SiLU before them, where that costs less than to write what is
-//! in between: `kernels/conv2d/vjp_13_three_outputs.cu`, and the textbook loops.
+//! in between: `kernels/conv2d/vjp_14_normed_three_outputs.cu`, and the textbook loops.
 
 use super::normed::{rounded, stored_in};
 use super::summed::of_norm;
