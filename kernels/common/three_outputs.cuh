@@ -18,7 +18,7 @@ static constexpr int STAGE = 256;                                 // pixels whos
 static constexpr int MOST = 256;                                  // threads
 
 struct Params {
-  int samples, height, width, inputs, outputs;
+  int samples, height, width, inputs, outputs, groups;  // groups: of the norm, if there is one
   int chunk, chunks;  // pixels of a block, blocks of a sample
 };
 

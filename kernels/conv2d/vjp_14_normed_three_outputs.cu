@@ -15,12 +15,8 @@ namespace {
 using three_outputs::each;
 using three_outputs::MOST;
 using three_outputs::N;
+using three_outputs::Params;
 using three_outputs::Place;
-
-struct Params {
-  three_outputs::Params conv;
-  int groups;
-};
 
 // part: (n, groups, chunks) sums of dxhat and dxhat xhat.
 template <class T>
@@ -28,9 +24,9 @@ ARCH_FN void sums(Two* __restrict__ part, const T* __restrict__ dy, const T* __r
                   const float* __restrict__ mean, const float* __restrict__ rstd, const float* __restrict__ norm_w,
                   const float* __restrict__ norm_b, const Params& p) {
   SHARED_ARRAY(Two, all, MOST);  // (rows, inputs)
-  const int size = p.conv.inputs / p.groups, lane = threadIdx.x % eights::WARP;
+  const int size = p.inputs / p.groups, lane = threadIdx.x % eights::WARP;
   const size_t group_0 = static_cast<size_t>(blockIdx.y) * p.groups;
-  const Place place = Place::of(p.conv);
+  const Place place = Place::of(p);
   float mu[N], scale[N], shift[N], sum[N] = {}, product[N] = {};  // of du and of du (x - mean)
 #pragma unroll
   for (int i = 0; i < N; ++i) {
@@ -39,7 +35,7 @@ ARCH_FN void sums(Two* __restrict__ part, const T* __restrict__ dy, const T* __r
     scale[i] = norm_w[c] * rstd[group_0 + c / size];
     shift[i] = norm_b[c];
   }
-  each(dy, w, x + place.start(p.conv), p.conv, [&](int, const float (&dh)[N], const float (&v)[N]) {
+  each(dy, w, x + place.start(p), p, [&](int, const float (&dh)[N], const float (&v)[N]) {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       const float deviation = v[i] - mu[i], du = dh[i] * math::fast_silu_slope(deviation * scale[i] + shift[i]);
@@ -56,7 +52,7 @@ ARCH_FN void sums(Two* __restrict__ part, const T* __restrict__ dy, const T* __r
       sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], offset);
       product[i] += __shfl_xor_sync(0xffffffffu, product[i], offset);
     }
-    if (lane < 4) all[place.down * p.conv.inputs + place.channel + i] = {sum[i], product[i]};
+    if (lane < 4) all[place.down * p.inputs + place.channel + i] = {sum[i], product[i]};
   }
   __syncthreads();  // all are there
 
@@ -64,13 +60,13 @@ ARCH_FN void sums(Two* __restrict__ part, const T* __restrict__ dy, const T* __r
   for (int group = threadIdx.x / eights::WARP; group < p.groups; group += warps) {
     float of_sum = 0.0f, of_product = 0.0f;
     for (int i = lane; i < size * place.rows; i += eights::WARP) {
-      const Two of = all[i / size * p.conv.inputs + group * size + i % size];
+      const Two of = all[i / size * p.inputs + group * size + i % size];
       of_sum += of.v[0];
       of_product += of.v[1];
     }
     of_sum = reduce::warp_sum(of_sum);
     of_product = reduce::warp_sum(of_product);
-    if (lane == 0) part[(group_0 + group) * p.conv.chunks + blockIdx.x] = {of_sum, of_product};
+    if (lane == 0) part[(group_0 + group) * p.chunks + blockIdx.x] = {of_sum, of_product};
   }
 }
 
@@ -79,15 +75,15 @@ template <class T>
 ARCH_FN void apply(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ w, const T* __restrict__ x,
                    const float* __restrict__ scale, const float* __restrict__ shift, const float* __restrict__ slope,
                    const float* __restrict__ offset, const Params& p) {
-  const Place place = Place::of(p.conv);
-  const size_t channel = static_cast<size_t>(blockIdx.y) * p.conv.inputs + place.channel;
-  T* const to = dx + place.start(p.conv);
+  const Place place = Place::of(p);
+  const size_t channel = static_cast<size_t>(blockIdx.y) * p.inputs + place.channel;
+  T* const to = dx + place.start(p);
   float a[N], s[N], q[N], o[N];
   vec::load(a, scale + channel);
   vec::load(s, shift + channel);
   vec::load(q, slope + channel);
   vec::load(o, offset + channel);
-  each(dy, w, x + place.start(p.conv), p.conv, [&](int at, const float (&dh)[N], const float (&v)[N]) {
+  each(dy, w, x + place.start(p), p, [&](int at, const float (&dh)[N], const float (&v)[N]) {
     float result[N];
 #pragma unroll
     for (int i = 0; i < N; ++i) {

@@ -63,20 +63,20 @@ fn chunks(key: &Key) -> usize {
     (key.x[0] * key.x[1]).div_ceil(chunk(key))
 }
 
-/// A block for each chunk.
-fn launch(module: &'static str, key: &Key) -> Launch {
+/// A block for each chunk; `groups` of the channels are a norm's, if there is one.
+fn launch(module: &'static str, key: &Key, groups: usize) -> Launch {
     let across = key.inputs / CHANNELS;
     let warps = THREADS / 32 / across * across;
     let grid = [chunks(key), key.samples, 1];
     Launch::new(module, key.dtype, grid, 32 * warps as u32)
         .ints([key.samples, key.x[0], key.x[1], key.inputs, key.outputs])
-        .ints([chunk(key), chunks(key)])
+        .ints([groups, chunk(key), chunks(key)])
 }
 
 /// `dx, dy, w`.
 pub(super) fn vjp(key: &Key) -> Plan {
     let pointers = [0, 1, 2].map(Ptr::Arg);
-    launch("conv2d/vjp_13_three_outputs", key)
+    launch("conv2d/vjp_13_three_outputs", key, 0)
         .pointers(pointers)
         .into()
 }
@@ -93,11 +93,7 @@ pub(super) fn vjp_normed(key: &VjpNormedKey) -> Plan {
     let folded = [
         scale, shift, slope, offset, part, mean, rstd, norm_w, norm_b,
     ];
-    let launch = |part| {
-        launch("conv2d/vjp_14_normed_three_outputs", conv)
-            .part(part)
-            .ints([*groups])
-    };
+    let launch = |part| launch("conv2d/vjp_14_normed_three_outputs", conv, *groups).part(part);
     let again = conv.samples * conv.x[0] * conv.x[1] * (conv.inputs + conv.outputs);
     Plan {
         launches: vec![
