@@ -47,6 +47,15 @@ impl DType {
         16 / self.size()
     }
 
+    /// The nearest value of a 16-bit type; others are taken as they are.
+    pub fn nearest(self, value: f64) -> f64 {
+        match self {
+            DType::F16 => f16::from_f64(value).to_f64(),
+            DType::Bf16 => bf16::from_f64(value).to_f64(),
+            _ => value,
+        }
+    }
+
     /// The bytes of these values, rounded to this type.
     pub fn encode(self, values: impl Iterator<Item = f64>) -> Vec<u8> {
         fn bytes<T: bytemuck::NoUninit>(values: impl Iterator<Item = T>) -> Vec<u8> {

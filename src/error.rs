@@ -166,7 +166,7 @@ impl Error {
         }
     }
 
-    /// Of something that could not be written: [`Error::Full`] where it is for want of room, else [`Error::File`].
+    /// The error of something that could not be written: [`Error::Full`] where it is for want of room, else [`Error::File`].
     pub fn written(path: impl AsRef<Path>, what: &str, error: &std::io::Error) -> Self {
         let path = path.as_ref().to_owned();
         match error.kind() {

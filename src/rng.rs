@@ -29,7 +29,7 @@ pub const MEASUREMENT: u32 = u32::MAX - 1;
 pub const ADDRESS: usize = 5;
 
 /// splitmix64's increment, 2^64 / golden ratio.
-const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+pub(crate) const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Philox4x32 with ten rounds: four random words for a counter under a key.
 pub const fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
@@ -183,18 +183,6 @@ impl Stream {
     }
 }
 
-/// Fills `out` with the standard normal field at an address: `key` is a [`stream_key`].
-pub fn normals<T: Real>(key: u64, sample: u32, step: u32, draw: u32, out: &mut [T]) {
-    let key = [key as u32, (key >> 32) as u32];
-    Stream { key, sample }.normals(step, draw, out);
-}
-
-/// Fills `out` with the field uniform on (0, 1) at an address: `key` is a [`stream_key`].
-pub fn uniforms<T: Real>(key: u64, sample: u32, step: u32, draw: u32, out: &mut [T]) {
-    let key = [key as u32, (key >> 32) as u32];
-    Stream { key, sample }.uniforms(step, draw, out);
-}
-
 fn unit(word: u32) -> f64 {
     (f64::from(word) + 0.5) / 4_294_967_296.0
 }
@@ -296,19 +284,13 @@ mod tests {
                 assert_eq!(part, whole[first..first + len], "{first} + {len}");
             }
         }
-        let mut free = [0.0f32; 103];
-        normals(
-            stream_key(7, image_key("cats/1.png")),
-            3,
-            5,
-            1,
-            &mut free[..],
-        );
-        assert!(free.iter().zip(whole).all(|(a, b)| *a == b as f32));
+        let mut narrow = [0.0f32; 103];
+        stream.normals(5, 1, &mut narrow);
+        assert!(narrow.iter().zip(whole).all(|(a, b)| *a == b as f32));
         let mut uniform = [0.0f64; 8];
-        uniforms(stream_key(1, 2), 3, 4, 5, &mut uniform);
+        stream.uniforms(4, 5, &mut uniform);
         let mut tail = [0.0f64; 3];
-        Stream::new(1, 2, 3).uniforms_from(4, 5, 5, &mut tail);
+        stream.uniforms_from(4, 5, 5, &mut tail);
         assert_eq!(tail, uniform[5..]);
     }
 

@@ -91,7 +91,7 @@ fn convolutions_and_linear_maps() {
         "conv",
         cx,
         [2, 5, 7, 4],
-        |x| layer.forward(cx, x),
+        |x| layer.forward(cx, x, None),
         |_, dy| layer.vjp_same(cx, dy),
     );
     for padding in [0, 1] {

@@ -44,7 +44,7 @@ struct Decoded {
     counts: Counts,
 }
 
-/// Of the samples from number `first` on of two, whose images have 64 x 128 pixels.
+/// Decodes the samples from number `first` on of two, whose images have 64 x 128 pixels.
 fn decode(rt: Runtime, dtype: DType, forced: &[(&str, &str)], first: usize) -> Decoded {
     let forcing = |cx: Cx, (op, variant): &(&str, &str)| cx.forcing(op, variant);
     let cx = forced.iter().fold(Cx::new(rt, dtype).unwrap(), forcing);
@@ -300,7 +300,7 @@ fn is_applied_late(
 #[cfg(feature = "emu")]
 type Backward<'a> = &'a dyn Fn(group_norm::Saved, group_norm::Params<'_>) -> Tensor;
 
-/// Of a norm of `x` by its scale and shift.
+/// The backward pass of a norm of `x` by its scale and shift.
 #[cfg(feature = "emu")]
 fn backward(
     cx: &Cx,

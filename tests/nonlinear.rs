@@ -38,7 +38,7 @@ fn high_dynamic_range_clips() {
     }
 }
 
-/// Of a picture with one colour and varying brightness, so that decoders cannot differ in how they enlarge colours.
+/// The levels of a picture with one colour and varying brightness, so that decoders cannot differ in how they enlarge colours.
 fn shaded(side: usize) -> Vec<f64> {
     let mut levels = Vec::new();
     for y in 0..side {

@@ -7,7 +7,7 @@ use posteriori::rng::Philox;
 use posteriori::runtime::Runtime;
 use posteriori::{Cx, DType, Tensor};
 
-/// Of the folded kernel, from the large image to the small one.
+/// The geometry of the folded kernel, from the large image to the small one.
 const HALVING: Geometry = Geometry {
     stride: 2,
     before: 1,

@@ -1,12 +1,15 @@
 //! The tiny checkpoints against PyTorch and diffusers: every tensor of every golden file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use posteriori::Cx;
+use posteriori::io::weights::{Kind, Stored, write_safetensors};
 use posteriori::pipeline::prior::Prior;
 use posteriori::verify::{Report, verify};
 #[cfg(feature = "emu")]
 use posteriori::{DType, runtime::Runtime};
+use serde_json::json;
 
 use crate::oracle;
 
@@ -41,7 +44,7 @@ fn tiny_pixel() {
 }
 
 /// The `.cu` kernels, on the emulator: networks forward and backward, and trajectories without and with a
-/// ControlNet, in every storage type. `.ci/run` has the whole of a file.
+/// ControlNet, in every storage type.
 #[cfg(feature = "emu")]
 #[test]
 fn kernels_on_the_emulator() {
@@ -72,6 +75,73 @@ fn training_on_the_emulator() {
         let rows = check_on(&cx, "tiny-sd1", &["train/"]).rows;
         assert!(rows.len() > 40, "{dtype}: {}", rows.len());
     }
+}
+
+/// Writes a golden file of zeros of these shapes and, without a shape, of what is to be computed of one number.
+fn zeros(path: &Path, tensors: &[(&str, &[usize])]) {
+    let bytes = |shape: &[usize]| vec![0; 4 * shape.iter().product::<usize>()];
+    let bytes: Vec<Vec<u8>> = tensors.iter().map(|(_, shape)| bytes(shape)).collect();
+    let stored = tensors.iter().zip(&bytes);
+    let stored: Vec<_> = stored
+        .map(|((name, shape), bytes)| Stored {
+            name,
+            kind: Kind::F32,
+            shape,
+            bytes,
+        })
+        .collect();
+    write_safetensors(path, &stored, &[]).unwrap();
+    let entries = tensors.iter().map(|(name, shape)| {
+        let role = if shape.is_empty() { "output" } else { "input" };
+        (*name, json!({ "role": role, "shape": shape }))
+    });
+    let entries: BTreeMap<_, _> = entries.collect();
+    let index = json!({ "tensors": entries }).to_string();
+    std::fs::write(path.with_extension("index.json"), index).unwrap();
+}
+
+/// A side in a golden's name is taken for nothing that the tensor does not bear out.
+#[test]
+fn sides_in_names_are_those_of_the_tensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("g.safetensors");
+    let (model, cx) = (oracle::checkpoint("tiny-sd1"), Cx::native());
+    let said = |tensors: &[(&str, &[usize])]| {
+        zeros(&path, tensors);
+        let report = verify(&model, None, &path, &[], &cx, &mut |_| ());
+        report.unwrap_err().to_string()
+    };
+    let huge = format!("vae/{}/z", usize::MAX);
+    for (name, shape, want) in [
+        ("vae/0/z", [1, 4, 1, 1], "[1, 4, 0, 0]"),
+        ("vae/8/z", [1, 4, 4, 4], "[1, 4, 8, 8]"),
+        ("vae/8/z", [1, 4, 8, 4], "[1, 4, 8, 8]"),
+        ("vae/4/z", [2, 4, 4, 4], "[1, 4, 4, 4]"),
+        (&huge, [1, 4, 1, 1], "[1, 4, 18446744073709551615, "),
+    ] {
+        let error = said(&[(name, &shape)]);
+        let named = error.contains(&format!("{name}: wanted shape {want}"));
+        assert!(
+            named && error.contains(&format!("got {shape:?}")),
+            "{error}"
+        );
+    }
+    let error = said(&[("vae/16/z", &[1, 4, 16, 16]), ("vae/16/img_crop64", &[])]);
+    assert!(error.contains("vae/16/img_crop64: wanted"), "{error}");
+    assert!(
+        error.contains("160 x 160 or more, got 128 x 128"),
+        "{error}"
+    );
+    let error = said(&[
+        ("unet/ctx", &[1, 3, 24]),
+        ("unet/8/z", &[1, 4, 4, 4]),
+        ("unet/8/cot", &[1, 4, 4, 4]),
+        ("cn/8/eps", &[]),
+    ]);
+    assert!(
+        error.contains("unet/8/z: wanted shape [1, 4, 8, 8]"),
+        "{error}"
+    );
 }
 
 /// Files from before diffusers 0.15 call the autoencoder's projections `query, key, value, proj_attn`.

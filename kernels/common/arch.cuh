@@ -45,6 +45,7 @@ extern __shared__ __align__(1024) unsigned char arch_dynamic_shared[];  // once:
 
 // N elements that move as one load or store; the address must be a multiple of its size.
 template <class T, int N> struct alignas(sizeof(T) * N) Pack { T v[N]; };
+using Two = Pack<float, 2>;
 
 namespace arch {
 

@@ -38,7 +38,7 @@ ARCH_FN void store(const Out& out, const typename P::Sums& acc, const patches::T
 
 // y from x, at stride 1.
 template <class P, bool MOMENTS, class T>
-ARCH_FN void forward(T* __restrict__ y, moments::Two* __restrict__ parts, const float* __restrict__ bias,
+ARCH_FN void forward(T* __restrict__ y, Two* __restrict__ parts, const float* __restrict__ bias,
                      const T* __restrict__ shift, const T* __restrict__ residual, const typename P::Operands& from,
                      const Forward& p) {
   using S = typename P::S;
@@ -66,7 +66,7 @@ template <class P> ARCH_FN int tiles_of_phase(const phases::Params& p) {
 
 // dx from dy, at strides 1 and 2, phase by phase. P may read of dx what has been stored.
 template <class P, bool MOMENTS, class T>
-ARCH_FN void vjp(T* dx, moments::Two* __restrict__ parts, const float* __restrict__ bias,
+ARCH_FN void vjp(T* dx, Two* __restrict__ parts, const float* __restrict__ bias,
                  const typename P::Operands& from, const Vjp& of_moments) {
   using S = typename P::S;
   using Place = patches::Place<phases::Place>;

@@ -7,15 +7,11 @@
 
 namespace moments {
 
-using Two = Pack<float, 2>;  // mean, and sum of the squared deviations from it
-
 static constexpr int WARPS = 4;  // of a warpgroup
-// Of shared memory: two turns, so that a tile's moments are read while those of the next one are written.
-static constexpr int BYTES = 2 * patches::MULTIPLIERS * sizeof(Two);
 
 // Where they go: part (samples, groups, parts).
 struct To {
-  Two* part;
+  Two* part;  // mean, and sum of the squared deviations from it
   int groups, size, parts;  // size: channels of a group, WIDTH below or twice that, four times, ..
 };
 
@@ -62,7 +58,8 @@ template <class S> struct Units {
   }
 
   // Joins those of a warpgroup, and writes the groups from column `col` on. `patch`: its number among those of the
-  // sample; `turn`: among those that this block stores; smem: BYTES.
+  // sample; `turn`: among those that this block stores; smem: MOMENTS_BYTES (src/ops/conv2d/kernels.rs), two turns, so that
+  // a tile's moments are read while those of the next one are written.
   __device__ __forceinline__ void write(const To& to, int sample, int patch, int col, int turn, unsigned char* smem) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % WARPS, group = threadIdx.x / 128;
     // Of the eight lanes with other rows of the same columns, half of those left keep the lower units, half the upper

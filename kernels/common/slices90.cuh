@@ -8,8 +8,6 @@
 
 namespace slices {
 
-using Two = Pack<float, 2>;
-
 static constexpr int THREADS = 256, WARPS = THREADS / reduce::WARP;
 static constexpr int GROUPS = 8;  // of a run, at most
 

@@ -18,8 +18,6 @@
 
 namespace halo {
 
-using Two = Pack<float, 2>;
-
 // What is summed, in groups of 4, 8 or 16 channels, and where to: part (samples, groups, tiles of a sample).
 template <class T> struct Norm {
   Two* part;

@@ -17,7 +17,7 @@
   }                                                                                                                  \
   REGISTER_KERNEL(conv2d_fwd_10_normed_halo_128_##dtype)                                                             \
   extern "C" __global__ void __launch_bounds__(patches::THREADS, 1) conv2d_fwd_10_normed_halo_128_moments_##dtype(   \
-          T* y, moments::Two* parts, const float* norm_scale, const float* norm_shift, const float* bias,            \
+          T* y, Two* parts, const float* norm_scale, const float* norm_shift, const float* bias,                     \
           const T* shift, const T* residual, const __grid_constant__ TensorMap x,                                    \
           const __grid_constant__ TensorMap w, convolution90::Forward p) {                                           \
     convolution90::forward<halo::Normed<T>, true>(y, parts, bias, shift, residual, {{&x, &w}, {norm_scale, norm_shift}}, p); \

@@ -21,7 +21,7 @@ template <int COLS, class T> using P = patches::Boxes<COLS, false, T>;
   REGISTER_KERNEL(name)
 #define ENTRY_WITH_MOMENTS(name, T, COLS)                                                                        \
   extern "C" __global__ void __launch_bounds__(patches::THREADS, 1)                                              \
-      name(T* y, moments::Two* parts, const float* bias, const T* shift, const T* residual,                      \
+      name(T* y, Two* parts, const float* bias, const T* shift, const T* residual,                               \
            const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, convolution90::Forward p) { \
     convolution90::forward<P<COLS, T>, true>(y, parts, bias, shift, residual, {&x, &w}, p);                      \
   }                                                                                                              \

@@ -16,7 +16,7 @@
   }                                                                                                            \
   REGISTER_KERNEL(conv2d_vjp_10_halo_128_##dtype)                                                              \
   extern "C" __global__ void __launch_bounds__(patches::THREADS, 1) conv2d_vjp_10_halo_128_moments_##dtype(    \
-          T* dx, moments::Two* parts, const float* bias, const __grid_constant__ TensorMap dy,                 \
+          T* dx, Two* parts, const float* bias, const __grid_constant__ TensorMap dy,                          \
           const __grid_constant__ TensorMap w, convolution90::Vjp p) {                                         \
     convolution90::vjp<halo::Boxes<true, T>, true>(dx, parts, bias, {&dy, &w}, p);                             \
   }                                                                                                            \

@@ -8,7 +8,7 @@
 
 #define ENTRY(T, dtype)                                                                                     \
   extern "C" __global__ void __launch_bounds__(patches::THREADS, 1) conv2d_vjp_11_summed_halo_128_##dtype(  \
-          T* dx, halo::Two* part, const T* x, const float* mean, const float* rstd, const float* norm_w,    \
+          T* dx, Two* part, const T* x, const float* mean, const float* rstd, const float* norm_w,          \
           const float* norm_b, const float* bias, const __grid_constant__ TensorMap dy,                     \
           const __grid_constant__ TensorMap w, halo::Params p) {                                            \
     halo::vjp<halo::Boxes<true, T>>(dx, bias, {&dy, &w}, {part, nullptr, x, mean, rstd, norm_w, norm_b, 0, 0, 0}, p); \

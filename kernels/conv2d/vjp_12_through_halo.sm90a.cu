@@ -19,7 +19,7 @@
   }                                                                                                                    \
   REGISTER_KERNEL(conv2d_vjp_12_through_halo_128_##dtype)                                                              \
   extern "C" __global__ void __launch_bounds__(patches::THREADS, 1) conv2d_vjp_12_through_halo_128_summed_##dtype(     \
-          T* dx, halo::Two* part, const T* x, const float* mean, const float* rstd, const float* norm_w,               \
+          T* dx, Two* part, const T* x, const float* mean, const float* rstd, const float* norm_w,                     \
           const float* norm_b, const T* y, const float* scale, const float* shift, const float* slope,                 \
           const float* offset, const float* bias, const __grid_constant__ TensorMap dy,                                \
           const __grid_constant__ TensorMap w, halo::Params p) {                                                       \

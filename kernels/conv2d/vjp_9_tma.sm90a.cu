@@ -22,7 +22,7 @@ template <int COLS, class T> using P = patches::Boxes<COLS, true, T>;
   REGISTER_KERNEL(name)
 #define ENTRY_WITH_MOMENTS(name, T, COLS)                                                       \
   extern "C" __global__ void __launch_bounds__(patches::THREADS, 1)                             \
-      name(T* dx, moments::Two* parts, const float* bias, const __grid_constant__ TensorMap dy, \
+      name(T* dx, Two* parts, const float* bias, const __grid_constant__ TensorMap dy,          \
            const __grid_constant__ TensorMap w, convolution90::Vjp p) {                         \
     convolution90::vjp<P<COLS, T>, true>(dx, parts, bias, {&dy, &w}, p);                        \
   }                                                                                             \

@@ -12,7 +12,6 @@
 namespace {
 
 using reduce::Moments;
-using Two = Pack<float, 2>;
 
 static constexpr int AT_ONCE = 4;  // pixels that a thread has in registers
 

@@ -18,7 +18,6 @@ struct Params {
 template <int CLUSTER, class T>
 ARCH_FN void group_norm(T* __restrict__ y, float* __restrict__ mean, float* __restrict__ rstd, const T* __restrict__ x,
                         const float* __restrict__ w, const float* __restrict__ b, const Params& p) {
-  using slices::Two;
   constexpr int N = vec::WIDTH<T>, PARTS = slices::GROUPS * slices::WARPS;
   DYN_SMEM(smem);
   SHARED_ARRAY(float, part_of_sums, PARTS);

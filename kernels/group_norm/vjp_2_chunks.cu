@@ -12,8 +12,6 @@
 
 namespace {
 
-using Two = Pack<float, 2>;
-
 struct Params {
   int pixels, c, groups, silu;
   int rows, chunk, chunks;  // pixels side by side in a block, pixels of a block, blocks of a sample

@@ -16,7 +16,6 @@ template <int CLUSTER, class T>
 ARCH_FN void group_norm(T* __restrict__ dx, const T* __restrict__ dy, const T* __restrict__ x,
                         const float* __restrict__ mean, const float* __restrict__ rstd, const float* __restrict__ w,
                         const float* __restrict__ b, const T* __restrict__ residual, const Sizes& p) {
-  using slices::Two;
   constexpr int N = vec::WIDTH<T>, PARTS = slices::GROUPS * slices::WARPS;
   DYN_SMEM(smem);
   SHARED_ARRAY(float, part_of_sums, PARTS);

@@ -41,7 +41,7 @@ pub fn mean(values: &[f64]) -> Option<Interval> {
     })
 }
 
-/// Of sorted values, between two of them by a straight line.
+/// A quantile of sorted values, between two of them by a straight line.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let at = share * (sorted.len() - 1) as f64;
     let (below, above) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);

@@ -1,3 +1,5 @@
+//! Metrics: how alike two images are, as numbers with intervals.
+//!
 //! To add one: a file with a function of two images, its `mod` line, and a row in [`METRICS`].
 //! The command line, its help and the tests walk that table.
 //! Images come as they are everywhere, in [-1, 1], and are compared in [0, 1], in `f64`, unclamped.

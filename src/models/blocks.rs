@@ -9,7 +9,7 @@ use crate::nn::resample::{Downsample, Upsample};
 use crate::nn::resnet::{ResnetBlock, ResnetConfig, ResnetSaved};
 use crate::nn::time::Temb;
 use crate::nn::transformer::{Transformer2d, TransformerConfig, TransformerSaved};
-use crate::ops::measured::Measured;
+use crate::ops::conv_norm::Measured;
 use crate::ops::{add, concat};
 use crate::tensor::Tensor;
 
@@ -258,7 +258,7 @@ fn pop(skips: &mut Vec<Tensor>) -> Result<Tensor> {
 pub struct UpBlock {
     stages: Vec<Stage>,
     upsample: Option<Upsample>,
-    /// Of all norms.
+    /// The groups of all norms.
     groups: usize,
 }
 

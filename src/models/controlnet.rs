@@ -113,9 +113,9 @@ impl ControlNet {
         let zeros = self.controlnet_down_blocks.iter();
         let skips = zeros
             .zip(&features.skips)
-            .map(|(zero, skip)| zero.forward(cx, skip))
+            .map(|(zero, skip)| zero.forward(cx, skip, None))
             .collect::<Result<_>>()?;
-        let mid = self.controlnet_mid_block.forward(cx, &features.mid)?;
+        let mid = self.controlnet_mid_block.forward(cx, &features.mid, None)?;
         Ok((Features { skips, mid }, ControlNetSaved { temb, encoder }))
     }
 
@@ -182,11 +182,11 @@ impl HintNet {
 
     fn forward(&self, cx: &Cx, image: &Tensor) -> Result<(Tensor, HintSaved)> {
         let mut saved = Vec::new();
-        let mut h = self.conv_in.forward(cx, image)?;
+        let mut h = self.conv_in.forward(cx, image, None)?;
         for conv in self.blocks.iter().chain([&self.conv_out]) {
             saved.push(cx.keep(&h));
             h = activation::forward(cx, &h, Activation::Silu)?;
-            h = conv.forward(cx, &h)?;
+            h = conv.forward(cx, &h, None)?;
         }
         Ok((h, HintSaved(saved)))
     }

@@ -16,8 +16,8 @@ use crate::nn::resnet::ResnetConfig;
 use crate::nn::time::{Temb, TimeEmbedding};
 use crate::nn::transformer::TransformerConfig;
 use crate::ops::add;
+use crate::ops::conv_norm::Measured;
 use crate::ops::embed::Wave;
-use crate::ops::measured::Measured;
 use crate::tensor::Tensor;
 
 /// A UNet's `config.json`.
@@ -302,7 +302,7 @@ impl Encoder {
         hint: Option<&Tensor>,
     ) -> Result<(Features, EncoderSaved)> {
         // 1. in
-        let mut h = Measured::from(self.conv_in.forward_add(cx, x, None, hint)?);
+        let mut h = Measured::from(self.conv_in.forward(cx, x, hint)?);
         let mut skips = vec![h.x.clone()];
         // 2. down
         let mut down = Vec::new();

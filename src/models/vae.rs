@@ -13,7 +13,7 @@ use crate::nn::norm::{GroupNorm, GroupNormSaved};
 use crate::nn::param::Weights;
 use crate::nn::resnet::ResnetConfig;
 use crate::ops::concat;
-use crate::ops::measured::Measured;
+use crate::ops::conv_norm::Measured;
 use crate::tensor::Tensor;
 
 /// The autoencoder's `config.json`.
@@ -159,7 +159,7 @@ impl Vae {
             return Err(Error::shape("vae.encode", want, x.shape()));
         }
         let (h, saved) = self.encoder.forward(cx, x)?;
-        let moments = self.quant_conv.forward(cx, &h)?;
+        let moments = self.quant_conv.forward(cx, &h, None)?;
         let (mean, logvar) = concat::vjp(cx, &moments, self.config.latent_channels)?;
         Ok((mean, logvar, saved))
     }
@@ -185,7 +185,7 @@ impl Vae {
     /// # Errors
     /// [`Error::Shape`].
     pub fn decode(&self, cx: &Cx, z: &Tensor) -> Result<(Tensor, DecodeSaved)> {
-        let h = self.post_quant_conv.forward(cx, z)?;
+        let h = self.post_quant_conv.forward(cx, z, None)?;
         self.decoder.forward(cx, h)
     }
 
@@ -246,7 +246,7 @@ impl Encoder {
 
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<(Tensor, EncodeSaved)> {
         // 1. in
-        let mut h = Measured::from(self.conv_in.forward(cx, x)?);
+        let mut h = Measured::from(self.conv_in.forward(cx, x, None)?);
         // 2. down
         let mut down = Vec::new();
         for block in &self.down_blocks {
@@ -323,7 +323,7 @@ impl Decoder {
 
     fn forward(&self, cx: &Cx, z: Tensor) -> Result<(Tensor, DecodeSaved)> {
         // 1. in
-        let mut h = Measured::from(self.conv_in.forward(cx, &z)?);
+        let mut h = Measured::from(self.conv_in.forward(cx, &z, None)?);
         drop(z);
         // 2. mid
         let (y, mid) = self.mid_block.forward(cx, &h, Condition::default(), true)?;

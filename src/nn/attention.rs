@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 use crate::nn::linear::Linear;
 use crate::nn::norm::{GroupNorm, GroupNormSaved};
 use crate::nn::param::Weights;
-use crate::ops::measured::Measured;
-use crate::ops::{add, attention};
+use crate::ops::attention;
+use crate::ops::conv_norm::Measured;
 use crate::tensor::Tensor;
 
 /// The names of the four projections in a checkpoint.
@@ -98,13 +98,7 @@ impl Attention {
             ],
         };
         let (o, saved) = attention::forward(cx, &q, &k, &v, self.heads, self.causal)?;
-        let y = if cx.taps() {
-            let y = self.to_out.forward(cx, &o, None)?;
-            cx.tap(&self.name, &y);
-            add::forward(cx, &y, residual)?
-        } else {
-            self.to_out.forward(cx, &o, Some(residual))?
-        };
+        let y = self.to_out.forward_last(cx, &self.name, &o, residual)?;
         Ok((y, saved))
     }
 

@@ -4,8 +4,8 @@ use crate::cx::Cx;
 use crate::error::Result;
 use crate::nn::norm::{AfterNorm, BeforeNorm};
 use crate::nn::param::{Weights, accumulate};
+use crate::ops::conv_norm::{Applied, Measured, Summed};
 use crate::ops::conv2d::{self, Epilogue, Geometry};
-use crate::ops::measured::{Applied, Measured, Summed};
 use crate::ops::{group_norm, sum};
 use crate::tensor::Tensor;
 
@@ -54,29 +54,15 @@ impl Conv2d {
         Conv2d { wide: true, ..self }
     }
 
-    /// `y = conv(x) + b`.
+    /// `y = conv(x) + b + residual`.
     ///
     /// # Errors
     /// [`crate::Error::Shape`].
-    pub fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
-        self.forward_add(cx, x, None, None)
+    pub fn forward(&self, cx: &Cx, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        Ok(self.forward_measured(cx, x, None, residual, None)?.x)
     }
 
-    /// `y = conv(x) + b + shift + residual`, with `shift: [n, o]` and `residual` like `y`.
-    ///
-    /// # Errors
-    /// [`crate::Error::Shape`].
-    pub fn forward_add(
-        &self,
-        cx: &Cx,
-        x: &Tensor,
-        shift: Option<&Tensor>,
-        residual: Option<&Tensor>,
-    ) -> Result<Tensor> {
-        Ok(self.forward_measured(cx, x, shift, residual, None)?.x)
-    }
-
-    /// The same, with moments where a group norm of so many groups reads `y` next and takes them.
+    /// The same plus `shift: [n, o]`, with moments where a group norm of so many groups reads `y` next and takes them.
     ///
     /// # Errors
     /// [`crate::Error::Shape`].
@@ -155,8 +141,7 @@ impl Conv2d {
         let [n, h, w, _] = x.nhwc(&self.name)?;
         let [.., outputs] = self.w.nhwc(&self.name)?;
         // Of strided convolutions none has moments at hand, so that y has the pixels of x.
-        let takes = |&groups: &usize| group_norm::takes_moments(cx, [n, h * w, outputs], groups);
-        Ok(groups.filter(takes))
+        Ok(group_norm::takes_moments(cx, [n, h * w, outputs], groups))
     }
 
     /// `dx` from `dy`, for an input of `size = [h, w]`. `shift` and `residual` get `dy` (summed over

@@ -42,6 +42,25 @@ impl Linear {
         residual.map_or(Ok(y.clone()), |r| add::forward(cx, &y, r))
     }
 
+    /// As [`Linear::forward`] of the last layer of `module`: what that makes, before `residual`, is observed by its name too.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`].
+    pub fn forward_last(
+        &self,
+        cx: &Cx,
+        module: &str,
+        x: &Tensor,
+        residual: &Tensor,
+    ) -> Result<Tensor> {
+        if !cx.taps() {
+            return self.forward(cx, x, Some(residual));
+        }
+        let y = self.forward(cx, x, None)?;
+        cx.tap(module, &y);
+        add::forward(cx, &y, residual)
+    }
+
     /// `y` of an `x` that stays the same for a whole run: computed once.
     ///
     /// # Errors

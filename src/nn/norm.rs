@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::nn::conv::Conv2d;
 use crate::nn::param::{Weights, accumulate};
 use crate::ops::activation::{self, Activation};
-use crate::ops::measured::{Applied, Measured, Normed, Summed, Through};
+use crate::ops::conv_norm::{Applied, Measured, Normed, Summed, Through};
 use crate::ops::{group_norm, layer_norm};
 use crate::tensor::Tensor;
 

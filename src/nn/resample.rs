@@ -4,8 +4,8 @@ use crate::cx::Cx;
 use crate::error::Result;
 use crate::nn::conv::Conv2d;
 use crate::nn::param::Weights;
+use crate::ops::conv_norm::Measured;
 use crate::ops::conv2d::{self, Epilogue, Geometry};
-use crate::ops::measured::Measured;
 use crate::ops::{group_norm, upsample};
 use crate::tensor::Tensor;
 
@@ -47,7 +47,7 @@ impl Downsample {
     /// [`crate::Error::Shape`].
     pub fn forward(&self, cx: &Cx, x: &Tensor) -> Result<(Tensor, [usize; 2])> {
         let [_, h, w, _] = x.nhwc(&self.name)?;
-        let y = self.conv.forward(cx, x)?;
+        let y = self.conv.forward(cx, x, None)?;
         cx.tap(&self.name, &y);
         Ok((y, [h, w]))
     }
@@ -77,7 +77,7 @@ enum Form {
     Apart(Conv2d),
 }
 
-/// Of the folded kernel of 4 x 4, from the large image to the small one.
+/// The geometry of the folded kernel of 4 x 4, from the large image to the small one.
 const HALVING: Geometry = Geometry {
     stride: 2,
     before: 1,
@@ -121,9 +121,7 @@ impl Upsample {
             Form::Folded { name, w, b } => {
                 let [n, height, width, c] = x.nhwc(&self.name)?;
                 let size = [2 * height, 2 * width];
-                let pixels = size[0] * size[1];
-                let takes = |&groups: &usize| group_norm::takes_moments(cx, [n, pixels, c], groups);
-                let groups = groups.filter(takes);
+                let groups = group_norm::takes_moments(cx, [n, size[0] * size[1], c], groups);
                 let y = conv2d::transposed_measured(cx, w, HALVING, size, x, Some(b), groups)?;
                 cx.tap(name, &y.x);
                 y

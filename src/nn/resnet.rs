@@ -7,7 +7,7 @@ use crate::nn::linear::Linear;
 use crate::nn::norm::{BeforeNorm, GroupNorm, GroupNormSaved};
 use crate::nn::param::Weights;
 use crate::nn::time::Temb;
-use crate::ops::measured::Measured;
+use crate::ops::conv_norm::Measured;
 use crate::ops::sum;
 use crate::tensor::Tensor;
 
@@ -123,7 +123,7 @@ impl ResnetBlock {
         let (normed, norm2) = self.norm2.forward_for(cx, &self.conv2, &h)?;
         drop(h);
         let skip = match &self.conv_shortcut {
-            Some(conv) => conv.forward(cx, &x.x)?,
+            Some(conv) => conv.forward(cx, &x.x, None)?,
             None => x.x.clone(),
         };
         let groups = groups.filter(|_| next);

@@ -7,7 +7,7 @@ use crate::nn::attention::Attention;
 use crate::nn::linear::Linear;
 use crate::nn::norm::{GroupNorm, GroupNormSaved, LayerNorm};
 use crate::nn::param::Weights;
-use crate::ops::{add, attention, geglu, layer_norm};
+use crate::ops::{attention, geglu, layer_norm};
 use crate::runtime::kernel::Target;
 use crate::tensor::Tensor;
 
@@ -205,13 +205,7 @@ impl FeedForward {
         h = self.proj.forward(cx, &h, None)?;
         let (gated, saved) = geglu::forward(cx, &h)?;
         drop(h);
-        let y = if cx.taps() {
-            let y = self.out.forward(cx, &gated, None)?;
-            cx.tap(&self.name, &y);
-            add::forward(cx, &y, residual)?
-        } else {
-            self.out.forward(cx, &gated, Some(residual))?
-        };
+        let y = self.out.forward_last(cx, &self.name, &gated, residual)?;
         Ok((y, saved))
     }
 

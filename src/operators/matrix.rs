@@ -126,12 +126,6 @@ impl Banded {
         }))
     }
 
-    /// The identity.
-    pub fn identity(n: usize) -> Result<Self> {
-        check_length("identity", n, 1)?;
-        Ok(Self::from_rows(n, n, |o, row| row.push((o, 1.0))))
-    }
-
     /// These elements, row by row.
     pub fn dense<const N: usize>(rows: &[[f64; N]]) -> Self {
         Self::from_rows(rows.len(), N, |o, row| {

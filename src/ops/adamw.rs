@@ -64,11 +64,8 @@ impl KeyTrait for Key {
         self.dtype
     }
 
-    fn with_dtype(&self, dtype: DType) -> Self {
-        Key {
-            dtype,
-            ..self.clone()
-        }
+    fn set_dtype(&mut self, dtype: DType) {
+        self.dtype = dtype;
     }
 
     fn args(&self) -> Vec<Spec> {

@@ -59,7 +59,7 @@ pub struct Timing {
     pub median: Duration,
     /// The least.
     pub least: Duration,
-    /// Of how many.
+    /// How many times there are.
     pub repeats: usize,
 }
 

@@ -244,15 +244,6 @@ pub(super) struct Output {
     values: Vec<f64>,
 }
 
-/// The nearest value of a type.
-fn rounded(dtype: DType, value: f64) -> f64 {
-    match dtype {
-        DType::F16 => half::f16::from_f64(value).to_f64(),
-        DType::Bf16 => half::bf16::from_f64(value).to_f64(),
-        _ => value,
-    }
-}
-
 /// # Errors
 /// [`Error::Device`] when not even a copy works after a launch that failed.
 fn expect_usable(rt: &Runtime, after: &Row) -> Result<()> {
@@ -328,7 +319,7 @@ impl Inputs {
                 }
                 let to = spec.dtype(dtype);
                 for (i, v) in (first..).zip(chunk) {
-                    *v = rounded(to, f64::from(spec.fill.shape(i, *v) as f32));
+                    *v = to.nearest(f64::from(spec.fill.shape(i, *v) as f32));
                 }
             });
             if let (Fill::Starts(elements), [first, .., last]) = (spec.fill, &mut values[..]) {
@@ -445,7 +436,7 @@ impl Truth {
         let oracle = run(&*case.with_dtype(DType::F64), &rt, variant, inputs)?;
         let mut plain = run(&*case.with_dtype(DType::F32), &rt, variant, inputs)?;
         for Output { dtype, values, .. } in &mut plain {
-            values.iter_mut().for_each(|v| *v = rounded(*dtype, *v));
+            values.iter_mut().for_each(|v| *v = dtype.nearest(*v));
         }
         Ok(Truth { oracle, plain })
     }

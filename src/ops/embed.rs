@@ -31,11 +31,8 @@ impl KeyTrait for Key {
         self.dtype
     }
 
-    fn with_dtype(&self, dtype: DType) -> Self {
-        Key {
-            dtype,
-            ..self.clone()
-        }
+    fn set_dtype(&mut self, dtype: DType) {
+        self.dtype = dtype;
     }
 
     fn args(&self) -> Vec<Spec> {
@@ -241,11 +238,8 @@ impl KeyTrait for TimestepKey {
         self.dtype
     }
 
-    fn with_dtype(&self, dtype: DType) -> Self {
-        TimestepKey {
-            dtype,
-            ..self.clone()
-        }
+    fn set_dtype(&mut self, dtype: DType) {
+        self.dtype = dtype;
     }
 
     fn args(&self) -> Vec<Spec> {

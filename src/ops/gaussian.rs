@@ -22,7 +22,7 @@ const CLAMP: (f64, f64) = (-30.0, 20.0);
 pub struct Key {
     dtype: DType,
     len: usize,
-    /// Of the divergence, in the backward pass.
+    /// The weight of the divergence, in the backward pass.
     weight: f64,
     backward: bool,
 }
@@ -32,11 +32,8 @@ impl KeyTrait for Key {
         self.dtype
     }
 
-    fn with_dtype(&self, dtype: DType) -> Self {
-        Key {
-            dtype,
-            ..self.clone()
-        }
+    fn set_dtype(&mut self, dtype: DType) {
+        self.dtype = dtype;
     }
 
     fn args(&self) -> Vec<Spec> {

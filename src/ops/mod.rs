@@ -1,7 +1,7 @@
 //! Ops: one room per op, holding its documentation, its variants forward and backward, its textbook
 //! oracle and its checks. Ops do not call ops.
 //!
-//! To add one: `src/ops/<op>.rs`, and its line in [`ALL`].
+//! To add one: `src/ops/<op>.rs`, `kernels/<op>/`, and its line in [`ALL`].
 
 pub mod bench;
 pub mod case;
@@ -21,10 +21,10 @@ mod columns;
 pub mod combine;
 pub mod concat;
 pub mod conv2d;
+pub mod conv_norm;
 pub mod ema;
 pub mod embed;
 pub mod filter2d;
-mod fold;
 pub mod gaussian;
 pub mod geglu;
 pub mod group_norm;
@@ -32,9 +32,9 @@ pub mod layer_norm;
 pub mod linear;
 pub mod lookup;
 pub mod mask;
-pub mod measured;
 pub mod modulus;
 pub mod noise;
+mod norm_fold;
 pub mod quantise;
 pub mod repack;
 pub mod residual;

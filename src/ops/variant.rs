@@ -19,8 +19,14 @@ use crate::runtime::{Arg, Cost, Runtime};
 pub trait Key: Clone + Debug + Send + Sync + 'static {
     /// The element type of the activations.
     fn dtype(&self) -> DType;
+    /// Makes it the same case in another element type.
+    fn set_dtype(&mut self, dtype: DType);
     /// The same case in another element type.
-    fn with_dtype(&self, dtype: DType) -> Self;
+    fn with_dtype(&self, dtype: DType) -> Self {
+        let mut key = self.clone();
+        key.set_dtype(dtype);
+        key
+    }
     /// The arguments of the launch, in order.
     fn args(&self) -> Vec<Spec>;
     /// Floating-point operations of the launch.
@@ -328,8 +334,13 @@ impl<K: Key> Op<K> {
     /// Whether `other` would run the variant of the same name of this case: what it computes besides costs no other
     /// way of computing the rest.
     pub fn agrees(&self, other: &Op<K>, cx: &Cx, key: &K) -> bool {
-        let names = [self, other].map(|op| op.pick(cx, key).ok().map(|v| v.name));
-        names[0].is_some() && names[0] == names[1]
+        self.agrees_on(key, other, key, cx)
+    }
+
+    /// The same where `other` calls the case `of`.
+    pub fn agrees_on<L: Key>(&self, key: &K, other: &Op<L>, of: &L, cx: &Cx) -> bool {
+        let name = self.pick(cx, key).ok().map(|v| v.name);
+        name.is_some() && name == other.pick(cx, of).ok().map(|v| v.name)
     }
 }
 

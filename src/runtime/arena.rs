@@ -102,11 +102,6 @@ impl Arena {
         self.live
     }
 
-    /// How many bytes this arena manages.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
     fn give(&mut self, offset: usize, size: usize) {
         self.by_offset.insert(offset, size);
         self.by_size.insert((size, offset));

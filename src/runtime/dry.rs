@@ -42,8 +42,6 @@ pub struct Totals {
     pub slab: usize,
     /// The most transient bytes alive at once.
     pub peak_live: usize,
-    /// Transient bytes alive now.
-    pub live: usize,
     /// Bytes of weights and tables.
     pub permanent: u64,
     /// By op name.
@@ -116,7 +114,6 @@ impl Dry {
         Totals {
             slab: state.arena.peak(),
             peak_live: state.arena.peak_live(),
-            live: state.arena.live(),
             permanent: state.permanent,
             ops: state.ops.clone(),
         }

@@ -253,6 +253,24 @@ impl Plan {
     }
 }
 
+/// Lays out a plan's scratch memory.
+#[derive(Debug, Default)]
+pub struct Scratch(usize);
+
+impl Scratch {
+    /// All that was laid out.
+    pub fn bytes(&self) -> usize {
+        self.0
+    }
+
+    /// The next `count` floats.
+    pub fn floats(&mut self, count: usize) -> Ptr {
+        let at = Ptr::Scratch(self.0);
+        self.0 += (4 * count).next_multiple_of(256);
+        at
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -150,7 +150,7 @@ impl Buffer {
     }
 
     /// Whether this is the only handle, so that writing cannot be seen by anyone else.
-    pub fn is_unique(&self) -> bool {
+    fn is_unique(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
 

@@ -17,7 +17,7 @@ pub struct Autoencoding {
     pub vae: Vae,
     /// What the mean divergence of a latent element counts against the mean square error of an image element.
     pub kl_weight: f64,
-    /// Of everything random.
+    /// The seed of everything random.
     pub seed: u64,
 }
 

@@ -23,7 +23,7 @@ pub struct Conditioning {
     pub context: Option<Tensor>,
     /// What makes the measurement of an image.
     pub operator: Box<dyn Operator>,
-    /// Of everything random.
+    /// The seed of everything random.
     pub seed: u64,
 }
 

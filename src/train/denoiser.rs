@@ -22,7 +22,7 @@ pub struct Denoising {
     pub schedule: Schedule,
     /// `[micro, s, c]`: the text context of every sample.
     pub context: Option<Tensor>,
-    /// Of everything random.
+    /// The seed of everything random.
     pub seed: u64,
 }
 

@@ -63,7 +63,7 @@ pub struct Settings {
     pub clip: Option<f64>,
     /// What the moving average of the parameters keeps at a step, once there have been many.
     pub ema: Option<f64>,
-    /// Of everything random.
+    /// The seed of everything random.
     pub seed: u64,
 }
 
@@ -181,12 +181,12 @@ pub trait Objective {
     fn backward(&self, cx: &Cx, first: u64, images: &[Image]) -> Result<Loss>;
 }
 
-/// What an objective came to.
+/// What an objective came to: the loss and the parts it has, means over the images.
 #[derive(Clone, Debug)]
 pub struct Loss {
-    /// The loss, and the parts it has, by name; means over the images.
+    /// The loss.
     pub value: f64,
-    /// Its parts.
+    /// Its parts, by name.
     pub parts: Vec<(&'static str, f64)>,
     /// What the gradients that were left have to be multiplied by. (16-bit activations hold cotangents of a
     /// sum of squares well, those of a mean over many elements not.)

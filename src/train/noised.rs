@@ -26,7 +26,7 @@ pub(crate) struct Noised {
 }
 
 impl Noised {
-    /// Of the samples `first ..` of a run with this seed; `cx` is a run of samplers ([`Cx::state`]).
+    /// Noises the images of samples `first ..` of a run with this seed; `cx` is a run of samplers ([`Cx::state`]).
     pub(super) fn new(
         cx: &Cx,
         vae: Option<&Vae>,

@@ -317,8 +317,13 @@ fn swap(values: &[f64], n: usize, a: usize, b: usize) -> Vec<f64> {
 mod tests {
     use super::*;
     use crate::io::weights::{Kind, Stored, write_safetensors};
+    use crate::verify::{Report, Sink};
 
     fn open(entry: &str) -> Result<Goldens> {
+        open_as("input", entry)
+    }
+
+    fn open_as(role: &str, entry: &str) -> Result<Goldens> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("g.safetensors");
         let stored = Stored {
@@ -328,7 +333,7 @@ mod tests {
             bytes: &[0; 24],
         };
         write_safetensors(&path, &[stored], &[]).unwrap();
-        let index = format!("{{\"tensors\": {{\"a\": {{\"role\": \"input\", {entry}}}}}}}");
+        let index = format!("{{\"tensors\": {{\"a\": {{\"role\": \"{role}\", {entry}}}}}}}");
         std::fs::write(dir.path().join("g.index.json"), index).unwrap();
         Goldens::open(&path, &[])
     }
@@ -351,6 +356,24 @@ mod tests {
             let error = open(entry).err().expect(entry).to_string();
             let named = error.contains("weight `a`") && error.contains("g.index.json: wanted");
             assert!(named, "{error}");
+        }
+    }
+
+    /// Rows of too few values, or none at all, are not those of the table.
+    #[test]
+    fn rows_that_are_missing_are_infinitely_wrong() {
+        let entry = "\"shape\": [1, 2, 3, 1], \"rowwise\": true, \"tol_median\": {\"fp32\": 1}";
+        let goldens = open_as("output", entry).unwrap();
+        for (got, want) in [(6, 0.0), (5, f64::INFINITY), (0, f64::INFINITY)] {
+            let mut sink = Sink {
+                goldens: &goldens,
+                precision: "fp32",
+                report: Report::default(),
+                tell: &mut |_| (),
+            };
+            sink.put("a", vec![0.0; got]).unwrap();
+            let errors: Vec<f64> = sink.report.rows.iter().map(|row| row.error).collect();
+            assert_eq!(errors, [want, want], "{got} values");
         }
     }
 }

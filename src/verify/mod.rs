@@ -12,7 +12,6 @@ mod networks;
 mod operators;
 pub mod portable;
 mod published;
-pub mod recipe;
 mod schedules;
 mod training;
 mod trajectories;
@@ -57,7 +56,8 @@ pub struct Report {
 }
 
 /// Verifies the model in folder `model`, with the ControlNet in folder `controlnet` (the model's own `controlnet/`
-/// when `None`), against `file`, its networks in `net`; `tell` sees each row as it is known. Of the file's tensors those whose names contain one of `only`, or all when there are none.
+/// when `None`), against `file`, its networks in `net`; `tell` sees each row as it is known. Those of the file's tensors
+/// are computed whose names contain one of `only`, or all when there are none.
 ///
 /// # Errors
 /// When model or file cannot be read; whatever a computation returns.
@@ -179,17 +179,14 @@ impl Sink<'_> {
         let rows = got.chunks(len).zip(want.chunks(len));
         let mut errors: Vec<f64> = rows.map(|(got, want)| relative(got, want)).collect();
         errors.sort_by(f64::total_cmp);
-        let worst = match got.len() == want.len() {
-            true => errors.last().copied().unwrap_or(f64::INFINITY),
-            false => f64::INFINITY,
+        let error = |row: Option<&f64>| match (row, got.len() == want.len()) {
+            (Some(&error), true) => error,
+            _ => f64::INFINITY,
         };
-        self.judge(name.into(), worst, tolerance);
+        self.judge(name.into(), error(errors.last()), tolerance);
         if let Some(tolerance) = median {
-            self.judge(
-                format!("{name}, median row"),
-                errors[errors.len() / 2],
-                tolerance,
-            );
+            let median = error(errors.get(errors.len() / 2));
+            self.judge(format!("{name}, median row"), median, tolerance);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! `clip/*`, `text/*`, `unet/*`, `cn/*`, `vae/*`, `act/*`, `gradact/*`: the networks, their VJPs and what
 //! happens inside them.
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::goldens::{arrange, corner, download, upload};
@@ -9,7 +10,9 @@ use crate::cx::Cx;
 use crate::diffusion::prior::{Codec, Denoiser};
 use crate::error::{Error, Result};
 use crate::models::config::Config;
+use crate::models::controlnet::ControlNet;
 use crate::models::text::{TextConfig, TextModel};
+use crate::models::unet::UNet;
 use crate::ops::combine;
 use crate::pipeline::prior::{Conditional, Latents, Unguided, hint, load, stored};
 use crate::tensor::Tensor;
@@ -112,6 +115,64 @@ fn case(cx: &Cx, sink: &Sink<'_>, tag: &str) -> Result<Option<Case>> {
     }))
 }
 
+/// What samplers are run with: the UNet alone and, where there is one, with the ControlNet, both of the goldens' first
+/// contexts.
+pub(super) struct Networks<'a> {
+    unet: &'a UNet,
+    context: Option<Tensor>,
+    /// With the embedding of the goldens' condition image.
+    controlnet: Option<(&'a ControlNet, Tensor)>,
+}
+
+impl<'a> Networks<'a> {
+    /// For so many samples; the ControlNet only if `conditional`.
+    pub(super) fn new(
+        cx: &Cx,
+        models: &Models<'a>,
+        sink: &Sink<'_>,
+        samples: usize,
+        conditional: bool,
+    ) -> Result<Self> {
+        let hinted = |controlnet| {
+            let image = sink.goldens.tensor(cx, "in/cond")?.samples(0..1)?;
+            Ok((controlnet, hint(cx, controlnet, &image)?))
+        };
+        let controlnet = models.controlnet.filter(|_| conditional);
+        Ok(Networks {
+            unet: &models.prior.unet,
+            context: context(cx, sink, samples)?,
+            controlnet: controlnet.map(hinted).transpose()?,
+        })
+    }
+
+    pub(super) fn plain(&self) -> Unguided<'_> {
+        Unguided {
+            unet: self.unet,
+            context: self.context.as_ref(),
+        }
+    }
+
+    pub(super) fn conditional(&self) -> Option<Conditional<'_>> {
+        let (controlnet, hint) = self.controlnet.as_ref()?;
+        Some(Conditional {
+            unet: self.unet,
+            context: self.context.as_ref(),
+            controlnet,
+            hint,
+            scale: 1.0,
+        })
+    }
+}
+
+/// The goldens' first contexts, if they have any.
+pub(super) fn context(cx: &Cx, sink: &Sink<'_>, samples: usize) -> Result<Option<Tensor>> {
+    if !sink.goldens.has("in/ctx") {
+        return Ok(None);
+    }
+    let all = sink.goldens.tensor(&cx.network(), "in/ctx")?;
+    all.samples(0..samples).map(Some)
+}
+
 fn put_denoiser(
     cx: &Cx,
     net: &dyn Denoiser,
@@ -157,13 +218,10 @@ pub(super) fn controlnet(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> R
             continue;
         };
         let image = match at.parse::<usize>() {
-            Ok(side) => generated(
-                cx,
-                sink,
-                &format!("cn/cond{side}"),
-                [1, 3, 8 * side, 8 * side],
-                0.5,
-            )?,
+            Ok(latents) => {
+                let side = image_side(sink, &format!("unet/{at}/z"), latents)?;
+                generated(cx, sink, &format!("cn/cond{latents}"), side, 0.5)?
+            }
             Err(_) => sink.goldens.tensor(cx, "in/cond")?,
         };
         let hint = &hint(cx, controlnet, &image)?;
@@ -194,14 +252,22 @@ pub(super) fn controlnet(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> R
     Ok(())
 }
 
-/// An input that is not stored: portable normals, rounded to f32, times `scale`.
-fn generated(
-    cx: &Cx,
-    sink: &Sink<'_>,
-    name: &str,
-    shape: [usize; 4],
-    scale: f64,
-) -> Result<Tensor> {
+/// The side of the image that belongs to the golden `name`, which must be latents of this side as its own name says.
+fn image_side(sink: &Sink<'_>, name: &str, side: usize) -> Result<usize> {
+    let [n, c, h, w] = sink.goldens.dims(name)?;
+    match side.checked_mul(8) {
+        Some(image) if [n, h, w] == [1, side, side] => Ok(image),
+        _ => Err(Error::shape(
+            name,
+            format!("[1, {c}, {side}, {side}], as it is called"),
+            format!("{:?}", [n, c, h, w]),
+        )),
+    }
+}
+
+/// An image of this side that is not stored: portable normals, rounded to f32, times `scale`.
+fn generated(cx: &Cx, sink: &Sink<'_>, name: &str, side: usize, scale: f64) -> Result<Tensor> {
+    let shape = [1, 3, side, side];
     let values = portable::normals(sink.goldens.seed(), name, shape.iter().product(), 0.0, 1.0);
     let values: Vec<f64> = values
         .into_iter()
@@ -260,38 +326,47 @@ pub(super) fn vae(cx: &Cx, models: &Models<'_>, sink: &mut Sink<'_>) -> Result<(
             download(&pull(&goldens.tensor(cx, "in/cot_img")?)?)?,
         )?;
     }
-    for side in goldens
-        .words("vae/")
-        .into_iter()
-        .filter_map(|w| w.parse::<usize>().ok())
-    {
-        let (image, pull) = codec.decode_vjp(cx, &goldens.tensor(cx, &format!("vae/{side}/z"))?)?;
-        sink.put(&format!("vae/{side}/img"), download(&image)?)?;
-        if sink.wants(&format!("vae/{side}/img_crop64")) {
-            sink.put(
-                &format!("vae/{side}/img_crop64"),
-                middle(&download(&image)?, 8 * side, 96..160),
-            )?;
+    for tag in goldens.words("vae/") {
+        if let Ok(latents) = tag.parse() {
+            decoded(cx, &codec, tag, latents, sink)?;
         }
-        let cot = generated(
-            cx,
-            sink,
-            &format!("vae/cot{side}"),
-            [1, 3, 8 * side, 8 * side],
-            1.0,
-        )?;
-        sink.put(&format!("vae/{side}/vjp_z"), download(&pull(&cot)?)?)?;
     }
     Ok(())
 }
 
-/// Rows and columns `range` of square planes of this side.
-fn middle(values: &[f64], side: usize, range: std::ops::Range<usize>) -> Vec<f64> {
-    let rows = values
-        .chunks_exact(side)
-        .enumerate()
-        .filter(|(row, _)| range.contains(&(row % side)));
-    rows.flat_map(|(_, row)| row[range.clone()].iter().copied())
+/// `vae/<tag>/*` of a full-size file: latents of this side, which `tag` is.
+fn decoded(
+    cx: &Cx,
+    codec: &Latents<'_>,
+    tag: &str,
+    latents: usize,
+    sink: &mut Sink<'_>,
+) -> Result<()> {
+    let name = |what| format!("vae/{tag}/{what}");
+    let side = image_side(sink, &name("z"), latents)?;
+    let (image, pull) = codec.decode_vjp(cx, &sink.goldens.tensor(cx, &name("z"))?)?;
+    image.expect_shape(&name("img"), [1, side, side, 3])?;
+    sink.put(&name("img"), download(&image)?)?;
+    let crop = name("img_crop64");
+    if sink.wants(&crop) {
+        if side < CROP.end {
+            let want = format!("an image of {} x {} or more", CROP.end, CROP.end);
+            return Err(Error::shape(crop, want, format!("{side} x {side}")));
+        }
+        sink.put(&crop, cropped(&download(&image)?, side))?;
+    }
+    let cot = generated(cx, sink, &format!("vae/cot{tag}"), side, 1.0)?;
+    sink.put(&name("vjp_z"), download(&pull(&cot)?)?)
+}
+
+/// The rows and columns of `img_crop64`.
+const CROP: Range<usize> = 96..160;
+
+/// Those of square planes of this side.
+fn cropped(values: &[f64], side: usize) -> Vec<f64> {
+    let rows = values.chunks_exact(side).enumerate();
+    rows.filter(|(row, _)| CROP.contains(&(row % side)))
+        .flat_map(|(_, row)| row[CROP].iter().copied())
         .collect()
 }
 

@@ -1,6 +1,7 @@
 //! `ops/*`, `tweedie/*`, `meas/*`, `psld/*`, `eq9/*`: operators, the Tweedie mean, losses and their gradients.
 
 use super::goldens::download;
+use super::networks::{Networks, context};
 use super::published::Published;
 use super::{Models, Sink, of};
 use crate::cx::Cx;
@@ -10,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::operators::matrix::Banded;
 use crate::operators::{Operator, Task};
 use crate::ops::combine;
-use crate::pipeline::prior::{Conditional, Unguided, hint};
+use crate::pipeline::prior::Unguided;
 use crate::samplers::psld::Psld;
 use crate::samplers::{Follow, Measurement, Problem, guidance};
 use crate::tensor::Tensor;
@@ -96,15 +97,6 @@ fn first(cx: &Cx, sink: &Sink<'_>, name: &str) -> Result<Tensor> {
     sink.goldens.tensor(cx, name)?.samples(0..1)
 }
 
-/// The goldens' first contexts, if they have any.
-pub(super) fn context(cx: &Cx, sink: &Sink<'_>, samples: usize) -> Result<Option<Tensor>> {
-    if !sink.goldens.has("in/ctx") {
-        return Ok(None);
-    }
-    let all = sink.goldens.tensor(&cx.network(), "in/ctx")?;
-    all.samples(0..samples).map(Some)
-}
-
 fn times(sink: &Sink<'_>, prefix: &str) -> Vec<usize> {
     let words = sink.goldens.words(prefix);
     words
@@ -141,27 +133,9 @@ fn measured(cx: &Cx, models: &Models<'_>, name: &str, sink: &mut Sink<'_>) -> Re
     }
     let (operator, codec) = (named(cx, sink, name)?, models.prior.codec());
     let y = sink.goldens.tensor(cx, &format!("meas/{name}/y"))?;
-    let (z, context) = (first(cx, sink, "in/z")?, context(cx, sink, 1)?);
-    let plain = Unguided {
-        unet: &models.prior.unet,
-        context: context.as_ref(),
-    };
-    let hint = match models.controlnet {
-        Some(net) if sink.goldens.has("in/cond") => {
-            Some(hint(cx, net, &first(cx, sink, "in/cond")?)?)
-        }
-        _ => None,
-    };
-    let conditional = models
-        .controlnet
-        .zip(hint.as_ref())
-        .map(|(controlnet, hint)| Conditional {
-            unet: plain.unet,
-            context: plain.context,
-            controlnet,
-            hint,
-            scale: 1.0,
-        });
+    let z = first(cx, sink, "in/z")?;
+    let networks = Networks::new(cx, models, sink, 1, sink.goldens.has("in/cond"))?;
+    let (plain, conditional) = (networks.plain(), networks.conditional());
     for t in times(sink, &format!("meas/{name}/")) {
         let nets: [(&str, Option<&dyn Denoiser>); 2] = [
             ("", Some(&plain)),

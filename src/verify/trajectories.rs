@@ -6,16 +6,16 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::goldens::{channels_first, download};
-use super::operators::{context, named};
+use super::networks::Networks;
+use super::operators::named;
 use super::published::Published;
 use super::{Models, Sink, of};
 use crate::cx::Cx;
 use crate::diffusion::prior::Denoiser;
-use crate::diffusion::schedule::{Coordinates, Solver, Spacing, Variance};
+use crate::diffusion::schedule::{Coordinates, Solver, Spacing, Step, Variance};
 use crate::error::{Error, Result};
 use crate::operators::Operator;
 use crate::ops::combine;
-use crate::pipeline::prior::{Conditional, Unguided, hint};
 use crate::samplers::ancestral::Ancestral;
 use crate::samplers::dmap::{Dmap, Project};
 use crate::samplers::dps::Dps;
@@ -150,29 +150,8 @@ impl<'a> Run<'a> {
             false => Noise::open(sink, ["traj/noise", "traj/noise2"])?,
         };
 
-        let context = context(cx, sink, samples)?;
-        let plain = Unguided {
-            unet: &models.prior.unet,
-            context: context.as_ref(),
-        };
-        let hint = match models.controlnet {
-            Some(net) if self.conditional[0] => Some(hint(
-                cx,
-                net,
-                &goldens.tensor(cx, "in/cond")?.samples(0..1)?,
-            )?),
-            _ => None,
-        };
-        let conditional = models
-            .controlnet
-            .zip(hint.as_ref())
-            .map(|(controlnet, hint)| Conditional {
-                unet: plain.unet,
-                context: plain.context,
-                controlnet,
-                hint,
-                scale: 1.0,
-            });
+        let networks = Networks::new(cx, models, sink, samples, self.conditional[0])?;
+        let (plain, conditional) = (networks.plain(), networks.conditional());
         let net = |conditioned: bool| -> Result<&dyn Denoiser> {
             match (&conditional, conditioned) {
                 (Some(net), true) => Ok(net),
@@ -185,12 +164,14 @@ impl<'a> Run<'a> {
         };
         let operator = self.op.map(|op| named(cx, sink, op)).transpose()?;
         let published = self.op.zip(operator.as_deref());
-        let published = published.map(|(name, operator)| Published::new(name, operator));
+        let published = published
+            .filter(|_| self.published)
+            .map(|(name, operator)| Published::new(name, operator));
         let y = self.op.map(|op| repeated(cx, sink, op, samples));
         let y = y.transpose()?;
-        let operator: Option<&dyn Operator> = match (&published, self.published) {
-            (Some(published), true) => Some(published),
-            _ => operator.as_deref(),
+        let operator: Option<&dyn Operator> = match &published {
+            Some(published) => Some(published),
+            None => operator.as_deref(),
         };
         let measurement = operator
             .zip(y.as_ref())
@@ -204,7 +185,21 @@ impl<'a> Run<'a> {
             measurement,
             follow: Follow::Plain,
         };
+        for (quantity, values) in self.values(cx, &problem, &steps, x, &noise)? {
+            sink.put(&format!("traj/{name}/{quantity}"), values)?;
+        }
+        Ok(())
+    }
 
+    /// What is seen on the way from `x`, by its name: of one step after the other.
+    fn values(
+        &self,
+        cx: &Cx,
+        problem: &Problem<'_>,
+        steps: &[Step],
+        x: Tensor,
+        noise: &Noise,
+    ) -> Result<BTreeMap<&'static str, Vec<f64>>> {
         let seen: RefCell<BTreeMap<&str, Vec<f64>>> = RefCell::default();
         let note = |name: &'static str, values: Vec<f64>| {
             seen.borrow_mut().entry(name).or_default().extend(values);
@@ -214,8 +209,8 @@ impl<'a> Run<'a> {
         samplers::run(
             cx,
             &*self.sampler,
-            &problem,
-            &steps,
+            problem,
+            steps,
             x,
             &draw,
             Watch {
@@ -226,10 +221,7 @@ impl<'a> Run<'a> {
                 },
             },
         )?;
-        for (quantity, values) in seen.into_inner() {
-            sink.put(&format!("traj/{name}/{quantity}"), values)?;
-        }
-        Ok(())
+        Ok(seen.into_inner())
     }
 }
 

@@ -9,6 +9,7 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod fixture;
+mod recipe;
 
 use std::path::PathBuf;
 

@@ -74,7 +74,7 @@ fn convolutions() {
     ] {
         let new = |w: &Weights<'_>| Conv2d::new(w, 3, 5, k, geometry);
         check(what, cx, [2, 4, 6, 3], new, |cx, layer, x| {
-            let y = layer.forward(cx, x)?;
+            let y = layer.forward(cx, x, None)?;
             Ok((y, back(|dy| layer.vjp(cx, [4, 6], dy))))
         });
     }

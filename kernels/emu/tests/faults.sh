@@ -140,11 +140,11 @@ planted three_overwritten conv2d.forward:three conv2d/fwd_11_three_outputs conv2
   '/__syncthreads();  \/\/ nobody needs the weights/d'
 planted three_products conv2d.forward_normed:three conv2d/fwd_11_three_outputs conv2d/fwd_11_three_outputs.cu \
   '/__syncthreads();  \/\/ the products are there/d'
-planted three_stage conv2d.vjp:three conv2d/vjp_13_three_outputs conv2d/vjp_13_three_outputs.cu \
+planted three_stage conv2d.vjp:three conv2d/vjp_13_three_outputs common/three_outputs.cuh \
   '/__syncthreads();  \/\/ nobody needs the stage/d'
-planted three_arrival conv2d.vjp:three conv2d/vjp_13_three_outputs conv2d/vjp_13_three_outputs.cu \
+planted three_arrival conv2d.vjp:three conv2d/vjp_13_three_outputs common/three_outputs.cuh \
   '/__syncthreads();  \/\/ the stage is there/d'
-planted three_sums conv2d.vjp_normed:three conv2d/vjp_13_three_outputs conv2d/vjp_13_three_outputs.cu \
+planted three_sums conv2d.vjp_normed:three conv2d/vjp_14_normed_three_outputs conv2d/vjp_14_normed_three_outputs.cu \
   '/__syncthreads();  \/\/ all are there/d'
 planted moments_barrier conv2d.forward_moments:tma conv2d/fwd_8_tma.sm90a common/moments90.cuh \
   '/moments are there; nobody/d'
@@ -267,7 +267,8 @@ planted through_sample conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a 
 planted through_slope conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/through90.cuh 's/du \* scale\[c\] + /du + /'
 planted through_tile conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/summed90.cuh 's/patch = tile.patch;/patch = 0;/'
 planted through_share conv2d.vjp_through:halo conv2d/vjp_12_through_halo.sm90a common/summed90.cuh 's/(i + 1) \* UNITS \/ n/UNITS \/ n/'
-planted eights_depth conv2d.forward:three conv2d/fwd_11_three_outputs common/eights.cuh 's/v\[k + of \/ 2\]/v[k + 1 - of \/ 2]/'
+planted eights_depth conv2d.forward:three conv2d/fwd_11_three_outputs common/eights.cuh \
+  's/v\[k + of \/ 2\]/v[k + 1 - of \/ 2]/'
 planted three_edge conv2d.forward_normed:three conv2d/fwd_11_three_outputs conv2d/fwd_11_three_outputs.cu \
   's/if (from\[i \/ 2\]\[i % 2\]) a/a/'
 planted three_sample conv2d.forward_normed:three conv2d/fwd_11_three_outputs conv2d/fwd_11_three_outputs.cu \
@@ -278,18 +279,23 @@ planted three_beyond conv2d.forward:three conv2d/fwd_11_three_outputs conv2d/fwd
   '/if (source >= SOURCES) continue/d'
 planted three_tile conv2d.forward:three conv2d/fwd_11_three_outputs conv2d/fwd_11_three_outputs.cu \
   's/across = (p.width + SIDE - 1) \/ SIDE/across = p.width \/ SIDE/'
-planted three_back conv2d.vjp:three conv2d/vjp_13_three_outputs conv2d/vjp_13_three_outputs.cu 's/p.width + 1 - tap \/ 3/p.width - 1 + tap \/ 3/'
-planted three_padding conv2d.vjp:three conv2d/vjp_13_three_outputs conv2d/vjp_13_three_outputs.cu '/and beyond 27 for ever/d'
-planted three_channels conv2d.vjp:three conv2d/vjp_13_three_outputs conv2d/vjp_13_three_outputs.cu 's/2 \* j + g % 2/2 * j + g \/ 4/'
-planted three_rows conv2d.vjp:three conv2d/vjp_13_three_outputs conv2d/vjp_13_three_outputs.cu 's/return {warp \/ across, rows/return {0, rows/'
-planted three_ahead conv2d.vjp_normed:three conv2d/vjp_13_three_outputs conv2d/vjp_13_three_outputs.cu \
+planted three_back conv2d.vjp:three conv2d/vjp_13_three_outputs common/three_outputs.cuh \
+  's/p.width + 1 - tap \/ 3/p.width - 1 + tap \/ 3/'
+planted three_padding conv2d.vjp:three conv2d/vjp_13_three_outputs common/three_outputs.cuh '/and beyond 27 for ever/d'
+planted three_channels conv2d.vjp:three conv2d/vjp_13_three_outputs common/three_outputs.cuh \
+  's/2 \* j + g % 2/2 * j + g \/ 4/'
+planted three_rows conv2d.vjp:three conv2d/vjp_13_three_outputs common/three_outputs.cuh \
+  's/return {warp \/ across, rows/return {0, rows/'
+planted three_ahead conv2d.vjp_normed:three conv2d/vjp_14_normed_three_outputs common/three_outputs.cuh \
   's/ask(pixel + place.rows \* eights::ROWS)/ask(pixel)/'
-planted three_end conv2d.vjp:three conv2d/vjp_13_three_outputs conv2d/vjp_13_three_outputs.cu \
+planted three_end conv2d.vjp:three conv2d/vjp_13_three_outputs common/three_outputs.cuh \
   '/if (pixel + 8 \* half >= pixels) continue/d'
-planted three_lanes conv2d.vjp_normed:three conv2d/vjp_13_three_outputs conv2d/vjp_13_three_outputs.cu 's/offset = 4; offset/offset = 8; offset/'
-planted three_group conv2d.vjp_normed:three conv2d/vjp_13_three_outputs conv2d/vjp_13_three_outputs.cu \
+planted three_lanes conv2d.vjp_normed:three conv2d/vjp_14_normed_three_outputs conv2d/vjp_14_normed_three_outputs.cu \
+  's/offset = 4; offset/offset = 8; offset/'
+planted three_group conv2d.vjp_normed:three conv2d/vjp_14_normed_three_outputs conv2d/vjp_14_normed_three_outputs.cu \
   's/norm_w\[c\] \* rstd\[group_0 + c \/ size\]/norm_w[c] * rstd[c \/ size]/'
-planted three_slope conv2d.vjp_normed:three conv2d/vjp_13_three_outputs conv2d/vjp_13_three_outputs.cu 's/v\[i\] \* q\[i\] + o\[i\]/v[i] * q[i]/'
+planted three_slope conv2d.vjp_normed:three conv2d/vjp_14_normed_three_outputs conv2d/vjp_14_normed_three_outputs.cu \
+  's/v\[i\] \* q\[i\] + o\[i\]/v[i] * q[i]/'
 planted halo_moments conv2d.forward_moments:halo conv2d/fwd_9_halo.sm90a common/convolution90.cuh \
   's/turn \* P::PATCHES + i/turn/'
 planted flash_causal attention.forward:flash attention/fwd_2_flash common/flash.cuh 's/% 2 >= seen/% 2 > seen/'

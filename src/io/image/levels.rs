@@ -15,7 +15,7 @@ pub struct Levels {
     pub width: usize,
     /// Rows.
     pub height: usize,
-    /// Of a channel, 8 or 16: levels go from 0 to 2^bits - 1.
+    /// Bits of a channel, 8 or 16: levels go from 0 to 2^bits - 1.
     pub bits: u8,
     /// Interleaved, row by row.
     pub values: Vec<u16>,

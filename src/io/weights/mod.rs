@@ -168,25 +168,6 @@ impl View<'_> {
         })
     }
 
-    /// The numbers as `i64`. From a float kind each must be a whole number that fits.
-    pub fn to_i64(&self) -> Result<Vec<i64>> {
-        match self.dtype {
-            Kind::I64 => Ok(each(self.bytes, i64::from_le_bytes)),
-            Kind::I32 => Ok(each(self.bytes, |x| i64::from(i32::from_le_bytes(x)))),
-            _ => self
-                .to_f64()?
-                .into_iter()
-                .map(|x| {
-                    // 2^63 itself does not fit; every whole f64 below it does.
-                    let fits = x.fract() == 0.0 && x >= -(2f64.powi(63)) && x < 2f64.powi(63);
-                    fits.then_some(x as i64).ok_or_else(|| {
-                        Error::weight(self.name, format!("wanted whole numbers, got {x:?}"))
-                    })
-                })
-                .collect(),
-        }
-    }
-
     fn unreadable(&self) -> Error {
         Error::weight(
             self.name,

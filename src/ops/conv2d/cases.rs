@@ -3,7 +3,7 @@
 use super::{Direction, Geometry, Key};
 use crate::dtype::DType;
 
-/// Of every direction.
+/// The cases of each direction.
 pub(super) fn of(direction: Direction) -> Vec<Key> {
     let asymmetric = Geometry {
         stride: 2,

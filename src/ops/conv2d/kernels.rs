@@ -164,6 +164,11 @@ pub(super) fn fits_halo(key: &Key) -> bool {
     fits_patches(key) && pairs && (2..=3).contains(&taps)
 }
 
+/// The same, whose taps reach one pixel around, of an image as large as the result.
+pub(super) fn fits_same_halo(key: &Key) -> bool {
+    fits_halo(key) && key.k == 3 && key.x == key.y
+}
+
 pub(super) fn is_worth_a_halo(key: &Key) -> bool {
     Tile::is_worth_a_halo(of_sample(key))
 }

@@ -12,9 +12,9 @@
 //!
 //! What a group norm reads next may come with its moments, see [`Measured`]: from ops of their own, whose variants are those
 //! that have them at hand when they store. So may a forward pass take an image that a norm has yet to be applied to, see
-//! [`Normed`](crate::ops::measured::Normed): it is `u = silu(x scale + shift)`, by the sample and channel, that meets the weights.
-//! And a backward pass may leave the sums that the norm before it begins its own with, see [`Summed`](crate::ops::measured::Summed),
-//! and take a cotangent that has yet to go through the norm behind it, see [`Through`](crate::ops::measured::Through): it is `d = du
+//! [`Normed`](crate::ops::conv_norm::Normed): it is `u = silu(x scale + shift)`, by the sample and channel, that meets the weights.
+//! And a backward pass may leave the sums that the norm before it begins its own with, see [`Summed`](crate::ops::conv_norm::Summed),
+//! and take a cotangent that has yet to go through the norm behind it, see [`Through`](crate::ops::conv_norm::Through): it is `d = du
 //! scale + x slope + offset`, by the sample and channel, with `du = dy` times the slope of SiLU at `x scale + shift`, that meets the
 //! weights. Or it goes on through the norm before it, see [`vjp_normed`].
 
@@ -41,11 +41,12 @@ pub use wgrad::{WGRAD, wgrad};
 use crate::cx::Cx;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::ops::measured::Measured;
+use crate::ops::conv_norm::Measured;
 use crate::ops::tensor_cores::Tile;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant, narrow};
 use crate::runtime::Arg;
 use crate::tensor::Tensor;
+use normed::stored_in;
 
 /// Stride and zero padding of a square kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +112,7 @@ pub struct Key {
     residual: bool,
     wide: bool,
     direction: Direction,
-    /// Of channels of the result, whose moments are written too; 0: none are.
+    /// Groups of channels of the result whose moments are written too; 0: none are.
     groups: usize,
     /// Forward, the input is to be normalised, backward, the cotangent to go through a norm; and rounded to this type, as the
     /// norm would store it.
@@ -129,6 +130,14 @@ struct Phase {
 }
 
 impl Key {
+    /// The same in a type that tensor cores take.
+    fn half(&self) -> Self {
+        Key {
+            dtype: DType::Bf16,
+            ..self.clone()
+        }
+    }
+
     fn taps(&self) -> usize {
         self.k * self.k
     }
@@ -183,17 +192,9 @@ impl KeyTrait for Key {
         self.dtype
     }
 
-    fn with_dtype(&self, dtype: DType) -> Self {
-        // The loops in f32 round as the launch that they stand for; those in f64 do not.
-        let stored = |stored| match dtype {
-            DType::F32 => stored,
-            _ => dtype,
-        };
-        Key {
-            dtype,
-            normed: self.normed.map(stored),
-            ..self.clone()
-        }
+    fn set_dtype(&mut self, dtype: DType) {
+        self.dtype = dtype;
+        self.normed = self.normed.map(|stored| stored_in(dtype, stored));
     }
 
     fn args(&self) -> Vec<Spec> {
@@ -445,7 +446,7 @@ pub fn forward_measured(
     moments::launch(cx, [&FORWARD, &FORWARD_MOMENTS], key, y, &inputs)
 }
 
-/// Of a forward pass.
+/// The key of a forward pass.
 fn forward_key(
     x: &Tensor,
     w: &Tensor,
@@ -543,7 +544,7 @@ pub fn transposed_measured(
     moments::launch(cx, [&VJP, &VJP_MOMENTS], key, dx, &inputs)
 }
 
-/// Of a backward pass.
+/// The key of a backward pass.
 fn vjp_key(w: &Tensor, geometry: Geometry, size: [usize; 2], dy: &Tensor) -> Result<Key> {
     let [samples, ho, wo, channels] = dy.nhwc("conv2d.vjp")?;
     let [k, _, inputs, outputs] = w.nhwc("conv2d.vjp, w")?;

@@ -10,7 +10,7 @@ use super::{Direction, Geometry, Key, gathered, plain};
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::Result;
-use crate::ops::measured::Measured;
+use crate::ops::conv_norm::Measured;
 use crate::ops::tensor_cores::{PATCH, Tile};
 use crate::ops::variant::{Op, Spec, Variant};
 use crate::runtime::Arg;

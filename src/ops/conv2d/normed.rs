@@ -6,7 +6,7 @@ use super::{cases, forward_key, gathered, kernels, moments, plain, result, three
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
-use crate::ops::measured::{Measured, Normed};
+use crate::ops::conv_norm::{Measured, Normed};
 use crate::ops::tensor_cores::Tile;
 use crate::ops::variant::{Fill, Op, Spec, Variant};
 use crate::runtime::Arg;
@@ -22,7 +22,7 @@ pub static FORWARD_NORMED: Op<Key> = Op {
             .when(three_outputs::fits)
             .where_it_pays(three_outputs::has_enough_tiles),
         Variant::on_hopper("halo_128", halo)
-            .when(fits)
+            .when(kernels::fits_same_halo)
             .where_it_pays(kernels::is_worth_a_halo),
         Variant::native(
             "gathered_gemm",
@@ -39,7 +39,7 @@ pub static FORWARD_NORMED_MOMENTS: Op<Key> = Op {
     name: "conv2d.forward_normed_moments",
     variants: &[
         Variant::on_hopper("halo_128", halo)
-            .when(|key| fits(key) && moments::fits(key, Tile::Halo))
+            .when(|key| kernels::fits_same_halo(key) && moments::fits(key, Tile::Halo))
             .where_it_pays(kernels::is_worth_a_halo),
         Variant::native(
             "gathered_gemm",
@@ -56,11 +56,8 @@ pub static FORWARD_NORMED_MOMENTS: Op<Key> = Op {
 /// Those that the kernels take.
 fn all(keys: Vec<Key>) -> Vec<Key> {
     let half = |key: &Key| {
-        let key = Key {
-            dtype: DType::Bf16,
-            ..key.clone()
-        };
-        fits(&key) || three_outputs::fits(&key)
+        let key = key.half();
+        kernels::fits_same_halo(&key) || three_outputs::fits(&key)
     };
     let normed = |key: Key| Key {
         normed: Some(key.dtype),
@@ -76,11 +73,6 @@ pub(super) fn specs(key: &Key) -> [Spec; 2] {
         Spec::input("norm_scale", each).fill(Fill::Positive).wide(),
         Spec::input("norm_shift", each).wide(),
     ]
-}
-
-/// All taps reach one pixel around, and the image is as large as the result.
-fn fits(key: &Key) -> bool {
-    kernels::fits_halo(key) && key.k == 3 && key.x == key.y
 }
 
 fn halo(key: &Key) -> Plan {
@@ -122,11 +114,7 @@ pub(super) fn stored_in(dtype: DType, stored: DType) -> DType {
 
 /// As a launch would store it.
 pub(super) fn rounded<T: Real>(stored: Option<DType>, value: T) -> T {
-    match stored {
-        Some(DType::Bf16) => T::of(half::bf16::from_f64(value.f64()).to_f64()),
-        Some(DType::F16) => T::of(half::f16::from_f64(value.f64()).to_f64()),
-        _ => value,
-    }
+    stored.map_or(value, |dtype| T::of(dtype.nearest(value.f64())))
 }
 
 /// The same, and its moments.

@@ -11,7 +11,7 @@ use super::{cases, gathered, kernels, plain};
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
-use crate::ops::measured::{Applied, Summed};
+use crate::ops::conv_norm::{Applied, Summed};
 use crate::ops::tensor_cores::PATCH;
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
@@ -23,9 +23,9 @@ use crate::tensor::Tensor;
 pub struct SummedKey {
     /// The convolution, whose input the norm made.
     pub(super) conv: Key,
-    /// Of the norm.
+    /// The groups of the norm.
     pub(super) groups: usize,
-    /// Whether the norm has one.
+    /// Whether a SiLU followed the norm.
     pub(super) silu: bool,
     /// What `dx` is rounded to before it is summed.
     pub(super) stored: DType,
@@ -36,12 +36,9 @@ impl KeyTrait for SummedKey {
         self.conv.dtype
     }
 
-    fn with_dtype(&self, dtype: DType) -> Self {
-        SummedKey {
-            conv: self.conv.with_dtype(dtype),
-            stored: stored_in(dtype, self.stored),
-            ..self.clone()
-        }
+    fn set_dtype(&mut self, dtype: DType) {
+        self.conv.set_dtype(dtype);
+        self.stored = stored_in(dtype, self.stored);
     }
 
     fn args(&self) -> Vec<Spec> {
@@ -108,12 +105,9 @@ pub(super) fn has_parts(key: &SummedKey) -> bool {
     whole && key.groups > 0 && key.conv.inputs.is_multiple_of(key.groups)
 }
 
-/// All taps reach one pixel around, the image is as large as the result, and groups are halves of 8 channels or more, but
-/// within 16.
+/// Groups are halves of 8 channels or more, but within 16.
 pub(super) fn fits(key: &SummedKey) -> bool {
-    let SummedKey { conv, .. } = key;
-    let is_same = kernels::fits_halo(conv) && conv.k == 3 && conv.x == conv.y;
-    is_same && has_parts(key) && matches!(size(key), 4 | 8 | 16)
+    kernels::fits_same_halo(&key.conv) && has_parts(key) && matches!(size(key), 4 | 8 | 16)
 }
 
 /// `dx` by `product`, and the sums of what of it is stored.
@@ -188,8 +182,7 @@ pub(super) fn launch(
     let dx = cx.empty([conv.samples, conv.x[0], conv.x[1], conv.inputs])?;
     if let Some(norm) = norm {
         let key = key_of(&conv, &norm, &dx)?;
-        let variant = with_sums.pick(cx, &key).ok().map(|v| v.name);
-        if variant.is_some() && variant == alone.pick(cx, &conv).ok().map(|v| v.name) {
+        if alone.agrees_on(&conv, with_sums, &key, cx) {
             let sums = cx.empty_wide([conv.samples, key.groups, parts(&key), 2])?;
             let given = [norm.x, norm.mean, norm.rstd, norm.w, norm.b].map(Arg::In);
             let args = [&[Arg::Out(&dx), Arg::Out(&sums)], &given[..], inputs].concat();
@@ -205,7 +198,7 @@ pub(super) fn launch(
     Ok(dx.into())
 }
 
-/// Of a launch whose `dx` is the cotangent of what `norm` made.
+/// The key of a launch whose `dx` is the cotangent of what `norm` made.
 fn key_of(conv: &Key, norm: &Applied<'_>, dx: &Tensor) -> Result<SummedKey> {
     norm.x.expect_shape("conv2d.vjp_summed", dx.shape())?;
     let &[_, groups] = norm.mean.dims() else {

@@ -1,8 +1,8 @@
 //! The launches of `kernels/conv2d/*_three_outputs.cu`: the last layer of what makes images, both ways.
 
 use super::{Direction, Geometry, Key, VjpNormedKey};
-use crate::ops::fold::{self, Scratch};
-use crate::runtime::kernel::{Launch, Plan, Ptr};
+use crate::ops::norm_fold;
+use crate::runtime::kernel::{Launch, Plan, Ptr, Scratch};
 
 /// Channels of a step forward, of a warp backward.
 const CHANNELS: usize = 32;
@@ -26,7 +26,7 @@ pub(super) fn fits(key: &Key) -> bool {
     key.dtype.is_half() && is_same && runs && key.outputs <= 3 && alone
 }
 
-/// Of a sample.
+/// Tiles of a sample.
 fn tiles(key: &Key) -> usize {
     key.y.iter().map(|size| size.div_ceil(SIDE)).product()
 }
@@ -51,8 +51,6 @@ pub(super) fn forward(key: &Key) -> Plan {
         .into()
 }
 
-const VJP: &str = "conv2d/vjp_13_three_outputs";
-
 /// Pixels of a block, so many that a sample is 256 blocks at most: by its own size, so that the batch does not change a
 /// bit.
 fn chunk(key: &Key) -> usize {
@@ -65,12 +63,12 @@ fn chunks(key: &Key) -> usize {
     (key.x[0] * key.x[1]).div_ceil(chunk(key))
 }
 
-/// A block for each chunk, of groups of the channels.
-fn launch(key: &Key, groups: usize) -> Launch {
+/// A block for each chunk; `groups` of the channels are a norm's, if there is one.
+fn launch(module: &'static str, key: &Key, groups: usize) -> Launch {
     let across = key.inputs / CHANNELS;
     let warps = THREADS / 32 / across * across;
     let grid = [chunks(key), key.samples, 1];
-    Launch::new(VJP, key.dtype, grid, 32 * warps as u32)
+    Launch::new(module, key.dtype, grid, 32 * warps as u32)
         .ints([key.samples, key.x[0], key.x[1], key.inputs, key.outputs])
         .ints([groups, chunk(key), chunks(key)])
 }
@@ -78,7 +76,9 @@ fn launch(key: &Key, groups: usize) -> Launch {
 /// `dx, dy, w`.
 pub(super) fn vjp(key: &Key) -> Plan {
     let pointers = [0, 1, 2].map(Ptr::Arg);
-    launch(key, 0).pointers(pointers).into()
+    launch("conv2d/vjp_13_three_outputs", key, 0)
+        .pointers(pointers)
+        .into()
 }
 
 /// `dx, x, mean, rstd, norm_w, norm_b, dy, w`: the sums of the chunks, the means from them, the result.
@@ -93,15 +93,13 @@ pub(super) fn vjp_normed(key: &VjpNormedKey) -> Plan {
     let folded = [
         scale, shift, slope, offset, part, mean, rstd, norm_w, norm_b,
     ];
+    let launch = |part| launch("conv2d/vjp_14_normed_three_outputs", conv, *groups).part(part);
     let again = conv.samples * conv.x[0] * conv.x[1] * (conv.inputs + conv.outputs);
     Plan {
         launches: vec![
-            launch(conv, *groups)
-                .part("sums")
-                .pointers([part, dy, w, x, mean, rstd, norm_w, norm_b]),
-            fold::vjp(conv.dtype, sizes, [chunk(conv), chunks(conv)], folded),
-            launch(conv, *groups)
-                .part("apply")
+            launch("sums").pointers([part, dy, w, x, mean, rstd, norm_w, norm_b]),
+            norm_fold::vjp(conv.dtype, sizes, [chunk(conv), chunks(conv)], folded),
+            launch("apply")
                 .pointers([dx, dy, w, x, scale, shift, slope, offset])
                 .reading_again(again * conv.dtype.size()),
         ],

@@ -6,9 +6,9 @@ use super::summed::{self, SummedKey};
 use super::{Direction, Geometry, Key, VJP, vjp_key};
 use super::{cases, gathered, kernels, plain};
 use crate::cx::Cx;
-use crate::dtype::{DType, Real};
+use crate::dtype::Real;
 use crate::error::{Error, Result};
-use crate::ops::measured::{Applied, Summed, Through};
+use crate::ops::conv_norm::{Applied, Summed, Through};
 use crate::ops::tensor_cores::Tile;
 use crate::ops::variant::{Fill, Op, Spec, Variant};
 use crate::runtime::Arg;
@@ -22,14 +22,15 @@ pub static VJP_THROUGH: Op<Key> = Op {
         Variant::on_hopper("halo_128", |key| {
             kernels::patches("conv2d/vjp_12_through_halo", key, Tile::Halo)
         })
-        .when(fits)
+        .when(kernels::fits_same_halo)
         .where_it_pays(kernels::is_worth_a_halo),
         Variant::native("gathered_gemm", by_gathered::<f32>, by_gathered::<f64>),
         Variant::native("plain", by_plain::<f32>, by_plain::<f64>),
     ],
     cases: || {
         let all = cases::of(Direction::Vjp).into_iter().map(through);
-        all.filter(|key| fits(&half(key))).collect()
+        all.filter(|key| kernels::fits_same_halo(&key.half()))
+            .collect()
     },
 };
 
@@ -66,14 +67,6 @@ fn through(key: Key) -> Key {
     }
 }
 
-/// The key in a type that the kernels take.
-fn half(key: &Key) -> Key {
-    Key {
-        dtype: DType::Bf16,
-        ..key.clone()
-    }
-}
-
 /// The arguments after `dy`.
 pub(super) fn specs(key: &Key) -> [Spec; 5] {
     let each = key.samples * key.outputs;
@@ -84,11 +77,6 @@ pub(super) fn specs(key: &Key) -> [Spec; 5] {
         Spec::input("slope", each).fill(Fill::Normal(0.1)).wide(),
         Spec::input("offset", each).fill(Fill::Normal(0.1)).wide(),
     ]
-}
-
-/// All taps reach one pixel around, and the image is as large as the result.
-fn fits(key: &Key) -> bool {
-    kernels::fits_halo(key) && key.k == 3 && key.x == key.y
 }
 
 /// `dx` by `products`.

@@ -1,5 +1,5 @@
 //! Backward passes that go on through the group norm and the SiLU before them, where that costs less than to write what is
-//! in between: `kernels/conv2d/vjp_13_three_outputs.cu`, and the textbook loops.
+//! in between: `kernels/conv2d/vjp_14_normed_three_outputs.cu`, and the textbook loops.
 
 use super::normed::{rounded, stored_in};
 use super::summed::of_norm;
@@ -8,7 +8,7 @@ use super::{cases, gathered, plain, three_outputs};
 use crate::cx::Cx;
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
-use crate::ops::measured::Applied;
+use crate::ops::conv_norm::Applied;
 use crate::ops::variant::{Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::runtime::native::NativeArgs;
@@ -19,7 +19,7 @@ use crate::tensor::Tensor;
 pub struct VjpNormedKey {
     /// The convolution, whose input the norm made.
     pub(super) conv: Key,
-    /// Of the norm.
+    /// The groups of the norm.
     pub(super) groups: usize,
     /// What the cotangent in between is rounded to.
     stored: DType,
@@ -30,12 +30,9 @@ impl KeyTrait for VjpNormedKey {
         self.conv.dtype
     }
 
-    fn with_dtype(&self, dtype: DType) -> Self {
-        VjpNormedKey {
-            conv: self.conv.with_dtype(dtype),
-            stored: stored_in(dtype, self.stored),
-            ..self.clone()
-        }
+    fn set_dtype(&mut self, dtype: DType) {
+        self.conv.set_dtype(dtype);
+        self.stored = stored_in(dtype, self.stored);
     }
 
     fn args(&self) -> Vec<Spec> {
@@ -133,7 +130,7 @@ pub fn vjp_normed(
         stored: conv.dtype,
         conv,
     };
-    if !norm.silu || !is_taken(cx, &key) {
+    if !norm.silu || !VJP.agrees_on(&key.conv, &VJP_NORMED, &key, cx) {
         return Ok(None);
     }
     let dx = cx.empty(shape)?;
@@ -152,23 +149,11 @@ pub fn vjp_normed(
     Ok(Some(dx))
 }
 
-/// Whether it costs no other variant.
-fn is_taken(cx: &Cx, key: &VjpNormedKey) -> bool {
-    let alone = VJP.pick(cx, &key.conv).ok().map(|v| v.name);
-    alone.is_some() && alone == VJP_NORMED.pick(cx, key).ok().map(|v| v.name)
-}
-
 /// The backward passes that the kernels take, in groups of all sizes; one of chunks that are more than a stage, and one of so
 /// few pixels that the means are large.
 fn all() -> Vec<VjpNormedKey> {
-    let half = |key: &Key| {
-        three_outputs::fits(&Key {
-            dtype: DType::Bf16,
-            ..key.clone()
-        })
-    };
     let mut keys = cases::of(Direction::Vjp);
-    keys.retain(half);
+    keys.retain(|key| three_outputs::fits(&key.half()));
     let any = keys[0].clone();
     let more = [(1, [257, 256], 32, 1), (2, [2, 3], 256, 3)];
     keys.extend(more.map(|(samples, x, inputs, outputs)| Key {

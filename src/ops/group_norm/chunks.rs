@@ -1,8 +1,8 @@
 //! `kernels/group_norm/*_2_chunks.cu`: a block takes a chunk of whole pixels.
 
 use super::Key;
-use crate::ops::fold::{self, Scratch};
-use crate::runtime::kernel::{Launch, Plan, Ptr};
+use crate::ops::norm_fold;
+use crate::runtime::kernel::{Launch, Plan, Ptr, Scratch};
 
 /// Whether a pixel is whole 16 bytes and a block has a thread for each.
 pub(super) fn fits(key: &Key) -> bool {
@@ -168,7 +168,7 @@ fn launch(
     let launch = match part {
         "fold" => {
             let grid = [key.groups, key.samples, 1];
-            Launch::new(module, key.dtype, grid, fold::threads(cut.chunks))
+            Launch::new(module, key.dtype, grid, norm_fold::threads(cut.chunks))
         }
         "apply" => Launch::new(module, key.dtype, [cut.chunks, key.samples, 1], cut.threads),
         _ => Launch::new(module, key.dtype, [cut.chunks, key.samples, 1], cut.threads)

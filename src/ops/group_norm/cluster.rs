@@ -82,7 +82,7 @@ pub(super) fn vjp(key: &Key) -> Plan {
     launch("group_norm/vjp_4_cluster", key, 2).into()
 }
 
-/// Of blocks that keep a slice of so many tensors.
+/// The launch of blocks that keep a slice of so many tensors.
 fn launch(module: &'static str, key: &Key, tensors: usize) -> Launch {
     let cut = Cut::of(key).expect("launched only where it fits");
     let part = match cut.blocks {

@@ -3,7 +3,7 @@
 use super::{Key, Params, Saved, VJP_FROM_SUMS, cases_of_parts, chunks, key, parts_of, plain};
 use crate::cx::Cx;
 use crate::error::Result;
-use crate::ops::measured::{Summed, Through};
+use crate::ops::conv_norm::{Summed, Through};
 use crate::ops::variant::{Fill, Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::tensor::Tensor;
@@ -28,7 +28,7 @@ pub static VJP_COEFFICIENTS: Op<Key> = Op {
     },
 };
 
-/// Of a backward pass.
+/// The arguments of a backward pass.
 pub(super) fn args(key: &Key, w: Spec, b: Spec) -> Vec<Spec> {
     let (channels, stats) = (key.samples * key.c, key.samples * key.groups);
     vec![
@@ -44,7 +44,7 @@ pub(super) fn args(key: &Key, w: Spec, b: Spec) -> Vec<Spec> {
     ]
 }
 
-/// Of a backward pass by these sums.
+/// The key of a backward pass by these sums.
 fn key_of(x: &Tensor, sums: &Tensor, p: Params<'_>) -> Result<Key> {
     let mut key = Key {
         backward: true,

@@ -6,12 +6,12 @@
 //! like `x`, if there is one: the cotangent that reaches `x` past the norm.
 //!
 //! Where the launch that wrote `x` left moments of its parts ([`Measured`]), the statistics are made of these. Where the one
-//! that reads `y` can make it of `x` by itself ([`Normed`](crate::ops::measured::Normed)), they are all that is made.
+//! that reads `y` can make it of `x` by itself ([`Normed`](crate::ops::conv_norm::Normed)), they are all that is made.
 //!
 //! `dx = rstd (dxhat - m1 - xhat m2) + residual`, `m1 = mean(dxhat)`, `m2 = mean(dxhat xhat)` over the group, with
 //! `dxhat = du w`, and `du = dy`, or `dy` times the slope of SiLU at `u`. Where the launch that wrote `dy` left the sums of
 //! `dxhat` and `dxhat xhat` over its parts ([`Summed`]), the means are made of these. Where the one that reads `dx` can make it of `dy`
-//! and `x` by itself ([`Through`](crate::ops::measured::Through)), what it takes for that is all that is made.
+//! and `x` by itself ([`Through`](crate::ops::conv_norm::Through)), what it takes for that is all that is made.
 
 mod blocks;
 mod chunks;
@@ -29,7 +29,7 @@ pub use wgrad::{WGRAD, wgrad};
 use crate::cx::{Cx, Kept};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::ops::measured::{Applied, Measured, Summed};
+use crate::ops::conv_norm::{Applied, Measured, Summed};
 use crate::ops::variant::{Fill, Key as KeyTrait, Op, Spec, Variant};
 use crate::runtime::Arg;
 use crate::runtime::kernel::Launch;
@@ -47,7 +47,7 @@ pub struct Key {
     silu: bool,
     residual: bool,
     backward: bool,
-    /// Of a sample, of which moments are given, or the sums of a backward pass; 0: none are.
+    /// Parts of a sample of which moments are given, or the sums of a backward pass; 0: none are.
     parts: usize,
     /// Nothing but the statistics, and what they make of each channel; backward, nothing but the latter.
     statistics: bool,
@@ -58,11 +58,8 @@ impl KeyTrait for Key {
         self.dtype
     }
 
-    fn with_dtype(&self, dtype: DType) -> Self {
-        Key {
-            dtype,
-            ..self.clone()
-        }
+    fn set_dtype(&mut self, dtype: DType) {
+        self.dtype = dtype;
     }
 
     fn args(&self) -> Vec<Spec> {
@@ -254,6 +251,9 @@ fn cases_of_parts(backward: bool) -> Vec<Key> {
     sizes.into_iter().enumerate().map(key).collect()
 }
 
+/// For the number of parts before it is known: variants take any.
+const ANY: usize = 1;
+
 /// What the backward pass needs: the input and its statistics.
 #[derive(Debug)]
 pub struct Saved {
@@ -293,9 +293,14 @@ pub fn forward_measured(cx: &Cx, x: &Measured, p: Params<'_>) -> Result<(Tensor,
     normalise(cx, &x.x, x.moments.as_ref(), p)
 }
 
-/// Whether a norm of `x` takes moments, if there are any: [`forward_measured`] would run the variant that [`forward`] runs,
-/// without reading `x` for its statistics.
-pub fn takes_moments(cx: &Cx, [samples, pixels, c]: [usize; 3], groups: usize) -> bool {
+/// The groups, if there are any, of which a norm of `x` takes moments: [`forward_measured`] would run the variant that
+/// [`forward`] runs, without reading `x` for its statistics.
+pub fn takes_moments(
+    cx: &Cx,
+    [samples, pixels, c]: [usize; 3],
+    groups: Option<usize>,
+) -> Option<usize> {
+    let groups = groups.filter(|&groups| groups > 0 && c.is_multiple_of(groups))?;
     let key = Key {
         dtype: cx.dtype(),
         samples,
@@ -306,10 +311,11 @@ pub fn takes_moments(cx: &Cx, [samples, pixels, c]: [usize; 3], groups: usize) -
         silu: false,
         residual: false,
         backward: false,
-        parts: 1,
+        parts: ANY,
         statistics: false,
     };
-    groups > 0 && c.is_multiple_of(groups) && FORWARD.agrees(&FROM_MOMENTS, cx, &key)
+    let agrees = FORWARD.agrees(&FROM_MOMENTS, cx, &key);
+    agrees.then_some(groups)
 }
 
 fn normalise(
@@ -342,7 +348,7 @@ fn normalise(
     ))
 }
 
-/// Of a forward pass with these moments of `x`.
+/// The key of a forward pass with these moments of `x`.
 fn key_of(x: &Tensor, moments: Option<&Tensor>, p: Params<'_>) -> Result<Key> {
     let mut key = key(x, p)?;
     if let Some(moments) = moments {
@@ -395,7 +401,7 @@ pub fn takes_sums<'a>(cx: &Cx, saved: &'a Saved, p: Params<'a>) -> Result<Option
     };
     let key = Key {
         backward: true,
-        parts: 1,
+        parts: ANY,
         ..key(applied.x, p)?
     };
     Ok(Some(applied).filter(|_| VJP.agrees(&VJP_FROM_SUMS, cx, &key)))
@@ -458,7 +464,7 @@ pub fn vjp_summed(
     Ok(dx)
 }
 
-/// Of a forward pass.
+/// The key of a forward pass.
 fn key(x: &Tensor, p: Params<'_>) -> Result<Key> {
     let c = x.shape().channels();
     if c == 0 || p.w.dims() != [c] || p.groups == 0 || !c.is_multiple_of(p.groups) {

@@ -3,7 +3,7 @@
 use super::{Key, Params, Saved, cases, cases_of_parts, chunks, key_of, op, plain};
 use crate::cx::Cx;
 use crate::error::Result;
-use crate::ops::measured::{Measured, Normed};
+use crate::ops::conv_norm::{Measured, Normed};
 use crate::ops::variant::{Op, Spec, Variant};
 use crate::runtime::Arg;
 

@@ -37,11 +37,8 @@ impl KeyTrait for Key {
         self.dtype
     }
 
-    fn with_dtype(&self, dtype: DType) -> Self {
-        Key {
-            dtype,
-            ..self.clone()
-        }
+    fn set_dtype(&mut self, dtype: DType) {
+        self.dtype = dtype;
     }
 
     fn args(&self) -> Vec<Spec> {
@@ -224,7 +221,7 @@ pub fn vjp(
     Ok(dx)
 }
 
-/// Of a forward pass.
+/// The key of a forward pass.
 fn key(x: &Tensor, w: &Tensor, eps: f64) -> Result<Key> {
     let c = x.shape().channels();
     if c == 0 || w.dims() != [c] || x.dims().len() < 2 {

@@ -1,26 +1,7 @@
-//! The launch between the two passes over the cotangent of a group norm, for the ops that make these, and the scratch
-//! memory around it.
+//! The launch between the two passes over the cotangent of a group norm, for the ops that make these.
 
 use crate::dtype::DType;
 use crate::runtime::kernel::{Launch, Ptr};
-
-/// Lays out scratch memory.
-#[derive(Default)]
-pub(super) struct Scratch(usize);
-
-impl Scratch {
-    /// All that was laid out.
-    pub(super) fn bytes(&self) -> usize {
-        self.0
-    }
-
-    /// The next `count` floats.
-    pub(super) fn floats(&mut self, count: usize) -> Ptr {
-        let at = Ptr::Scratch(self.0);
-        self.0 += (4 * count).next_multiple_of(256);
-        at
-    }
-}
 
 /// Threads for so many chunks, eight each: one warp, but for many parts that are given.
 pub(super) fn threads(chunks: usize) -> u32 {

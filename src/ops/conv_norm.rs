@@ -1,6 +1,12 @@
-//! What a tensor has beside it on its way into a group norm, on its way past one, and on the way back: moments of its
-//! groups, which the launch that wrote it left; what each channel is multiplied with and moved by, for the launch that
-//! reads it next; sums, which the launch that wrote a cotangent left; and what takes that through the norm.
+//! What passes between a convolution and the group norm beside it, so that one of the two need not read a tensor again:
+//!
+//! - [`Measured`], from a convolution to the norm after it: its result and the moments of that;
+//! - [`Normed`], from a norm to the convolution after it: the norm's input, and what each channel is multiplied with and
+//!   moved by;
+//! - [`Applied`], backward, from a norm to the convolution after it: what the norm was applied to, of which the convolution
+//!   makes sums;
+//! - [`Summed`], backward, from a convolution to the norm before it: its cotangent and these sums;
+//! - [`Through`], backward, from a norm to the convolution before it: the norm's cotangent, and what takes it through.
 
 use crate::tensor::Tensor;
 
@@ -9,7 +15,7 @@ use crate::tensor::Tensor;
 pub struct Measured {
     /// The tensor, `[n, .., c]`.
     pub x: Tensor,
-    /// Of each part of each group of its channels the mean and the sum of the squared deviations from it,
+    /// The mean of each part of each group of its channels and the sum of the squared deviations from it,
     /// `[n, groups, parts, 2]` in f32. A sample's pixels are parts of equally many, in whatever order, and the values
     /// are those before they were rounded to be stored.
     pub moments: Option<Tensor>,
@@ -54,7 +60,7 @@ pub struct Applied<'a> {
 pub struct Summed {
     /// The cotangent, `[n, .., c]`.
     pub dy: Tensor,
-    /// Of each part of each group of its channels the sums of `dxhat` and `dxhat xhat` (`ops::group_norm`),
+    /// The sums of `dxhat` and `dxhat xhat` (`ops::group_norm`) over each part of each group of its channels,
     /// `[n, groups, parts, 2]` in f32: those of the cotangent as it is stored.
     pub sums: Option<Tensor>,
 }
