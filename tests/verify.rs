@@ -46,24 +46,44 @@ fn tiny_pixel() {
 /// The `.cu` kernels, on the emulator: networks forward and backward, and trajectories without and with a
 /// ControlNet, in every storage type.
 #[cfg(feature = "emu")]
-#[test]
-fn kernels_on_the_emulator() {
-    const SOME: [&str; 7] = [
-        "clip/",
-        "unet/t500",
-        "cn/t500/",
-        "vae/",
-        "meas/sr8/t500",
-        "traj/dps_sr8",
-        "traj/cse_dmap2_sr8",
-    ];
-    for dtype in [DType::F32, DType::Bf16, DType::F16] {
+mod kernels_on_the_emulator {
+    use super::*;
+
+    fn check_some(dtype: DType) {
+        let some = [
+            "clip/",
+            "unet/t500",
+            "cn/t500/",
+            "vae/",
+            "meas/sr8/t500",
+            "traj/dps_sr8",
+            "traj/cse_dmap2_sr8",
+        ];
         let cx = Cx::new(Runtime::emu(Default::default()), dtype).unwrap();
-        assert!(check_on(&cx, "tiny-sd1", &SOME).rows.len() > 30, "{dtype}");
+        assert!(check_on(&cx, "tiny-sd1", &some).rows.len() > 30, "{dtype}");
     }
-    let cx = Cx::new(Runtime::emu(Default::default()), DType::F32).unwrap();
-    let rows = check_on(&cx, "tiny-pixel", &["traj/dsg", "traj/freedom"]).rows;
-    assert_eq!(rows.len(), 12);
+
+    #[test]
+    fn in_f32() {
+        check_some(DType::F32);
+    }
+
+    #[test]
+    fn in_bf16() {
+        check_some(DType::Bf16);
+    }
+
+    #[test]
+    fn in_f16() {
+        check_some(DType::F16);
+    }
+
+    #[test]
+    fn of_pixels() {
+        let cx = Cx::new(Runtime::emu(Default::default()), DType::F32).unwrap();
+        let rows = check_on(&cx, "tiny-pixel", &["traj/dsg", "traj/freedom"]).rows;
+        assert_eq!(rows.len(), 12);
+    }
 }
 
 /// A ControlNet's weight gradients and three steps of AdamW, by the `.cu` kernels.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+pub(crate) use posteriori::batch::ENGINE;
 use posteriori::batch::journal::Head;
 use posteriori::io::image::{Image, read_text};
 use posteriori::operators::Task;
@@ -20,9 +21,6 @@ use super::settings::Settings;
 
 /// The keyword of the text that holds the record.
 const KEYWORD: &str = "posteriori";
-
-/// This program and its version.
-pub(crate) const ENGINE: &str = concat!("posteriori ", env!("CARGO_PKG_VERSION"));
 
 /// The `task` of a picture that was drawn from the prior alone.
 pub(crate) const GENERATE: &str = "generate";

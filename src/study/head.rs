@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::{Cell, Study};
+use crate::batch::ENGINE;
 use crate::batch::NOTES;
+use crate::batch::notes::{self, Notes, hex};
 use crate::error::{Error, Result};
 use crate::pipeline::device::Device;
 use crate::pipeline::prior::{fingerprint, model_fingerprint};
 use crate::rng::{digest, image_key};
 use crate::train::data::Source;
-use crate::train::notes::{self, ENGINE, Notes, hex};
 
 /// What the names of images begin with.
 const IMAGE: &str = "image ";

@@ -12,6 +12,7 @@ pub mod table;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::batch::notes::Notes;
 use crate::diffusion::schedule::Schedule;
 use crate::error::{Error, Result};
 use crate::io::image::Image;
@@ -23,7 +24,6 @@ use crate::pipeline::plan::{Batch, Engine, Plan};
 use crate::pipeline::{Item, Pipeline, Progress, Restored};
 use crate::rng::image_key;
 use crate::train::data::Source;
-use crate::train::notes::Notes;
 
 pub use pictures::Shown;
 use results::{Names, Results};

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::batch::ENGINE;
 use crate::batch::NOTES;
+use crate::batch::notes::{self, Lock, Notes, hex};
 use crate::error::{Error, Result};
 use crate::io::image::{Format, list, save};
 use crate::operators::Task;
@@ -12,7 +14,6 @@ use crate::pipeline::job::{Method, Restore};
 use crate::pipeline::prior::model_fingerprint;
 use crate::rng::{Stream, image_key};
 use crate::train::data::Source;
-use crate::train::notes::{self, ENGINE, Lock, Notes, hex};
 
 /// Steps of a sample: the authors' (`tongdaxu/ControlNet-Low-Level:data_gen.py`).
 const STEPS: usize = 50;

@@ -7,6 +7,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use crate::batch::notes::Lock;
 use crate::cx::Cx;
 use crate::diffusion::schedule::Schedule;
 use crate::error::{Error, Result};
@@ -28,7 +29,6 @@ use crate::train::cse::Conditioning;
 use crate::train::data::{Batches, Skipped};
 use crate::train::denoiser::Denoising;
 use crate::train::noised::upload;
-use crate::train::notes::Lock;
 use crate::train::{Objective, Record, Settings, Trainer, curve, initial, presets};
 
 /// What is trained.

@@ -16,7 +16,6 @@ pub mod generated;
 pub mod initial;
 pub mod job;
 pub(crate) mod noised;
-pub(crate) mod notes;
 pub(crate) mod optimiser;
 mod presets;
 

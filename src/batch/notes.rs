@@ -12,9 +12,6 @@ use crate::io::atomic::{failed, write_atomic};
 /// What something was made of: names and texts.
 pub(crate) type Notes = BTreeMap<String, String>;
 
-/// This program and its version.
-pub(crate) const ENGINE: &str = concat!("posteriori ", env!("CARGO_PKG_VERSION"));
-
 /// A number as notes have it.
 pub(crate) fn hex(number: u64) -> String {
     format!("{number:016x}")
