@@ -143,7 +143,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "N",
         "",
         MEASURED,
-        "resamples after so many steps; auto is a tenth of the run",
+        "after how many steps resample solves; auto is a tenth of the run",
     ),
     setting(
         "stages",
@@ -157,9 +157,15 @@ pub(crate) static SETTINGS: &[Setting] = &[
         "K",
         "",
         MEASURED,
-        "steps of descent of a resampling",
+        "steps of descent of a resampling, for resample",
     ),
-    setting("rate", "X", "", MEASURED, "their size"),
+    setting(
+        "rate",
+        "X",
+        "",
+        MEASURED,
+        "the size of a step of descent, for resample",
+    ),
     setting(
         "descent",
         "gradient|adam",
