@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::{Cell, Study};
-use crate::batch::ENGINE;
-use crate::batch::NOTES;
 use crate::batch::notes::{self, Notes, hex};
+use crate::batch::{ENGINE, NOTES};
 use crate::error::{Error, Result};
 use crate::pipeline::device::Device;
 use crate::pipeline::prior::{fingerprint, model_fingerprint};

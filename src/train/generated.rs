@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::batch::ENGINE;
-use crate::batch::NOTES;
 use crate::batch::notes::{self, Lock, Notes, hex};
+use crate::batch::{ENGINE, NOTES};
 use crate::error::{Error, Result};
 use crate::io::image::{Format, list, save};
 use crate::operators::Task;
