@@ -132,7 +132,7 @@ fn claims_are_a_batch_ahead_of_what_is_computed() {
             most = most.max(claimed(folder));
         }
         signal(&child, "-STOP");
-        (child, most)
+        (child, most.max(claimed(folder)))
     };
     for (more, batch) in [("--batch 2 --samples 4", 2), ("--samples 8", 1)] {
         let (mut child, most) = stopped(&format!("x{batch}"), more);
