@@ -114,7 +114,7 @@ fn batches_and_shards_leave_the_same_bytes_on_kernels() {
 fn claims_are_a_batch_ahead_of_what_is_computed() {
     let names = names(10);
     let dir = folder(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    let line = LINE.replace("--steps 3", "--steps 20");
+    let line = LINE.replace("--steps 3", "--steps 6");
     let claimed = |folder: &str| {
         let claims = fs::read_dir(dir.path().join(folder).join(".posteriori/claims"));
         claims.into_iter().flatten().count()
