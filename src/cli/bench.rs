@@ -200,7 +200,8 @@ static COLUMNS: &[&str] = &[
     "pick",
 ];
 
-/// What the results of rounded operands may be off, of the largest: two units of bf16, as where results are rounded to it.
+/// What the results of rounded operands may be off, of the largest: the two units that the rule of `check` allows a result in bf16 beside
+/// what its rounding takes.
 const ROUNDED: f64 = 2.0 / 128.0;
 
 /// The launches of one op in a step, timed.

@@ -1,7 +1,7 @@
 //! The settings of a run, read and checked against each other.
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use posteriori::io::image::Format;
 use posteriori::models::tokenizer::{CONTEXT, Tokenizer};
@@ -115,7 +115,7 @@ impl Run {
                 forced,
             });
         }
-        let device = self.in_precision(Device::parse(device)?)?;
+        let device = self::device(device, self.precision.as_deref(), None)?;
         Ok(Engine::of(device.rt(), device.dtype(), forced))
     }
 
@@ -138,32 +138,18 @@ impl Run {
     pub(crate) fn devices(&self) -> Result<Vec<Device>> {
         let text = self.device.as_deref().unwrap_or("auto");
         let one = |word: &str| {
-            let device = match word.parse::<usize>() {
-                Ok(number) if text.starts_with("cuda:") => Device::parse(&format!("cuda:{number}")),
-                _ => Device::parse(word),
-            }?;
-            let device = self.in_precision(device)?;
-            match &self.offload {
-                Some(folder) => device.offloading(folder),
-                None => Ok(device),
-            }
+            let word = match word.parse::<usize>() {
+                Ok(number) if text.starts_with("cuda:") => format!("cuda:{number}"),
+                _ => word.to_owned(),
+            };
+            device(&word, self.precision.as_deref(), self.offload.as_deref())
         };
         text.split(',').map(|word| one(word.trim())).collect()
     }
 
-    fn in_precision(&self, device: Device) -> Result<Device> {
-        match &self.precision {
-            Some(precision) => device.with_precision(precision),
-            None => Ok(device),
-        }
-    }
-
     /// Images sampled together, for what has no use for more than one unless it is told.
     pub(crate) fn batch_or_one(&self) -> usize {
-        match self.batch {
-            BatchSize::Auto => 1,
-            BatchSize::Of(n) => n,
-        }
+        or_one(self.batch)
     }
 
     /// The models, on the device. Settles the precision.
@@ -258,6 +244,22 @@ pub(crate) fn folder(text: &str, embedded: fn() -> Result<PathBuf>) -> Result<Pa
     }
 }
 
+/// The device of this name, in the precision that is asked for, if any is, with weights in the folder `offload`, if there is one.
+pub(crate) fn device(
+    name: &str,
+    precision: Option<&str>,
+    offload: Option<&Path>,
+) -> Result<Device> {
+    let mut device = Device::parse(name)?;
+    if let Some(precision) = precision {
+        device = device.with_precision(precision)?;
+    }
+    match offload {
+        Some(folder) => device.offloading(folder),
+        None => Ok(device),
+    }
+}
+
 /// The element type that a text names.
 pub(crate) fn precision(text: &str) -> Result<DType> {
     let all = [DType::Bf16, DType::F16, DType::F32, DType::F64];
@@ -305,10 +307,18 @@ impl Writing {
 }
 
 /// `auto` or a number.
-fn batch_size(text: &str) -> Result<BatchSize> {
+pub(crate) fn batch_size(text: &str) -> Result<BatchSize> {
     match text {
         "auto" => Ok(BatchSize::Auto),
         text => Ok(BatchSize::Of(whole(text, 1..=MOST)? as usize)),
+    }
+}
+
+/// The size of a batch, for what has no use for more than one unless it is told.
+pub(crate) fn or_one(size: BatchSize) -> usize {
+    match size {
+        BatchSize::Auto => 1,
+        BatchSize::Of(n) => n,
     }
 }
 

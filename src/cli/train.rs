@@ -13,10 +13,10 @@ use posteriori::train::data::{Augment, Batches, Skipped, Source};
 use posteriori::train::generated::Samples;
 use posteriori::train::job::{Job, Model, Progress};
 use posteriori::train::{Decay, Settings};
-use posteriori::{Device, Error, Task};
+use posteriori::{Error, Task};
 
 use super::exit::DONE;
-use super::run::{folder as named, size};
+use super::run::{device, folder as named, size};
 use super::ui::Ui;
 
 /// Train a model on images; a run that was stopped goes on where its last checkpoint is
@@ -163,10 +163,11 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
             (Model::Cse { task, prior: model }, objective, output, common)
         }
     };
-    let device = match offload {
-        Some(folder) => device(&common)?.offloading(folder)?,
-        None => device(&common)?,
-    };
+    let device = device(
+        &common.device,
+        common.precision.as_deref(),
+        offload.as_deref(),
+    )?;
     let size = size(&common.size)?;
     let settings = settings(&common)?;
     let (augment, kind) = (augment(&common.augment, size)?, kind(&common.store)?);
@@ -230,14 +231,6 @@ pub(super) fn run(args: Args, ui: &Ui) -> Result<u8> {
     })?;
     ui.end_bar();
     Ok(DONE)
-}
-
-fn device(common: &Common) -> posteriori::Result<Device> {
-    let device = Device::parse(&common.device)?;
-    match &common.precision {
-        Some(precision) => device.with_precision(precision),
-        None => Ok(device),
-    }
 }
 
 /// Where the images come from.

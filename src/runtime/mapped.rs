@@ -86,13 +86,10 @@ impl Mapped {
     /// Does nothing off Linux.
     pub fn fetch(&self, range: Range<usize>) {
         #[cfg(target_os = "linux")]
-        {
-            let (start, end) = (range.start / PAGE * PAGE, range.end.min(self.map.len()));
-            if start < end {
-                let advice = memmap2::Advice::PopulateRead;
-                // Advice only: Linux takes it from 5.14 on.
-                drop(self.map.advise_range(advice, start, end - start));
-            }
+        if let Some((start, len)) = self.pages(&range) {
+            let advice = memmap2::Advice::PopulateRead;
+            // Advice only: Linux takes it from 5.14 on.
+            drop(self.map.advise_range(advice, start, len));
         }
         #[cfg(not(target_os = "linux"))]
         drop(range);
@@ -102,24 +99,23 @@ impl Mapped {
     /// cache, or from the disk. Does nothing off unix.
     pub fn forget(&self, range: Range<usize>) {
         #[cfg(unix)]
-        {
-            let (start, end) = (range.start / PAGE * PAGE, range.end.min(self.map.len()));
-            if start < end {
-                // SAFETY: start..end lies inside the mapping and starts with a page. The mapping is file-backed
-                // and was never written to, so a dropped page comes back from the file with the same bytes.
-                let advised = unsafe {
-                    self.map.unchecked_advise_range(
-                        memmap2::UncheckedAdvice::DontNeed,
-                        start,
-                        end - start,
-                    )
-                };
-                // Advice only: the pages stay resident when the system declines it.
-                drop(advised);
-            }
+        if let Some((start, len)) = self.pages(&range) {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the pages lie inside the mapping, which is file-backed and was never written to, so a dropped page
+            // comes back from the file with the same bytes.
+            let advised = unsafe { self.map.unchecked_advise_range(advice, start, len) };
+            // Advice only: the pages stay resident when the system declines it.
+            drop(advised);
         }
         #[cfg(not(unix))]
         drop(range);
+    }
+
+    /// Where the pages that a range touches begin, and how many bytes of the file they are; `None` of an empty range.
+    #[cfg(unix)]
+    fn pages(&self, range: &Range<usize>) -> Option<(usize, usize)> {
+        let (start, end) = (range.start / PAGE * PAGE, range.end.min(self.map.len()));
+        (start < end).then(|| (start, end - start))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `diagnose score-error`, `score-mean`, `diversity`: of a model and one image.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -22,7 +22,7 @@ use posteriori::{Error, Restore, Result, Task, scenes};
 use crate::cli::print_settings;
 use crate::cli::report::{MOST, Reporting, cells};
 use crate::cli::run::{
-    MOST as MOST_AT_ONCE, Run, expect_count, folder, named, number, size, whole,
+    Run, batch_size, device, expect_count, folder, named, number, or_one, size, whole,
 };
 use crate::cli::settings::{DIAGNOSE, Flags, Origin, SCORE_ERROR, SCORE_MEAN, Settings};
 use crate::cli::ui::Ui;
@@ -99,32 +99,22 @@ impl Asked {
         // Scores are of a run as DPS takes it.
         let steps = Method::dps().steps.to_string();
         settings.fill("steps", steps, Origin::Preset("dps".into()));
-        let count = |text: &str| Ok(whole(text, 1..=MOST_AT_ONCE)? as usize);
-        let batch = settings.read("batch", |text| match text {
-            "auto" => Ok(1),
-            text => count(text),
-        })?;
+        let batch = settings.read("batch", batch_size)?;
         Ok(Asked {
             model: settings.need("model", |text| folder(text, embedded::folder))?,
             cse: settings.read("cse", |text| folder(text, embedded::cse))?,
             task: task(settings.read("task", Task::parse)?)?,
             steps: settings.need("steps", |text| Ok(whole(text, 1..=u64::MAX)? as usize))?,
-            batch: batch.unwrap_or(1),
+            batch: batch.map_or(1, or_one),
             seed: seed(&settings)?,
             settings,
         })
     }
 
     fn device(&self) -> Result<Device> {
-        let device = self.settings.need("device", Device::parse)?;
-        let device = match self.settings.text("precision") {
-            Some(precision) => device.with_precision(precision)?,
-            None => device,
-        };
-        match self.settings.text("offload") {
-            Some(folder) => device.offloading(folder),
-            None => Ok(device),
-        }
+        let text = |key| self.settings.text(key);
+        let name = text("device").unwrap_or("auto");
+        device(name, text("precision"), text("offload").map(Path::new))
     }
 
     /// The estimator of `--cse`.
